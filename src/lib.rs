@@ -1,0 +1,1 @@
+//! The launcher that localnet and the multi-process tests share.

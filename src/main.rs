@@ -1,0 +1,2 @@
+//! Subcommand dispatch: one binary, a subcommand per daemon and tool.
+fn main() {}

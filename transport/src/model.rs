@@ -1,0 +1,97 @@
+//! The association model: what protocol cores see of the network, whatever carries it.
+//!
+//! Cores (registrar, ASAP client) consume [`NetEvent`]s and produce [`NetCommand`]s; drivers connect them to an
+//! [`crate::Endpoint`], simulations connect them to a virtual network. An association (SCTP) or connection (TCP)
+//! delivers whole messages, reliably and in order, while it is up; `Down` ends it, whatever was still under way.
+
+use std::net::SocketAddr;
+
+/// Names one association or connection within a process; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssocId(u64);
+
+impl AssocId {
+    const DIALLED: u64 = 1 << 63;
+
+    /// The n-th association that a core dials; cores count for themselves.
+    pub const fn dialled(n: u64) -> Self {
+        Self(n | Self::DIALLED)
+    }
+
+    /// The n-th association that an endpoint accepted.
+    pub const fn accepted(n: u64) -> Self {
+        Self(n & !Self::DIALLED)
+    }
+}
+
+/// Which protocol an association speaks. SCTP marks every message with the payload protocol identifier as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 5352: SCTP port 3863, TCP port 3863, PPID 11.
+    Asap,
+    /// RFC 5353: SCTP port 9901, PPID 12.
+    Enrp,
+}
+
+/// What carries an association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Link {
+    /// SCTP over UDP (RFC 6951).
+    Sctp,
+    /// TCP, cut into messages by Message Length rounded up to 4 (G3).
+    Tcp,
+}
+
+/// The far end of an association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Remote {
+    pub link: Link,
+    /// SCTP: address and UDP encapsulation port as observed; TCP: address and port.
+    pub addr: SocketAddr,
+    /// SCTP port; 0 for TCP.
+    pub sctp_port: u16,
+}
+
+/// Why an association ended or never came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DownCause {
+    /// The peer's ABORT or RST: the peer's host lives, this association does not.
+    Aborted,
+    /// Orderly SHUTDOWN or FIN by the peer.
+    Closed,
+    /// Ended by this side.
+    Local,
+    /// The peer answers no more: retransmissions ran out.
+    TimedOut,
+    /// ICMP says that nobody listens there; the returned packet carried our verification tag.
+    Unreachable,
+}
+
+/// What happened on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetEvent {
+    /// An association is ready, dialled or accepted.
+    Up { assoc: AssocId, protocol: Protocol, remote: Remote },
+    /// One whole message, as the peer framed it.
+    Message { assoc: AssocId, payload: Vec<u8> },
+    /// Validated evidence that the peer's process may be gone (ICMP port unreachable with our tag); the association
+    /// is still up. Worth an immediate probe.
+    Suspect { assoc: AssocId },
+    /// The peer's UDP port or address moved (NAT rebinding), validated by its tag.
+    Moved { assoc: AssocId, remote: Remote },
+    /// The association ended, or the dial failed. The last event with this id.
+    Down { assoc: AssocId, cause: DownCause },
+}
+
+/// What a core wants from the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetCommand {
+    /// Dial; answered by `Up` or `Down` with the same id.
+    Connect { assoc: AssocId, protocol: Protocol, remote: Remote },
+    /// Send one message; silently lost when the association is down.
+    Send { assoc: AssocId, payload: Vec<u8> },
+    /// End at once, telling the peer (ABORT, RST); answered by `Down` with [`DownCause::Local`].
+    Abort { assoc: AssocId },
+    /// End in order, after what was sent has arrived; answered by `Down`.
+    Shutdown { assoc: AssocId },
+}
