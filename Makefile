@@ -1,0 +1,20 @@
+# The gate is `make verify`; CI calls it as it stands.
+.PHONY: verify format lint test doc audit bench
+
+verify: format lint test doc
+
+format:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+
+test:
+	@scripts/test
+
+doc:
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --quiet
+
+# Licences, bans and sources of every dependency. Once: cargo install --locked cargo-deny
+audit:
+	cargo deny --all-features check licenses bans sources
