@@ -1,2 +1,29 @@
-//! Placeholder.
+//! Associations for ASAP and ENRP: SCTP over UDP (RFC 6951) and ASAP over TCP behind one [`Endpoint`].
+//!
+//! Protocol cores speak [`NetEvent`] and [`NetCommand`] and nothing else; an [`Endpoint`] carries them to real
+//! sockets. SCTP itself is dcsctp. Around it stand the parts that a server on an open port needs: demultiplexing of
+//! many associations on one UDP port, a handshake without state until the peer has proven its address (RFC 9260
+//! 5.1.3), answers to packets out of the blue (RFC 9260 8.4), NAT rebinding, and ICMP as evidence of a dead peer.
+//!
+//! | owner | runs on | owns |
+//! |---|---|---|
+//! | SCTP stack | one thread of its own per endpoint (dcsctp sockets are `!Send`) | the UDP socket, all associations |
+//! | TCP listener | one tokio task | the listening socket |
+//! | TCP connection | one tokio task each | its stream, its bounded write queue |
+
+mod config;
+mod counters;
+mod endpoint;
 pub mod model;
+
+pub use config::{EndpointConfig, SctpTimers};
+pub use counters::Counters;
+pub use endpoint::Endpoint;
+pub use model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
+
+/// UDP port of SCTP encapsulation (RFC 6951).
+pub const ENCAPSULATION_PORT: u16 = 9899;
+/// SCTP and TCP port of ASAP (RFC 5352 8.2).
+pub const ASAP_PORT: u16 = 3863;
+/// SCTP port of ENRP (RFC 5353 5.3).
+pub const ENRP_PORT: u16 = 9901;

@@ -1,0 +1,113 @@
+//! What an endpoint binds, and its limits.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::{ASAP_PORT, ENRP_PORT};
+
+/// How an [`crate::Endpoint`] is set up. Start from [`EndpointConfig::element`] or [`EndpointConfig::registrar`].
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// UDP address that carries SCTP. Port 0 takes any free one. Name an address, not the wildcard: answers leave
+    /// from it.
+    pub udp: SocketAddr,
+    /// SCTP port of ASAP, from which associations are dialled and on which they are accepted. `None`: nothing is
+    /// accepted, dialling uses a port of the moment.
+    pub asap_port: Option<u16>,
+    /// The same for ENRP; registrars only.
+    pub enrp_port: Option<u16>,
+    /// Where ASAP over TCP is accepted; registrars only. TCP can be dialled without it.
+    pub tcp: Option<SocketAddr>,
+    pub timers: SctpTimers,
+    /// SCTP associations at a time, whoever dialled. Beyond it INITs are answered with ABORT (out of resource).
+    pub max_associations: usize,
+    /// TCP connections at a time, whoever dialled.
+    pub max_connections: usize,
+    /// INITs answered per second; the rest is dropped, peers send them again.
+    pub max_handshakes_per_second: u32,
+    /// Answers per second to packets that belong to no association.
+    pub max_out_of_the_blue_per_second: u32,
+    /// Bytes that wait for one peer at most. A peer that drains more slowly loses its association
+    /// ([`crate::DownCause::TimedOut`]).
+    pub send_buffer: usize,
+    /// SCTP receive window in bytes; also bounds the largest message that arrives.
+    pub receive_window: usize,
+    /// Commands that wait for the SCTP thread at most. A command beyond it ends its association.
+    pub command_queue: usize,
+    /// Events that wait for the consumer at most; beyond it the endpoint stops reading.
+    pub event_queue: usize,
+    /// Largest SCTP packet in bytes, without UDP and IP headers.
+    pub mtu: usize,
+}
+
+/// Failure timers of SCTP. RFC 9260 section 16 suggests a minute; telephony cannot wait for that.
+#[derive(Clone, Debug)]
+pub struct SctpTimers {
+    /// Between heartbeats on an idle association.
+    pub heartbeat: Duration,
+    pub rto_initial: Duration,
+    pub rto_min: Duration,
+    pub rto_max: Duration,
+    /// Unanswered retransmissions or heartbeats in a row until a peer is dead.
+    pub max_retransmissions: u32,
+    /// First wait for INIT ACK and COOKIE ACK; doubles with every retransmission.
+    pub init_timeout: Duration,
+    pub max_init_retransmissions: u32,
+    /// How long a cookie is good (RFC 9260 Valid.Cookie.Life).
+    pub cookie_life: Duration,
+    /// An orderly end that takes longer becomes an abort.
+    pub shutdown: Duration,
+}
+
+impl EndpointConfig {
+    /// A pool element or pool user: dials, and accepts ASAP so that a registrar which took over can reach it.
+    pub fn element(udp: SocketAddr) -> Self {
+        Self {
+            udp,
+            asap_port: Some(ASAP_PORT),
+            enrp_port: None,
+            tcp: None,
+            timers: SctpTimers::default(),
+            max_associations: 64,
+            max_connections: 16,
+            max_handshakes_per_second: 100,
+            max_out_of_the_blue_per_second: 100,
+            send_buffer: 1 << 20,
+            receive_window: 1 << 18,
+            command_queue: 4096,
+            event_queue: 4096,
+            mtu: 1400,
+        }
+    }
+
+    /// A registrar: ASAP and ENRP on the well-known SCTP ports, ASAP over TCP on `tcp`.
+    pub fn registrar(udp: SocketAddr, tcp: Option<SocketAddr>) -> Self {
+        Self {
+            enrp_port: Some(ENRP_PORT),
+            tcp,
+            max_associations: 10_000,
+            max_connections: 10_000,
+            max_handshakes_per_second: 5_000,
+            max_out_of_the_blue_per_second: 1_000,
+            command_queue: 65_536,
+            event_queue: 16_384,
+            ..Self::element(udp)
+        }
+    }
+}
+
+impl Default for SctpTimers {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(1),
+            rto_initial: Duration::from_millis(300),
+            rto_min: Duration::from_millis(200),
+            rto_max: Duration::from_secs(1),
+            max_retransmissions: 3,
+            init_timeout: Duration::from_millis(300),
+            max_init_retransmissions: 2,
+            cookie_life: Duration::from_secs(10),
+            shutdown: Duration::from_secs(3),
+        }
+    }
+}

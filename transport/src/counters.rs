@@ -1,0 +1,89 @@
+//! Counters of one endpoint: written by its thread and tasks, read as a snapshot.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What an endpoint has counted since it was bound.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Name and value of every counter, for metrics.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Live {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Live {
+            pub(crate) fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// UDP datagrams received.
+    packets_in,
+    /// UDP datagrams sent.
+    packets_out,
+    /// Datagrams that the operating system refused to send.
+    send_failures,
+    /// Not an SCTP packet, or its chunks do not add up.
+    malformed,
+    /// CRC32c wrong.
+    bad_checksum,
+    /// COOKIE ECHO whose cookie this endpoint did not make for this peer.
+    bad_cookie,
+    /// COOKIE ECHO whose cookie is genuine, but too old.
+    stale_cookie,
+    /// Packets that belong to no association.
+    out_of_the_blue,
+    /// INITs dropped by the rate limit.
+    handshakes_dropped,
+    /// Associations refused because there were too many.
+    associations_refused,
+    /// Associations and connections that came up.
+    ups,
+    /// Associations and connections that ended after they had been up.
+    downs,
+    /// Aborts received.
+    aborts_in,
+    /// Peers that restarted without ending their association.
+    restarts,
+    /// Peers whose UDP address changed.
+    moves,
+    /// ICMP errors that matched an association.
+    icmp_matched,
+    /// ICMP errors that matched none.
+    icmp_unmatched,
+    /// Messages delivered to the consumer.
+    messages_in,
+    /// Messages accepted for sending.
+    messages_out,
+    /// Messages dropped: wrong payload protocol identifier.
+    wrong_ppid,
+    /// Messages dropped: no such association, or too large.
+    sends_dropped,
+    /// Commands that found a full queue; each ended its association.
+    commands_overflowed,
+    /// Peers dropped since they did not drain their buffer.
+    slow_peers,
+    /// TCP streams closed for a frame error.
+    bad_frames,
+    /// Faults of the SCTP code, each contained to one association.
+    faults,
+}
+
+pub(crate) fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
