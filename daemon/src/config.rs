@@ -5,6 +5,8 @@
 //! positions there.
 
 mod position;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,

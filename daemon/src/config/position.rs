@@ -57,15 +57,47 @@ impl<'a> Document<'a> {
         }
         if message.starts_with("missing field") {
             let missing = quoted.next().unwrap_or_default();
+            // The error spans the section that lacks the key; a first section may start where the file does.
+            if error.span() == Some(self.root.span()) {
+                path.clear();
+            }
             let section =
                 if path.is_empty() { "the file".to_owned() } else { format!("section {path}") };
             push_key(&mut path, missing);
             return (offset, path, format!("is missing; {section} needs it"));
         }
         if let Some((what, right)) = message.rsplit_once(", expected ") {
-            return (offset, path, format!("{what}; use {right}"));
+            return (offset, path, format!("{what}; use {}", in_words(right)));
+        }
+        if let Some((_, right)) = ADVICE.iter().find(|(serde, _)| message.contains(serde)) {
+            return (offset, path, format!("{}; {right}", message.replace('\n', ", ")));
         }
         (offset, path, message.replace('\n', ", "))
+    }
+}
+
+/// What would be right where serde only says what is wrong.
+const ADVICE: [(&str, &str); 4] = [
+    ("invalid IP address syntax", "use an address such as 127.0.0.1 or ::1"),
+    ("invalid IPv4 address syntax", "use an address such as 127.0.0.1"),
+    ("invalid IPv6 address syntax", "use an address such as ::1"),
+    ("invalid socket address syntax", "use ADDRESS:PORT such as 127.0.0.1:5060 or [::1]:5060"),
+];
+
+/// serde's name of an expected type, as an operator would say it.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" => "an integer from 0 to 255",
+        "u16" => "an integer from 0 to 65535",
+        "u32" => "an integer from 0 to 4294967295",
+        "u64" | "usize" => "an integer from 0",
+        "i32" | "i64" | "isize" => "an integer",
+        "a boolean" => "true or false",
+        "a sequence" => "an array: [ … ]",
+        "a string" => "a string in quotes",
+        other if other.starts_with("a nonzero") => "a positive integer",
+        other if other.starts_with("struct ") => "a section of its own: [name]",
+        other => other,
     }
 }
 
