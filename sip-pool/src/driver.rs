@@ -1,0 +1,1 @@
+//! The tokio side of the core network.
