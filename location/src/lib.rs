@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Locations: which contacts are registered for an address-of-record, kept in a database that several proxies share.
+//!
+//! - [`LocationStore`] is the trait of every backend. It is handle-based: requests go in with a [`Ticket`], answers
+//!   and changes made by other writers come back as batches of [`StoreEvent`] through the sink that was given when
+//!   the store was opened. Nothing here waits on the caller's thread.
+//! - [`sqlite::SqliteStore`] is the embedded backend: one file that all proxies of a machine share.
+//! - [`Replica`] is the copy in memory that answers calls; it is fed with the records of [`StoreEvent`]s.
+//! - [`opaque`] names a database file in a pool element's Opaque transport.
+//!
+//! Every process is one *writer* ([`WriterId`]) and commits in order, so a vector of (writer, sequence) says exactly
+//! what a reader has seen ([`Vector`]).
+
+mod claim;
+mod error;
+pub mod opaque;
+mod record;
+mod replica;
+pub mod sqlite;
+mod store;
+
+pub use claim::{Claim, ClaimChange, ClaimOutcome};
+pub use error::Error;
+pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId};
+pub use replica::{Replica, ReplicaStats, Target};
+pub use store::{
+    Answer, Change, LocationStore, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent,
+    SubmitError, Ticket,
+};

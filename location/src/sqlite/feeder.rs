@@ -1,0 +1,169 @@
+//! The thread that hands out the whole table at start, then what other writers changed.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use crate::record::{Record, Vector, WriterId};
+use crate::sqlite::{Config, OwnCommits, rows};
+use crate::store::{Sink, StoreEvent};
+
+/// Records per event, so that the receiver is never busy for long.
+const CHUNK: usize = 500;
+
+pub(crate) struct Feeder {
+    connection: Connection,
+    writer: WriterId,
+    own: OwnCommits,
+    sink: Arc<dyn Sink>,
+    poll: Duration,
+    seen: Vector,
+    data_version: Option<i64>,
+    loaded: bool,
+    behind: bool,
+}
+
+impl Feeder {
+    pub(crate) fn new(
+        connection: Connection,
+        config: &Config,
+        own: OwnCommits,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        Self {
+            connection,
+            writer: config.writer,
+            own,
+            sink,
+            poll: config.poll,
+            seen: Vector::default(),
+            data_version: None,
+            loaded: false,
+            behind: false,
+        }
+    }
+
+    pub(crate) fn run(mut self, stopped: &Receiver<()>) {
+        loop {
+            match self.step() {
+                Ok(()) if self.behind => {
+                    self.behind = false;
+                    (self.sink)(vec![StoreEvent::Recovered]);
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    // Read everything since the last known vector again.
+                    self.data_version = None;
+                    if !self.behind {
+                        self.behind = true;
+                        (self.sink)(vec![StoreEvent::Behind(error.to_string().into())]);
+                    }
+                }
+            }
+            if stopped.recv_timeout(self.poll) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) -> rusqlite::Result<()> {
+        let version: i64 = self
+            .connection
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        if self.data_version == Some(version) {
+            return Ok(());
+        }
+        if self.loaded {
+            self.skip_own();
+            let (changes, seen) = changes_since(&self.connection, &self.seen)?;
+            self.hand_out(changes);
+            self.seen = seen;
+        } else {
+            self.load()?;
+            self.loaded = true;
+            (self.sink)(vec![StoreEvent::Loaded]);
+        }
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    /// Steps over what this process committed and has already told its owner.
+    fn skip_own(&mut self) {
+        let mut own = self.own.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        own.retain(|&(before, after)| {
+            let seen = self.seen.get(self.writer);
+            if seen == before {
+                self.seen.advance(self.writer, after);
+            }
+            // A gap before it: somebody else wrote under our name, so the range is read like any other.
+            seen < before
+        });
+    }
+
+    fn load(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let seen = writers(&transaction)?;
+        let mut statement =
+            transaction.prepare(&format!("SELECT {} FROM bindings", rows::COLUMNS))?;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        for record in statement.query_map([], rows::read)? {
+            chunk.push(record?);
+            if chunk.len() == CHUNK {
+                (self.sink)(vec![StoreEvent::Changes(std::mem::replace(
+                    &mut chunk,
+                    Vec::with_capacity(CHUNK),
+                ))]);
+            }
+        }
+        self.hand_out(chunk);
+        self.seen = seen;
+        Ok(())
+    }
+
+    fn hand_out(&self, mut records: Vec<Record>) {
+        while records.len() > CHUNK {
+            let rest = records.split_off(CHUNK);
+            (self.sink)(vec![StoreEvent::Changes(std::mem::replace(&mut records, rest))]);
+        }
+        if !records.is_empty() {
+            (self.sink)(vec![StoreEvent::Changes(records)]);
+        }
+    }
+}
+
+/// The records that some writer wrote after what `seen` says, and the vector afterwards.
+///
+/// One read transaction, so that the vector belongs to the records.
+pub(crate) fn changes_since(
+    connection: &Connection,
+    seen: &Vector,
+) -> rusqlite::Result<(Vec<Record>, Vector)> {
+    let transaction = connection.unchecked_transaction()?;
+    let now = writers(&transaction)?;
+    let mut records = Vec::new();
+    let sql = format!(
+        "SELECT {} FROM bindings WHERE writer = ?1 AND sequence > ?2 ORDER BY sequence",
+        rows::COLUMNS
+    );
+    let mut statement = transaction.prepare_cached(&sql)?;
+    for (&writer, &sequence) in &now.0 {
+        if sequence > seen.get(writer) {
+            for record in
+                statement.query_map(params![writer.0, seen.get(writer) as i64], rows::read)?
+            {
+                records.push(record?);
+            }
+        }
+    }
+    Ok((records, now))
+}
+
+fn writers(connection: &Connection) -> rusqlite::Result<Vector> {
+    let mut statement = connection.prepare_cached("SELECT id, sequence FROM writers")?;
+    let rows =
+        statement.query_map([], |row| Ok((WriterId(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
+    rows.collect::<rusqlite::Result<_>>().map(Vector)
+}

@@ -1,0 +1,142 @@
+//! The trait of every backend, its requests and its answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::claim::{Claim, ClaimChange, ClaimOutcome};
+use crate::record::{BindingKey, Record};
+
+/// Connects an answer with its request; chosen by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One contact of a REGISTER request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBinding {
+    pub key: BindingKey,
+    pub contact: Box<str>,
+    pub params: Box<str>,
+    /// Thousandths.
+    pub q: u16,
+    /// Granted life, seconds; 0 removes the binding.
+    pub lifetime: u32,
+    pub user_agent: Box<str>,
+    pub received: Box<str>,
+    pub path: Box<str>,
+    pub gateway: u32,
+    pub flow_token: Box<str>,
+    pub instance: Box<str>,
+    pub reg_id: u32,
+}
+
+/// What a REGISTER request changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds, refreshes and removes these, all or none.
+    Bindings(Vec<NewBinding>),
+    /// `Contact: *` with `Expires: 0`.
+    RemoveAll,
+}
+
+/// A conditional save (RFC 3261 section 10.3, steps 6 to 8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Save {
+    pub aor: Box<str>,
+    pub call_id: Box<str>,
+    pub cseq: u32,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// How many live bindings the address-of-record may have afterwards.
+    pub max_bindings: usize,
+    pub change: Change,
+}
+
+/// What became of a [`Save`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SaveOutcome {
+    /// Committed, or a replay of something committed before.
+    Saved {
+        /// All live bindings of the address-of-record.
+        bindings: Vec<Record>,
+        /// What the save changed, removals included: for the [`crate::Replica`].
+        changed: Vec<Record>,
+    },
+    /// A newer request of the same Call-ID was there before; nothing has changed.
+    OutOfOrder,
+    /// The address-of-record would have too many bindings; nothing has changed.
+    TooMany,
+}
+
+/// Work for a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Save(Box<Save>),
+    /// The live bindings of an address-of-record, read from the database.
+    Lookup {
+        aor: Box<str>,
+        now_ms: u64,
+    },
+    /// Forget what expired or was removed more than [`crate::TOMBSTONE_MS`] before.
+    Expire {
+        now_ms: u64,
+    },
+    Claim(ClaimChange),
+    ReadClaim {
+        name: Box<str>,
+    },
+}
+
+/// Answers, in the order of [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Save(SaveOutcome),
+    Found(Vec<Record>),
+    /// How many rows were forgotten.
+    Expired(usize),
+    Claim(ClaimOutcome),
+    ReadClaim(Option<Claim>),
+    /// The database refused; nothing has changed.
+    Failed(Arc<str>),
+}
+
+/// What a store tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreEvent {
+    Answer {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// Records written by others, or found at start; idempotent, in no particular order.
+    Changes(Vec<Record>),
+    /// Everything that the database held when it was opened has been handed out.
+    Loaded,
+    /// The database could not be read for changes; the replica may be behind until `Recovered`.
+    Behind(Arc<str>),
+    /// Changes are being read again.
+    Recovered,
+}
+
+/// Takes the events of a store, several at a time; called on the store's threads, must not block.
+pub trait Sink: Fn(Vec<StoreEvent>) + Send + Sync + 'static {}
+
+impl<F: Fn(Vec<StoreEvent>) + Send + Sync + 'static> Sink for F {}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The queue is full: the database is slower than the load.
+    #[error("too many requests wait for the database")]
+    Full,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A backend. Every accepted request is answered exactly once; answers to writes come after the commit.
+///
+/// Writes of one store are carried out in the order of submission.
+pub trait LocationStore: fmt::Debug + Send + Sync {
+    /// Queues a request; never blocks.
+    fn submit(&self, ticket: Ticket, request: Request) -> Result<(), SubmitError>;
+}

@@ -1,0 +1,198 @@
+//! A blocking client of any store, and requests for it.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use dialtone_location::sqlite::{Config, SqliteStore};
+use dialtone_location::{
+    Answer, BindingKey, Change, Error, LocationStore, NewBinding, Record, Replica, Request, Save,
+    SaveOutcome, Sink, StoreEvent, Ticket, WriterId,
+};
+
+pub const AOR: &str = "alice@dialtone.test";
+
+/// A backend under test: several stores can be opened on the same data.
+pub trait Backend {
+    fn open(
+        &self,
+        writer: WriterId,
+        sink: Box<dyn Fn(Vec<StoreEvent>) + Send + Sync>,
+    ) -> Box<dyn LocationStore>;
+}
+
+/// A folder that goes with the test.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("dialtone-location-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("temporary folder");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub struct Sqlite(pub PathBuf);
+
+impl Backend for Sqlite {
+    fn open(
+        &self,
+        writer: WriterId,
+        sink: Box<dyn Fn(Vec<StoreEvent>) + Send + Sync>,
+    ) -> Box<dyn LocationStore> {
+        Box::new(open_sqlite(&self.0, writer, sink).expect("open"))
+    }
+}
+
+pub fn open_sqlite(path: &Path, writer: WriterId, sink: impl Sink) -> Result<SqliteStore, Error> {
+    SqliteStore::open(Config { poll: Duration::from_millis(2), ..Config::new(path, writer) }, sink)
+}
+
+/// One writer with its replica.
+pub struct Client {
+    store: Box<dyn LocationStore>,
+    events: Receiver<Vec<StoreEvent>>,
+    answers: RefCell<HashMap<Ticket, Answer>>,
+    pub replica: RefCell<Replica>,
+    loaded: Cell<bool>,
+    next: Cell<u64>,
+}
+
+impl Client {
+    pub fn open(backend: &dyn Backend, writer: u32) -> Self {
+        let (sender, events) = channel();
+        let store = backend.open(WriterId(writer), Box::new(move |batch| drop(sender.send(batch))));
+        Self {
+            store,
+            events,
+            answers: RefCell::default(),
+            replica: RefCell::default(),
+            loaded: Cell::new(false),
+            next: Cell::new(0),
+        }
+    }
+
+    pub fn submit(&self, request: Request) -> Ticket {
+        let ticket = Ticket(self.next.get());
+        self.next.set(ticket.0 + 1);
+        self.store.submit(ticket, request).expect("submit");
+        ticket
+    }
+
+    pub fn answer(&self, ticket: Ticket) -> Answer {
+        loop {
+            if let Some(answer) = self.answers.borrow_mut().remove(&ticket) {
+                return answer;
+            }
+            self.take_events(Duration::from_secs(20));
+        }
+    }
+
+    fn take_events(&self, patience: Duration) {
+        for event in self.events.recv_timeout(patience).expect("an event in time") {
+            match event {
+                StoreEvent::Answer { ticket, answer } => {
+                    if let Answer::Save(SaveOutcome::Saved { changed, .. }) = &answer {
+                        self.apply(changed);
+                    }
+                    assert!(
+                        self.answers.borrow_mut().insert(ticket, answer).is_none(),
+                        "answered twice"
+                    );
+                }
+                StoreEvent::Changes(records) => self.apply(&records),
+                StoreEvent::Loaded => self.loaded.set(true),
+                StoreEvent::Recovered => {}
+                StoreEvent::Behind(reason) => panic!("feeder: {reason}"),
+            }
+        }
+    }
+
+    fn apply(&self, records: &[Record]) {
+        records.iter().for_each(|record| drop(self.replica.borrow_mut().apply(record)));
+    }
+
+    pub fn call(&self, request: Request) -> Answer {
+        self.answer(self.submit(request))
+    }
+
+    pub fn save(&self, save: Save) -> SaveOutcome {
+        match self.call(Request::Save(Box::new(save))) {
+            Answer::Save(outcome) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The contacts that a save left, or the refusal.
+    pub fn saved(&self, save: Save) -> Result<Vec<String>, SaveOutcome> {
+        match self.save(save) {
+            SaveOutcome::Saved { bindings, .. } => {
+                Ok(bindings.iter().map(|record| record.contact.to_string()).collect())
+            }
+            refused => Err(refused),
+        }
+    }
+
+    pub fn found(&self, aor: &str, now_ms: u64) -> Vec<String> {
+        match self.call(Request::Lookup { aor: aor.into(), now_ms }) {
+            Answer::Found(records) => {
+                records.iter().map(|record| record.contact.to_string()).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn replica_contacts(&self, aor: &str, now_ms: u64) -> Vec<String> {
+        self.replica.borrow().lookup(aor, now_ms).map(|target| target.contact.to_owned()).collect()
+    }
+
+    /// Takes events until the replica holds `expected` for `aor`.
+    pub fn await_replica(&self, aor: &str, now_ms: u64, expected: &[&str]) {
+        while !self.loaded.get() || self.replica_contacts(aor, now_ms) != expected {
+            self.take_events(Duration::from_secs(10));
+        }
+    }
+}
+
+pub fn binding(contact: &str, lifetime: u32) -> NewBinding {
+    NewBinding {
+        key: BindingKey::contact(contact),
+        contact: contact.into(),
+        params: ";methods=\"INVITE\"".into(),
+        q: 1000,
+        lifetime,
+        user_agent: "test".into(),
+        received: "".into(),
+        path: "<sip:token@127.0.0.1:5060;lr>".into(),
+        gateway: 7,
+        flow_token: "token".into(),
+        instance: "".into(),
+        reg_id: 0,
+    }
+}
+
+pub fn register(call_id: &str, cseq: u32, now_ms: u64, bindings: Vec<NewBinding>) -> Save {
+    Save {
+        aor: AOR.into(),
+        call_id: call_id.into(),
+        cseq,
+        now_ms,
+        max_bindings: 4,
+        change: Change::Bindings(bindings),
+    }
+}
+
+pub fn remove_all(call_id: &str, cseq: u32, now_ms: u64) -> Save {
+    Save { change: Change::RemoveAll, ..register(call_id, cseq, now_ms, Vec::new()) }
+}

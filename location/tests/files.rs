@@ -1,0 +1,175 @@
+//! Files: foreign, damaged, unusable ones; processes that share one; what stands on the disk before an answer.
+
+mod common;
+
+use std::io::{BufRead, Write};
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use common::{Client, Folder, Sqlite, binding, open_sqlite, register};
+use dialtone_location::{Error, Request, WriterId, sqlite};
+
+#[test]
+fn what_is_not_ours_is_refused_by_name_and_left_alone() {
+    let folder = Folder::new("foreign");
+    let path = folder.0.join("other.db");
+    let other = rusqlite::Connection::open(&path).expect("open");
+    other.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1);").expect("fill");
+    drop(other);
+    let before = std::fs::read(&path).expect("read");
+    let refused = |path| open_sqlite(path, WriterId(1), |_| {}).expect_err("refused");
+    let error = refused(&path);
+    assert!(
+        matches!(error, Error::Foreign { .. }) && error.to_string().contains("other.db"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).expect("read"), before);
+
+    let text = folder.0.join("notes.txt");
+    std::fs::write(&text, "not a database at all, but long enough to be looked at\n".repeat(20))
+        .expect("write");
+    let error = refused(&text);
+    assert!(
+        matches!(error, Error::Damaged { .. }) && error.to_string().contains("notes.txt"),
+        "{error}"
+    );
+
+    let missing = folder.0.join("no/such/folder/location.db");
+    assert!(refused(&missing).to_string().contains("no/such/folder"));
+
+    let newer = folder.0.join("newer.db");
+    drop(open_sqlite(&newer, WriterId(1), |_| {}).expect("make"));
+    rusqlite::Connection::open(&newer)
+        .and_then(|file| file.pragma_update(None, "user_version", 99))
+        .expect("bump");
+    assert!(matches!(refused(&newer), Error::Version { found: 99, .. }));
+
+    assert!(sqlite::check(&folder.0.join("absent.db")).is_err());
+    assert!(!folder.0.join("absent.db").exists());
+}
+
+#[test]
+fn two_writers_at_full_speed_lose_and_refuse_nothing() {
+    const EACH: u32 = 1_500;
+    let folder = Folder::new("sharing");
+    let backend = Sqlite(folder.0.join("location.db"));
+    let threads: Vec<_> = (1..=2)
+        .map(|writer| {
+            let backend = Sqlite(backend.0.clone());
+            std::thread::spawn(move || {
+                let client = Client::open(&backend, writer);
+                let tickets: Vec<_> = (0..EACH)
+                    .map(|n| {
+                        let mut save = register("x", 1, 1_000_000, vec![binding("sip:x@1", 60)]);
+                        save.aor = format!("user{n}.{writer}@dialtone.test").into();
+                        let ticket = client.submit(Request::Save(Box::new(save)));
+                        // Small groups, so that the two really alternate.
+                        if n % 50 == 49 {
+                            client.answer(ticket);
+                            None
+                        } else {
+                            Some(ticket)
+                        }
+                    })
+                    .collect();
+                for ticket in tickets.into_iter().flatten() {
+                    let answer = client.answer(ticket);
+                    assert!(matches!(answer, dialtone_location::Answer::Save(_)), "{answer:?}");
+                }
+                let other = 3 - writer;
+                client.await_replica(
+                    &format!("user{}.{other}@dialtone.test", EACH - 1),
+                    1_000_001,
+                    &["sip:x@1"],
+                );
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("writer"));
+    let count: u32 = rusqlite::Connection::open(&backend.0)
+        .and_then(|file| {
+            file.query_row("SELECT count(*) FROM bindings WHERE deleted_at IS NULL", [], |row| {
+                row.get(0)
+            })
+        })
+        .expect("count");
+    assert_eq!(count, 2 * EACH);
+}
+
+const TRACED: &str = "DIALTONE_LOCATION_TRACED";
+
+/// Runs under strace: says on stderr what it submits and what is answered, at the moment of the answer.
+#[test]
+fn traced_saves() {
+    let Ok(path) = std::env::var(TRACED) else { return };
+    let (sender, answers) = channel();
+    let store = open_sqlite(path.as_ref(), WriterId(1), move |batch| {
+        for event in batch {
+            if let dialtone_location::StoreEvent::Answer { ticket, .. } = event {
+                let _ = write!(std::io::stderr(), "@answer {}@", ticket.0);
+                let _ = sender.send(ticket);
+            }
+        }
+    })
+    .expect("open");
+    for ticket in 0..40u64 {
+        let save = register("x", ticket as u32, 1_000_000, vec![binding("sip:x@1", 60)]);
+        let _ = write!(std::io::stderr(), "@submit {ticket}@");
+        let submitted = dialtone_location::LocationStore::submit(
+            &store,
+            dialtone_location::Ticket(ticket),
+            Request::Save(Box::new(save)),
+        );
+        assert_eq!(submitted, Ok(()));
+        // Some alone, some in groups.
+        if ticket % 8 < 4 {
+            answers.recv().expect("answer");
+        }
+    }
+}
+
+#[test]
+fn an_fsync_returns_between_a_save_and_its_answer() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "strace is needed in CI");
+        println!("skipped: strace not installed");
+        return;
+    }
+    let folder = Folder::new("fsync");
+    let trace = folder.0.join("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-e", "trace=fsync,fdatasync,write", "-e", "signal=none", "-s", "64", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().expect("own path"))
+        .args(["--exact", "traced_saves", "--nocapture"])
+        .env(TRACED, folder.0.join("location.db"))
+        .output()
+        .expect("strace");
+    if !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("ptrace") {
+        assert!(std::env::var_os("CI").is_none(), "strace must be allowed to trace in CI");
+        println!("skipped: strace is not allowed here");
+        return;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Lines are in the order in which calls return, or start if they are short.
+    let lines = std::io::BufReader::new(std::fs::File::open(&trace).expect("trace")).lines();
+    let (mut syncs, mut answered, mut submitted_at) = (0u32, 0, std::collections::HashMap::new());
+    for line in lines.map_while(Result::ok) {
+        let number = |word: &str| -> Option<u64> {
+            line.split(word).nth(1)?.split('@').next()?.parse().ok()
+        };
+        if line.contains("sync") && line.ends_with("= 0") {
+            syncs += 1;
+        } else if let Some(ticket) = number("@submit ") {
+            submitted_at.insert(ticket, syncs);
+        } else if let Some(ticket) = number("@answer ") {
+            answered += 1;
+            assert!(
+                syncs > submitted_at[&ticket],
+                "answer {ticket} came before any fsync:\n{line}"
+            );
+        }
+    }
+    assert_eq!(answered, 40);
+    println!("40 saves, {syncs} fsyncs, each answer after one");
+}
