@@ -1,0 +1,131 @@
+//! `dialtone load`: plays many phones against running gateways and prints what they saw.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::load::{CallPlan, Load, LoadConfig, Report};
+use crate::phone::Transport;
+
+/// Play many SIP phones: register them, let them call each other, print what they saw.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Gateway at which callees register; given twice, the second is the callers' gateway.
+    #[arg(long = "gateway", value_name = "IP:PORT", default_value = "127.0.0.1:5060")]
+    gateways: Vec<SocketAddr>,
+    /// The SIP domain of all users.
+    #[arg(long, default_value = "dialtone.test")]
+    domain: String,
+    /// Phones that register and are called; each has a socket of its own.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    users: u32,
+    /// Phones that call.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    callers: u32,
+    /// UDP, or TCP without a listening port.
+    #[arg(long, value_enum, default_value = "udp")]
+    transport: Transport,
+    /// New calls per second; 0 places none.
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// Seconds for which calls are placed.
+    #[arg(long, default_value_t = 60.0)]
+    duration: f64,
+    /// Seconds that a call lasts once it was answered; one is drawn for each call.
+    #[arg(long, value_delimiter = ',', default_value = "0.1,2")]
+    hold: Vec<f64>,
+    /// Share of the callees that let it ring before they answer.
+    #[arg(long, default_value_t = 0.5)]
+    ring_share: f64,
+    /// Seconds for which they let it ring.
+    #[arg(long, default_value_t = 1.0)]
+    ring: f64,
+    /// REGISTERs per second while the phones register.
+    #[arg(long, default_value_t = 500.0)]
+    register_rate: f64,
+    /// Seconds for which the phones go on registering before they call; 0 registers each once.
+    #[arg(long, default_value_t = 0.0)]
+    register_duration: f64,
+    /// Expiry of a registration in seconds.
+    #[arg(long, default_value_t = 3600)]
+    expires: u32,
+    /// Address that the phones bind.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    source: IpAddr,
+    /// Prefix of the user names.
+    #[arg(long, default_value = "u")]
+    prefix: String,
+    /// Seed of callee, hold and ring choices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code 0 when nothing failed, 1 otherwise.
+pub fn run(args: Args) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::from(71);
+        }
+    };
+    match runtime.block_on(play(&args)) {
+        Ok(report) => {
+            match serde_json::to_string_pretty(&report) {
+                Ok(json) if args.json => println!("{json}"),
+                _ => print!("{}", report.table()),
+            }
+            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!(
+                "cannot open the phones (source {}, gateways {:?}): {error}",
+                args.source, args.gateways
+            );
+            ExitCode::from(69)
+        }
+    }
+}
+
+async fn play(args: &Args) -> std::io::Result<Report> {
+    let config = LoadConfig {
+        domain: args.domain.clone(),
+        source: args.source,
+        transport: args.transport,
+        callee_gateway: args.gateways[0],
+        caller_gateway: args.gateways[args.gateways.len() - 1],
+        callees: args.users as usize,
+        callers: args.callers as usize,
+        prefix: args.prefix.clone(),
+        expires: args.expires,
+        seed: args.seed,
+    };
+    eprintln!("registering {} phones at {}", config.callees, config.callee_gateway);
+    let mut load = Load::open(config).await?;
+    let duration =
+        (args.register_duration > 0.0).then(|| Duration::from_secs_f64(args.register_duration));
+    load.register(args.register_rate, duration).await;
+    if args.rate > 0.0 {
+        eprintln!(
+            "calling through {} at {}/s for {} s",
+            args.gateways[args.gateways.len() - 1],
+            args.rate,
+            args.duration
+        );
+        let plan = CallPlan {
+            rate: args.rate,
+            duration: Duration::from_secs_f64(args.duration),
+            holds: args.hold.iter().copied().map(Duration::from_secs_f64).collect(),
+            ring_share: args.ring_share,
+            ring: Duration::from_secs_f64(args.ring),
+        };
+        load.call(&plan).await;
+        load.settle().await;
+    }
+    eprintln!("reading the bindings back");
+    load.verify(args.register_rate).await;
+    Ok(load.report())
+}

@@ -1,0 +1,308 @@
+//! A load run: many phones register and call each other at a given rate; the [`Report`] says what they saw.
+//!
+//! Tasks: one per phone (see [`crate::phone`]); the caller's own task paces registrations and calls.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::board::{Board, Call, Register};
+use crate::phone::{Command, Phone, PhoneConfig, Transport};
+use crate::stats::{Series, Summary};
+
+/// A run's phones and rates.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    pub domain: String,
+    /// Address that phones bind.
+    pub source: IpAddr,
+    pub transport: Transport,
+    /// Gateway at which callees register.
+    pub callee_gateway: SocketAddr,
+    /// Gateway through which callers call.
+    pub caller_gateway: SocketAddr,
+    pub callees: usize,
+    pub callers: usize,
+    /// Prefix of user names, so that runs do not meet.
+    pub prefix: String,
+    /// REGISTER expiry in seconds.
+    pub expires: u32,
+    pub seed: u64,
+}
+
+/// How calls are placed.
+#[derive(Clone, Debug)]
+pub struct CallPlan {
+    /// Calls per second.
+    pub rate: f64,
+    pub duration: Duration,
+    /// One of these is drawn for each call.
+    pub holds: Vec<Duration>,
+    /// Share of the calls that ring for `ring` before they are answered.
+    pub ring_share: f64,
+    pub ring: Duration,
+}
+
+/// What the phones of a run saw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub registers: usize,
+    pub registers_failed: usize,
+    /// Milliseconds from REGISTER to its answer.
+    pub register_ms: Summary,
+    pub calls: usize,
+    pub calls_failed: usize,
+    /// What failed, with the number of calls each.
+    pub failures: Vec<(String, usize)>,
+    /// Milliseconds from INVITE to its first answer other than 100, or to its final answer without the ringing time,
+    /// whichever is longer.
+    pub answer_ms: Summary,
+    /// Milliseconds from BYE to its answer.
+    pub bye_ms: Summary,
+    pub rang_twice: usize,
+    pub retransmissions: u32,
+    /// Callees whose registration was acknowledged and is not found any more.
+    pub bindings_lost: usize,
+    /// Phones whose socket or connection ended.
+    pub phones_lost: usize,
+}
+
+impl Report {
+    /// True when nothing failed, was sent again, rang twice or got lost.
+    pub fn is_clean(&self) -> bool {
+        let Self {
+            registers_failed,
+            calls_failed,
+            rang_twice,
+            retransmissions,
+            bindings_lost,
+            phones_lost,
+            ..
+        } = self;
+        [*registers_failed, *calls_failed, *rang_twice, *bindings_lost, *phones_lost] == [0; 5]
+            && *retransmissions == 0
+    }
+
+    /// The report as lines for people.
+    pub fn table(&self) -> String {
+        let line = |name: &str, s: &Summary| {
+            format!(
+                "{name:<22}{:>9}{:>10.1}{:>10.1}{:>10.1}{:>10.1}\n",
+                s.count, s.p50, s.p99, s.p999, s.max
+            )
+        };
+        let mut text = format!(
+            "{:<22}{:>9}{:>10}{:>10}{:>10}{:>10}\n",
+            "ms", "count", "p50", "p99", "p99.9", "worst"
+        );
+        text += &line("REGISTER", &self.register_ms);
+        text += &line("INVITE answered", &self.answer_ms);
+        text += &line("BYE", &self.bye_ms);
+        text += &format!(
+            "REGISTER failed {}, calls failed {}, rang twice {}, retransmissions {}, bindings lost {}, phones lost {}\n",
+            self.registers_failed,
+            self.calls_failed,
+            self.rang_twice,
+            self.retransmissions,
+            self.bindings_lost,
+            self.phones_lost,
+        );
+        for (failure, count) in &self.failures {
+            text += &format!("  {count:>6} x {failure}\n");
+        }
+        text
+    }
+}
+
+/// Phones that are open and may be told what to do.
+#[derive(Debug)]
+pub struct Load {
+    config: LoadConfig,
+    board: Arc<Board>,
+    callees: Vec<UnboundedSender<Command>>,
+    callers: Vec<UnboundedSender<Command>>,
+    phones: JoinSet<io::Result<()>>,
+    rng: fastrand::Rng,
+    bindings_lost: usize,
+}
+
+#[expect(clippy::disallowed_methods, reason = "phones live in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Load {
+    /// Opens all phones.
+    pub async fn open(config: LoadConfig) -> io::Result<Self> {
+        raise_descriptor_limit();
+        let mut load = Self {
+            board: Arc::default(),
+            callees: Vec::new(),
+            callers: Vec::new(),
+            phones: JoinSet::new(),
+            rng: fastrand::Rng::with_seed(config.seed),
+            bindings_lost: 0,
+            config,
+        };
+        for n in 0..load.config.callees {
+            let phone = load
+                .phone(format!("{}{n}", load.config.prefix), load.config.callee_gateway)
+                .await?;
+            load.callees.push(phone);
+        }
+        for n in 0..load.config.callers {
+            let phone = load
+                .phone(format!("{}caller{n}", load.config.prefix), load.config.caller_gateway)
+                .await?;
+            load.callers.push(phone);
+        }
+        Ok(load)
+    }
+
+    async fn phone(
+        &mut self,
+        user: String,
+        gateway: SocketAddr,
+    ) -> io::Result<UnboundedSender<Command>> {
+        let LoadConfig { domain, transport, source, .. } = self.config.clone();
+        let config = PhoneConfig { user, domain, gateway, transport, source };
+        let phone = Phone::open(config, self.board.clone()).await?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.phones.spawn(phone.run(receiver));
+        Ok(sender)
+    }
+
+    /// What has happened so far.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Every callee sends one REGISTER, `rate` per second, over and over for `duration` (once for `None`); waits for the
+    /// answers.
+    pub async fn register(&self, rate: f64, duration: Option<Duration>) {
+        let mut ticks = ticks(rate);
+        let end = duration.map(|duration| now() + duration);
+        let expires = self.config.expires;
+        'rounds: loop {
+            for callee in &self.callees {
+                ticks.tick().await;
+                if end.is_some_and(|end| now() >= end) {
+                    break 'rounds;
+                }
+                let _ = callee.send(Command::Register { expires });
+            }
+            if end.is_none() {
+                break;
+            }
+        }
+        self.settle().await;
+    }
+
+    /// Callers call random callees by the plan; returns when the last INVITE has left.
+    pub async fn call(&mut self, plan: &CallPlan) {
+        let mut ticks = ticks(plan.rate);
+        let end = now() + plan.duration;
+        let mut n = 0;
+        loop {
+            ticks.tick().await;
+            let started = now();
+            if started >= end {
+                return;
+            }
+            let to = format!("{}{}", self.config.prefix, self.rng.usize(..self.config.callees));
+            let ring = if self.rng.f64() < plan.ring_share { plan.ring } else { Duration::ZERO };
+            let hold = plan.holds[self.rng.usize(..plan.holds.len())];
+            let call_id = format!("{}-{n}-{:x}", self.config.prefix, self.rng.u64(..));
+            self.board.call_started(&call_id, started, ring);
+            let _ = self.callers[n % self.callers.len()].send(Command::Call { call_id, to, hold });
+            n += 1;
+        }
+    }
+
+    /// Waits until no request waits for an answer, at most as long as a phone waits.
+    pub async fn settle(&self) {
+        let deadline = now() + Duration::from_secs(75);
+        while self.board.open() != (0, 0) && now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Reads every callee's bindings back; those that are missing count as lost.
+    pub async fn verify(&mut self, rate: f64) {
+        let before = self.board.registers().len();
+        let mut ticks = ticks(rate);
+        for callee in &self.callees {
+            ticks.tick().await;
+            let _ = callee.send(Command::Fetch);
+        }
+        self.settle().await;
+        let fetched = self.board.registers().split_off(before);
+        let listed = fetched.iter().filter(|register| register.listed).count();
+        self.bindings_lost = self.callees.len() - listed;
+    }
+
+    /// Everything so far, summed up.
+    pub fn report(&mut self) -> Report {
+        let mut phones_lost = 0;
+        while self.phones.try_join_next().is_some() {
+            phones_lost += 1;
+        }
+        let mut report = summarise(&self.board.calls(), &self.board.registers());
+        report.bindings_lost = self.bindings_lost;
+        report.phones_lost = phones_lost;
+        report
+    }
+}
+
+/// Sums up calls and registrations; `bindings_lost` and `phones_lost` are for the caller to fill in.
+pub fn summarise(calls: &[Call], registers: &[Register]) -> Report {
+    let mut failures = std::collections::BTreeMap::<String, usize>::new();
+    for call in calls {
+        let failure =
+            call.failure.clone().or_else(|| (!call.done).then(|| "never ended".to_owned()));
+        if let Some(failure) = failure {
+            *failures.entry(failure).or_default() += 1;
+        }
+    }
+    let failed_registers = registers.iter().filter(|register| register.status != 200);
+    for register in failed_registers.clone() {
+        *failures.entry(format!("REGISTER answered {}", register.status)).or_default() += 1;
+    }
+    Report {
+        registers: registers.len(),
+        registers_failed: failed_registers.count(),
+        register_ms: registers.iter().map(|register| register.answer).collect::<Series>().summary(),
+        calls: calls.len(),
+        calls_failed: calls.iter().filter(|call| call.failure.is_some() || !call.done).count(),
+        failures: failures.into_iter().collect(),
+        answer_ms: calls.iter().filter_map(Call::answer_delay).collect::<Series>().summary(),
+        bye_ms: calls.iter().filter_map(|call| call.bye).collect::<Series>().summary(),
+        rang_twice: calls.iter().filter(|call| call.rings > 1).count(),
+        retransmissions: calls.iter().map(|call| call.retransmissions).sum::<u32>()
+            + registers.iter().map(|register| register.retransmissions).sum::<u32>(),
+        bindings_lost: 0,
+        phones_lost: 0,
+    }
+}
+
+fn ticks(rate: f64) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    ticks
+}
+
+/// A socket per phone: as many descriptors as the system lets us have.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

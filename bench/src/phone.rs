@@ -1,0 +1,689 @@
+//! One phone: a socket (UDP) or connection (TCP) of its own, RFC 3261's transactions as far as a phone needs them,
+//! and a record of everything on the [`Board`]. It does what a careful phone does: routes by Record-Route, ACKs every
+//! repeated 200, sends requests again over UDP, and never listens on TCP.
+//!
+//! Tasks: one per phone, owning its socket and all state; it ends when its command channel closes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+
+use crate::board::{Board, Register};
+use crate::text::{Text, parameter, uri};
+
+const T1: Duration = Duration::from_millis(500);
+const T2: Duration = Duration::from_secs(4);
+const GIVE_UP: Duration = Duration::from_secs(32);
+const MAX_STREAM_BUFFER: usize = 1 << 20;
+
+/// How a phone reaches its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Who a phone is and which gateway it uses.
+#[derive(Clone, Debug)]
+pub struct PhoneConfig {
+    pub user: String,
+    pub domain: String,
+    pub gateway: SocketAddr,
+    pub transport: Transport,
+    /// The address that the phone binds; its port is the system's choice.
+    pub source: IpAddr,
+}
+
+/// What the load tool asks of a phone.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// REGISTER with this expiry in seconds.
+    Register { expires: u32 },
+    /// REGISTER without Contact: reads the bindings back.
+    Fetch,
+    /// Call `to`, hang up after `hold`.
+    Call { call_id: String, to: String, hold: Duration },
+}
+
+#[derive(Debug)]
+enum Socket {
+    Udp(UdpSocket),
+    Tcp { stream: TcpStream, buffer: Vec<u8> },
+}
+
+impl Socket {
+    async fn open(config: &PhoneConfig) -> io::Result<(Self, SocketAddr)> {
+        let local = SocketAddr::new(config.source, 0);
+        match config.transport {
+            Transport::Udp => {
+                let socket = UdpSocket::bind(local).await?;
+                let local = socket.local_addr()?;
+                Ok((Self::Udp(socket), local))
+            }
+            Transport::Tcp => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(local)?;
+                let stream = socket.connect(config.gateway).await?;
+                stream.set_nodelay(true)?;
+                let local = stream.local_addr()?;
+                Ok((Self::Tcp { stream, buffer: Vec::new() }, local))
+            }
+        }
+    }
+
+    async fn send(&mut self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.send_to(bytes, to).await.map(drop),
+            Self::Tcp { stream, .. } => stream.write_all(bytes).await,
+        }
+    }
+
+    /// The next message, whole. Cancel-safe: what was read of a stream stays in the buffer.
+    async fn receive(&mut self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Udp(socket) => {
+                let mut bytes = vec![0; 65_535];
+                let (length, _) = socket.recv_from(&mut bytes).await?;
+                bytes.truncate(length);
+                Ok(bytes)
+            }
+            Self::Tcp { stream, buffer } => loop {
+                if let Some(message) = cut(buffer) {
+                    return Ok(message);
+                }
+                if buffer.len() > MAX_STREAM_BUFFER {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the gateway sends no message ends",
+                    ));
+                }
+                if stream.read_buf(buffer).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            },
+        }
+    }
+}
+
+/// Cuts the first whole message off a stream.
+fn cut(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let blank = buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    buffer.drain(..blank);
+    let head = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let length = Text::parse(&buffer[..head])
+        .and_then(|text| text.get("content-length")?.parse::<usize>().ok())
+        .unwrap_or_default();
+    (buffer.len() >= head + length).then(|| buffer.drain(..head + length).collect())
+}
+
+#[derive(Clone, Debug)]
+enum Purpose {
+    Register,
+    Invite { call_id: String },
+    Bye { call_id: String },
+}
+
+/// A request that waits for its final answer.
+#[derive(Debug)]
+struct Pending {
+    purpose: Purpose,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    started: Instant,
+    interval: Duration,
+    provisional: bool,
+    retransmissions: u32,
+}
+
+/// A call that this phone placed.
+#[derive(Debug)]
+struct Placed {
+    to_user: String,
+    hold: Duration,
+    from_tag: String,
+    invite_branch: String,
+    to: String,
+    target: String,
+    routes: Vec<String>,
+    ack: Vec<u8>,
+    answered: bool,
+}
+
+/// A call that this phone received.
+#[derive(Debug)]
+struct Received {
+    invite: Text,
+    tag: String,
+    source: SocketAddr,
+    last_answer: Vec<u8>,
+    answered: Option<Instant>,
+    interval: Duration,
+    acked: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Timer {
+    Retransmit(String),
+    GiveUp(String),
+    Answer(String),
+    RepeatAnswer(String),
+    HangUp(String),
+}
+
+/// A running phone; see the module's documentation.
+#[derive(Debug)]
+pub struct Phone {
+    config: PhoneConfig,
+    board: Arc<Board>,
+    socket: Socket,
+    local: SocketAddr,
+    register_call_id: String,
+    register_cseq: u32,
+    serial: u64,
+    pending: HashMap<String, Pending>,
+    placed: HashMap<String, Placed>,
+    received: HashMap<String, Received>,
+    timers: BTreeMap<(Instant, u64), Timer>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "phones live in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Phone {
+    /// Opens the phone's socket; TCP connects here.
+    pub async fn open(config: PhoneConfig, board: Arc<Board>) -> io::Result<Self> {
+        let (socket, local) = Socket::open(&config).await?;
+        let register_call_id = format!("reg-{}-{:x}", config.user, fastrand::u64(..));
+        Ok(Self {
+            config,
+            board,
+            socket,
+            local,
+            register_call_id,
+            register_cseq: 0,
+            serial: fastrand::u64(..) & 0xffff_ffff_0000_0000,
+            pending: HashMap::new(),
+            placed: HashMap::new(),
+            received: HashMap::new(),
+            timers: BTreeMap::new(),
+        })
+    }
+
+    /// Serves until the channel closes or the connection ends.
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> io::Result<()> {
+        loop {
+            let deadline = self.timers.keys().next().map_or_else(|| now() + GIVE_UP, |(at, _)| *at);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await?,
+                    None => return Ok(()),
+                },
+                bytes = self.socket.receive() => {
+                    let bytes = match bytes {
+                        // ICMP of an earlier datagram: a gateway that is away for a moment.
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                        other => other?,
+                    };
+                    if let Some(text) = Text::parse(&bytes) {
+                        self.message(text).await?;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => self.timer().await?,
+            }
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    fn at(&mut self, when: Instant, timer: Timer) {
+        let serial = self.next();
+        self.timers.insert((when, serial), timer);
+    }
+
+    fn contact(&self) -> String {
+        let suffix = if self.config.transport == Transport::Tcp { ";transport=tcp" } else { "" };
+        format!("sip:{}@{}{suffix}", self.config.user, self.local)
+    }
+
+    fn via(&self, branch: &str) -> String {
+        let name = if self.config.transport == Transport::Tcp { "TCP" } else { "UDP" };
+        format!("Via: SIP/2.0/{name} {};branch={branch};rport\r\nMax-Forwards: 70\r\n", self.local)
+    }
+
+    async fn request(
+        &mut self,
+        purpose: Purpose,
+        branch: String,
+        to: SocketAddr,
+        text: String,
+    ) -> io::Result<()> {
+        let bytes = text.into_bytes();
+        let started = now();
+        self.socket.send(to, &bytes).await?;
+        if self.config.transport == Transport::Udp {
+            self.at(started + T1, Timer::Retransmit(branch.clone()));
+        }
+        self.at(started + GIVE_UP, Timer::GiveUp(branch.clone()));
+        let pending = Pending {
+            purpose,
+            to,
+            bytes,
+            started,
+            interval: T1,
+            provisional: false,
+            retransmissions: 0,
+        };
+        self.pending.insert(branch, pending);
+        Ok(())
+    }
+
+    async fn command(&mut self, command: Command) -> io::Result<()> {
+        let branch = format!("z9hG4bK{:x}", self.next());
+        let PhoneConfig { user, domain, gateway, .. } = self.config.clone();
+        match command {
+            Command::Register { .. } | Command::Fetch => {
+                self.register_cseq += 1;
+                let contact = match command {
+                    Command::Register { expires } => {
+                        format!("Contact: <{}>\r\nExpires: {expires}\r\n", self.contact())
+                    }
+                    _ => String::new(),
+                };
+                let text = format!(
+                    "REGISTER sip:{domain} SIP/2.0\r\n{}From: <sip:{user}@{domain}>;tag={:x}\r\nTo: <sip:{user}@{domain}>\r\n\
+                     Call-ID: {}\r\nCSeq: {} REGISTER\r\n{contact}User-Agent: dialtone-load\r\nContent-Length: 0\r\n\r\n",
+                    self.via(&branch),
+                    self.serial,
+                    self.register_call_id,
+                    self.register_cseq,
+                );
+                self.board.register_started();
+                self.request(Purpose::Register, branch, gateway, text).await
+            }
+            Command::Call { call_id, to, hold } => {
+                let from_tag = format!("{:x}", self.next());
+                let body = sdp(self.local);
+                let text = format!(
+                    "INVITE sip:{to}@{domain} SIP/2.0\r\n{}From: <sip:{user}@{domain}>;tag={from_tag}\r\nTo: <sip:{to}@{domain}>\r\n\
+                     Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <{}>\r\nUser-Agent: dialtone-load\r\n\
+                     Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+                    self.via(&branch),
+                    self.contact(),
+                    body.len(),
+                );
+                let placed = Placed {
+                    to_user: to,
+                    hold,
+                    from_tag,
+                    invite_branch: branch.clone(),
+                    to: String::new(),
+                    target: String::new(),
+                    routes: Vec::new(),
+                    ack: Vec::new(),
+                    answered: false,
+                };
+                self.placed.insert(call_id.clone(), placed);
+                self.request(Purpose::Invite { call_id }, branch, gateway, text).await
+            }
+        }
+    }
+
+    async fn message(&mut self, text: Text) -> io::Result<()> {
+        match text.method().map(str::to_owned) {
+            None => self.response(text).await,
+            Some(method) => self.incoming(&method, text).await,
+        }
+    }
+
+    async fn response(&mut self, text: Text) -> io::Result<()> {
+        let (Some(status), Some(branch)) = (text.status(), text.branch().map(str::to_owned)) else {
+            return Ok(());
+        };
+        let call_id = text.get("call-id").unwrap_or_default().to_owned();
+        let elapsed = match self.pending.get_mut(&branch) {
+            Some(pending) if status < 200 => {
+                pending.provisional = true;
+                let elapsed = pending.started.elapsed();
+                if status > 100 && matches!(pending.purpose, Purpose::Invite { .. }) {
+                    self.board.call(&call_id, |call| {
+                        call.first_answer.get_or_insert(elapsed);
+                    });
+                }
+                return Ok(());
+            }
+            Some(pending) => pending.started.elapsed(),
+            None => return self.repeated_final(&call_id, status).await,
+        };
+        let Some(pending) = self.pending.remove(&branch) else { return Ok(()) };
+        let retransmissions = pending.retransmissions;
+        match pending.purpose {
+            Purpose::Register => {
+                let own = self.contact();
+                let listed = text.list("contact").iter().any(|contact| uri(contact) == Some(&own));
+                let listed = listed && status == 200;
+                let started = pending.started;
+                self.board.register_done(Register {
+                    started,
+                    status,
+                    answer: elapsed,
+                    retransmissions,
+                    listed,
+                });
+            }
+            Purpose::Bye { call_id } => {
+                self.placed.remove(&call_id);
+                self.board.call(&call_id, |call| {
+                    call.bye = Some(elapsed);
+                    call.retransmissions += retransmissions;
+                    call.done = true;
+                });
+                if status != 200 {
+                    self.board.fail(&call_id, format!("BYE answered {status}"));
+                }
+            }
+            Purpose::Invite { call_id } => {
+                self.board.call(&call_id, |call| {
+                    call.first_answer.get_or_insert(elapsed);
+                    call.final_answer = Some(elapsed);
+                    call.status = status;
+                    call.retransmissions += retransmissions;
+                });
+                self.invite_answered(&call_id, status, &text, pending.to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn invite_answered(
+        &mut self,
+        call_id: &str,
+        status: u16,
+        text: &Text,
+        to: SocketAddr,
+    ) -> io::Result<()> {
+        let Self { config, local, placed, .. } = self;
+        let Some(call) = placed.get_mut(call_id) else { return Ok(()) };
+        let domain = &config.domain;
+        call.to = text.get("to").unwrap_or_default().to_owned();
+        let from = format!("From: <sip:{}@{domain}>;tag={}\r\n", config.user, call.from_tag);
+        if status >= 300 {
+            let name = if config.transport == Transport::Tcp { "TCP" } else { "UDP" };
+            let ack = format!(
+                "ACK sip:{}@{domain} SIP/2.0\r\nVia: SIP/2.0/{name} {local};branch={};rport\r\nMax-Forwards: 70\r\n{from}To: {}\r\n\
+                 Call-ID: {call_id}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
+                call.to_user, call.invite_branch, call.to,
+            );
+            self.placed.remove(call_id);
+            self.board.fail(call_id, format!("INVITE answered {}", text.start));
+            return self.socket.send(to, ack.as_bytes()).await;
+        }
+        call.answered = true;
+        call.target = text.contact_uri().unwrap_or_default();
+        call.routes = text.list("record-route");
+        call.routes.reverse();
+        let hold = call.hold;
+        let ack = self.in_dialog(call_id, "ACK", 1, &format!("z9hG4bK{:x}", fastrand::u64(..)));
+        let Some((next, ack)) = ack else {
+            self.board.fail(call_id, "the route set leads nowhere");
+            return Ok(());
+        };
+        if let Some(call) = self.placed.get_mut(call_id) {
+            call.ack = ack.clone().into_bytes();
+        }
+        self.socket.send(next, ack.as_bytes()).await?;
+        self.at(now() + hold, Timer::HangUp(call_id.to_owned()));
+        Ok(())
+    }
+
+    /// A request inside the dialog and the address that its route set leads to.
+    fn in_dialog(
+        &self,
+        call_id: &str,
+        method: &str,
+        cseq: u32,
+        branch: &str,
+    ) -> Option<(SocketAddr, String)> {
+        let call = self.placed.get(call_id)?;
+        let first = call
+            .routes
+            .first()
+            .map_or(call.target.as_str(), |route| uri(route).unwrap_or_default());
+        let next = host_port(first)?;
+        let routes: String =
+            call.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
+        let PhoneConfig { user, domain, .. } = &self.config;
+        let text = format!(
+            "{method} {} SIP/2.0\r\n{}{routes}From: <sip:{user}@{domain}>;tag={}\r\nTo: {}\r\nCall-ID: {call_id}\r\n\
+             CSeq: {cseq} {method}\r\nContent-Length: 0\r\n\r\n",
+            call.target,
+            self.via(branch),
+            call.from_tag,
+            call.to,
+        );
+        Some((next, text))
+    }
+
+    /// A final answer to a transaction that is over: 200s are ACKed again.
+    async fn repeated_final(&mut self, call_id: &str, status: u16) -> io::Result<()> {
+        let Some(call) = self.placed.get(call_id) else { return Ok(()) };
+        if status / 100 != 2 || !call.answered {
+            return Ok(());
+        }
+        let ack = call.ack.clone();
+        self.board.call(call_id, |call| call.retransmissions += 1);
+        match call.routes.first().and_then(|route| host_port(uri(route)?)) {
+            Some(next) => self.socket.send(next, &ack).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn incoming(&mut self, method: &str, text: Text) -> io::Result<()> {
+        let call_id = text.get("call-id").unwrap_or_default().to_owned();
+        let source = self.config.gateway;
+        match method {
+            "INVITE" => {
+                if let Some(call) = self.received.get(&call_id) {
+                    if call.invite.branch() == text.branch() {
+                        self.board.call(&call_id, |call| call.retransmissions += 1);
+                    } else {
+                        self.board.call(&call_id, |call| call.rings += 1);
+                    }
+                    let answer = call.last_answer.clone();
+                    return self.socket.send(source, &answer).await;
+                }
+                let Some(ring) = self.board.ring(&call_id) else {
+                    let answer = self.answer(&text, "404 Not Found", "", "");
+                    return self.socket.send(source, answer.as_bytes()).await;
+                };
+                self.board.call(&call_id, |call| call.rings += 1);
+                let tag = format!("{:x}", self.next());
+                let contact = format!("Contact: <{}>\r\n", self.contact());
+                let answer = self.answer(&text, "180 Ringing", &tag, &contact).into_bytes();
+                self.socket.send(source, &answer).await?;
+                let call = Received {
+                    invite: text,
+                    tag,
+                    source,
+                    last_answer: answer,
+                    answered: None,
+                    interval: T1,
+                    acked: false,
+                };
+                self.received.insert(call_id.clone(), call);
+                self.at(now() + ring, Timer::Answer(call_id));
+                Ok(())
+            }
+            "ACK" => {
+                if let Some(call) = self.received.get_mut(&call_id) {
+                    call.acked = true;
+                }
+                Ok(())
+            }
+            "BYE" => {
+                let known = self.received.remove(&call_id).is_some();
+                let status = if known { "200 OK" } else { "481 Call/Transaction Does Not Exist" };
+                let answer = self.answer(&text, status, "", "");
+                self.socket.send(source, answer.as_bytes()).await
+            }
+            "CANCEL" => {
+                let answer = self.answer(&text, "200 OK", "", "");
+                self.socket.send(source, answer.as_bytes()).await?;
+                if let Some(call) =
+                    self.received.remove(&call_id).filter(|call| call.answered.is_none())
+                {
+                    let answer = self.answer(&call.invite, "487 Request Terminated", &call.tag, "");
+                    self.socket.send(source, answer.as_bytes()).await?;
+                }
+                Ok(())
+            }
+            _ => {
+                let answer = self.answer(&text, "200 OK", "", "");
+                self.socket.send(source, answer.as_bytes()).await
+            }
+        }
+    }
+
+    /// A response; `tag` is added to To unless it is empty, `extra` are whole header lines.
+    fn answer(&self, request: &Text, status: &str, tag: &str, extra: &str) -> String {
+        let vias: String = request.all("via").map(|via| format!("Via: {via}\r\n")).collect();
+        let routes: String =
+            request.all("record-route").map(|route| format!("Record-Route: {route}\r\n")).collect();
+        let header = |name| request.get(name).unwrap_or_default();
+        let tag = if tag.is_empty() || parameter(header("to"), "tag").is_some() {
+            String::new()
+        } else {
+            format!(";tag={tag}")
+        };
+        let with_body = status.starts_with("200") && request.method() == Some("INVITE");
+        let body = if with_body { sdp(self.local) } else { String::new() };
+        let kind = if with_body { "Content-Type: application/sdp\r\n" } else { "" };
+        format!(
+            "SIP/2.0 {status}\r\n{vias}{routes}From: {}\r\nTo: {}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\n{extra}{kind}Content-Length: {}\r\n\r\n{body}",
+            header("from"),
+            header("to"),
+            header("call-id"),
+            header("cseq"),
+            body.len(),
+        )
+    }
+
+    async fn timer(&mut self) -> io::Result<()> {
+        let now = now();
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            match entry.remove() {
+                Timer::Retransmit(branch) => self.retransmit(branch, now).await?,
+                Timer::GiveUp(branch) => self.give_up(&branch),
+                Timer::Answer(call_id) => self.pick_up(call_id, now).await?,
+                Timer::RepeatAnswer(call_id) => self.repeat_answer(call_id, now).await?,
+                Timer::HangUp(call_id) => self.hang_up(call_id).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn retransmit(&mut self, branch: String, now: Instant) -> io::Result<()> {
+        let Some(pending) = self.pending.get_mut(&branch) else { return Ok(()) };
+        let invite = matches!(pending.purpose, Purpose::Invite { .. });
+        if invite && pending.provisional {
+            return Ok(());
+        }
+        pending.interval *= 2;
+        if !invite {
+            pending.interval = pending.interval.min(T2);
+        }
+        pending.retransmissions += 1;
+        let (bytes, to, next) = (pending.bytes.clone(), pending.to, now + pending.interval);
+        self.at(next, Timer::Retransmit(branch));
+        self.socket.send(to, &bytes).await
+    }
+
+    fn give_up(&mut self, branch: &str) {
+        if self.pending.get(branch).is_none_or(|pending| pending.provisional) {
+            return;
+        }
+        let Some(pending) = self.pending.remove(branch) else { return };
+        match pending.purpose {
+            Purpose::Register => {
+                let Pending { started, retransmissions, .. } = pending;
+                let answer = started.elapsed();
+                self.board.register_done(Register {
+                    started,
+                    status: 0,
+                    answer,
+                    retransmissions,
+                    listed: false,
+                });
+            }
+            Purpose::Invite { call_id } => {
+                self.board.fail(&call_id, "INVITE without an answer for 32 s")
+            }
+            Purpose::Bye { call_id } => self.board.fail(&call_id, "BYE without an answer for 32 s"),
+        }
+    }
+
+    async fn pick_up(&mut self, call_id: String, now: Instant) -> io::Result<()> {
+        let Some(call) = self.received.get(&call_id) else { return Ok(()) };
+        let contact = format!("Contact: <{}>\r\n", self.contact());
+        let answer = self.answer(&call.invite, "200 OK", &call.tag, &contact).into_bytes();
+        let source = call.source;
+        self.socket.send(source, &answer).await?;
+        if let Some(call) = self.received.get_mut(&call_id) {
+            call.last_answer = answer;
+            call.answered = Some(now);
+        }
+        // RFC 3261 13.3.1.4: the 200 is repeated whatever the transport.
+        self.at(now + T1, Timer::RepeatAnswer(call_id));
+        Ok(())
+    }
+
+    async fn repeat_answer(&mut self, call_id: String, now: Instant) -> io::Result<()> {
+        let Some(call) = self.received.get_mut(&call_id).filter(|call| !call.acked) else {
+            return Ok(());
+        };
+        if call.answered.is_some_and(|answered| now >= answered + GIVE_UP) {
+            self.received.remove(&call_id);
+            self.board.fail(&call_id, "the 200 was never acknowledged");
+            return Ok(());
+        }
+        call.interval = (call.interval * 2).min(T2);
+        let (answer, source, next) = (call.last_answer.clone(), call.source, now + call.interval);
+        self.board.call(&call_id, |call| call.retransmissions += 1);
+        self.at(next, Timer::RepeatAnswer(call_id));
+        self.socket.send(source, &answer).await
+    }
+
+    async fn hang_up(&mut self, call_id: String) -> io::Result<()> {
+        let branch = format!("z9hG4bK{:x}", self.next());
+        match self.in_dialog(&call_id, "BYE", 2, &branch) {
+            Some((next, text)) => self.request(Purpose::Bye { call_id }, branch, next, text).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn sdp(local: SocketAddr) -> String {
+    let ip = local.ip();
+    format!(
+        "v=0\r\no=- 3905 3905 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 0 101\r\n\
+         a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=sendrecv\r\n"
+    )
+}
+
+/// Host and port of a SIP URI with a numeric host; 5060 when it has none.
+fn host_port(uri: &str) -> Option<SocketAddr> {
+    let rest = uri.strip_prefix("sip:")?;
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = rest.split([';', '?']).next()?;
+    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse().ok()?, 5060)))
+}
