@@ -6,14 +6,13 @@
 pub(crate) struct Text {
     pub(crate) start: String,
     headers: Vec<(String, String)>,
-    pub(crate) body: String,
 }
 
 impl Text {
     /// `None` for what is not a complete SIP message (keep-alives, garbage).
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
+        let (head, _) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
         let start = lines.next()?.to_owned();
         let headers = lines
@@ -22,7 +21,7 @@ impl Text {
                 (full_name(name.trim()).to_ascii_lowercase(), value.trim().to_owned())
             })
             .collect();
-        start.contains("SIP/2.0").then(|| Self { start, headers, body: body.to_owned() })
+        start.contains("SIP/2.0").then(|| Self { start, headers })
     }
 
     /// The status code of a response.
@@ -53,12 +52,6 @@ impl Text {
     /// The branch of the topmost Via.
     pub(crate) fn branch(&self) -> Option<&str> {
         parameter(self.get("via")?, "branch")
-    }
-
-    /// CSeq number and method.
-    pub(crate) fn cseq(&self) -> Option<(u32, &str)> {
-        let (number, method) = self.get("cseq")?.split_once(' ')?;
-        Some((number.parse().ok()?, method.trim()))
     }
 
     /// The URI between `<` and `>` of the first Contact.
@@ -130,8 +123,6 @@ mod tests {
         assert_eq!(text.branch(), Some("z9hG4bKa"));
         assert_eq!(text.list("record-route"), ["<sip:a@g;lr>", "<sip:b@g;lr>", "<sip:c@g;lr>"]);
         assert_eq!(text.contact_uri().as_deref(), Some("sip:bob@h:5062;x=1"));
-        assert_eq!(text.cseq(), Some((7, "INVITE")));
-        assert_eq!(text.body, "body");
         assert!(Text::parse(b"\r\n\r\n").is_none());
     }
 }
