@@ -98,7 +98,8 @@ fn two_writers_at_full_speed_lose_and_refuse_nothing() {
 
 const TRACED: &str = "DIALTONE_LOCATION_TRACED";
 
-/// Runs under strace: says on stderr what it submits and what is answered, at the moment of the answer.
+/// Runs under strace: says on stderr what it submits and what is answered, at the moment of the answer; each in one
+/// system call.
 #[test]
 fn traced_saves() {
     let Ok(path) = std::env::var(TRACED) else { return };
@@ -106,7 +107,7 @@ fn traced_saves() {
     let store = open_sqlite(path.as_ref(), WriterId(1), move |batch| {
         for event in batch {
             if let dialtone_location::StoreEvent::Answer { ticket, .. } = event {
-                let _ = write!(std::io::stderr(), "@answer {}@", ticket.0);
+                let _ = std::io::stderr().write_all(format!("@answer {}@", ticket.0).as_bytes());
                 let _ = sender.send(ticket);
             }
         }
@@ -114,7 +115,7 @@ fn traced_saves() {
     .expect("open");
     for ticket in 0..40u64 {
         let save = register("x", ticket as u32, 1_000_000, vec![binding("sip:x@1", 60)]);
-        let _ = write!(std::io::stderr(), "@submit {ticket}@");
+        let _ = std::io::stderr().write_all(format!("@submit {ticket}@").as_bytes());
         let submitted = dialtone_location::LocationStore::submit(
             &store,
             dialtone_location::Ticket(ticket),

@@ -13,10 +13,10 @@ use dialtone_location::{
     SaveOutcome, Sink, StoreEvent, Ticket, WriterId,
 };
 
-pub const AOR: &str = "alice@dialtone.test";
+pub(crate) const AOR: &str = "alice@dialtone.test";
 
 /// A backend under test: several stores can be opened on the same data.
-pub trait Backend {
+pub(crate) trait Backend {
     fn open(
         &self,
         writer: WriterId,
@@ -25,10 +25,10 @@ pub trait Backend {
 }
 
 /// A folder that goes with the test.
-pub struct Folder(pub PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path =
             std::env::temp_dir().join(format!("dialtone-location-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -43,7 +43,7 @@ impl Drop for Folder {
     }
 }
 
-pub struct Sqlite(pub PathBuf);
+pub(crate) struct Sqlite(pub(crate) PathBuf);
 
 impl Backend for Sqlite {
     fn open(
@@ -55,22 +55,26 @@ impl Backend for Sqlite {
     }
 }
 
-pub fn open_sqlite(path: &Path, writer: WriterId, sink: impl Sink) -> Result<SqliteStore, Error> {
+pub(crate) fn open_sqlite(
+    path: &Path,
+    writer: WriterId,
+    sink: impl Sink,
+) -> Result<SqliteStore, Error> {
     SqliteStore::open(Config { poll: Duration::from_millis(2), ..Config::new(path, writer) }, sink)
 }
 
 /// One writer with its replica.
-pub struct Client {
+pub(crate) struct Client {
     store: Box<dyn LocationStore>,
     events: Receiver<Vec<StoreEvent>>,
     answers: RefCell<HashMap<Ticket, Answer>>,
-    pub replica: RefCell<Replica>,
+    pub(crate) replica: RefCell<Replica>,
     loaded: Cell<bool>,
     next: Cell<u64>,
 }
 
 impl Client {
-    pub fn open(backend: &dyn Backend, writer: u32) -> Self {
+    pub(crate) fn open(backend: &dyn Backend, writer: u32) -> Self {
         let (sender, events) = channel();
         let store = backend.open(WriterId(writer), Box::new(move |batch| drop(sender.send(batch))));
         Self {
@@ -83,14 +87,14 @@ impl Client {
         }
     }
 
-    pub fn submit(&self, request: Request) -> Ticket {
+    pub(crate) fn submit(&self, request: Request) -> Ticket {
         let ticket = Ticket(self.next.get());
         self.next.set(ticket.0 + 1);
         self.store.submit(ticket, request).expect("submit");
         ticket
     }
 
-    pub fn answer(&self, ticket: Ticket) -> Answer {
+    pub(crate) fn answer(&self, ticket: Ticket) -> Answer {
         loop {
             if let Some(answer) = self.answers.borrow_mut().remove(&ticket) {
                 return answer;
@@ -120,14 +124,14 @@ impl Client {
     }
 
     fn apply(&self, records: &[Record]) {
-        records.iter().for_each(|record| drop(self.replica.borrow_mut().apply(record)));
+        records.iter().for_each(|record| _ = self.replica.borrow_mut().apply(record));
     }
 
-    pub fn call(&self, request: Request) -> Answer {
+    pub(crate) fn call(&self, request: Request) -> Answer {
         self.answer(self.submit(request))
     }
 
-    pub fn save(&self, save: Save) -> SaveOutcome {
+    pub(crate) fn save(&self, save: Save) -> SaveOutcome {
         match self.call(Request::Save(Box::new(save))) {
             Answer::Save(outcome) => outcome,
             other => panic!("{other:?}"),
@@ -135,7 +139,7 @@ impl Client {
     }
 
     /// The contacts that a save left, or the refusal.
-    pub fn saved(&self, save: Save) -> Result<Vec<String>, SaveOutcome> {
+    pub(crate) fn saved(&self, save: Save) -> Result<Vec<String>, SaveOutcome> {
         match self.save(save) {
             SaveOutcome::Saved { bindings, .. } => {
                 Ok(bindings.iter().map(|record| record.contact.to_string()).collect())
@@ -144,7 +148,7 @@ impl Client {
         }
     }
 
-    pub fn found(&self, aor: &str, now_ms: u64) -> Vec<String> {
+    pub(crate) fn found(&self, aor: &str, now_ms: u64) -> Vec<String> {
         match self.call(Request::Lookup { aor: aor.into(), now_ms }) {
             Answer::Found(records) => {
                 records.iter().map(|record| record.contact.to_string()).collect()
@@ -153,19 +157,19 @@ impl Client {
         }
     }
 
-    pub fn replica_contacts(&self, aor: &str, now_ms: u64) -> Vec<String> {
+    pub(crate) fn replica_contacts(&self, aor: &str, now_ms: u64) -> Vec<String> {
         self.replica.borrow().lookup(aor, now_ms).map(|target| target.contact.to_owned()).collect()
     }
 
     /// Takes events until the replica holds `expected` for `aor`.
-    pub fn await_replica(&self, aor: &str, now_ms: u64, expected: &[&str]) {
+    pub(crate) fn await_replica(&self, aor: &str, now_ms: u64, expected: &[&str]) {
         while !self.loaded.get() || self.replica_contacts(aor, now_ms) != expected {
             self.take_events(Duration::from_secs(10));
         }
     }
 }
 
-pub fn binding(contact: &str, lifetime: u32) -> NewBinding {
+pub(crate) fn binding(contact: &str, lifetime: u32) -> NewBinding {
     NewBinding {
         key: BindingKey::contact(contact),
         contact: contact.into(),
@@ -182,7 +186,7 @@ pub fn binding(contact: &str, lifetime: u32) -> NewBinding {
     }
 }
 
-pub fn register(call_id: &str, cseq: u32, now_ms: u64, bindings: Vec<NewBinding>) -> Save {
+pub(crate) fn register(call_id: &str, cseq: u32, now_ms: u64, bindings: Vec<NewBinding>) -> Save {
     Save {
         aor: AOR.into(),
         call_id: call_id.into(),
@@ -193,6 +197,6 @@ pub fn register(call_id: &str, cseq: u32, now_ms: u64, bindings: Vec<NewBinding>
     }
 }
 
-pub fn remove_all(call_id: &str, cseq: u32, now_ms: u64) -> Save {
+pub(crate) fn remove_all(call_id: &str, cseq: u32, now_ms: u64) -> Save {
     Save { change: Change::RemoveAll, ..register(call_id, cseq, now_ms, Vec::new()) }
 }
