@@ -21,7 +21,7 @@ impl Text {
                 (full_name(name.trim()).to_ascii_lowercase(), value.trim().to_owned())
             })
             .collect();
-        start.contains("SIP/2.0").then(|| Self { start, headers })
+        start.contains("SIP/2.0").then_some(Self { start, headers })
     }
 
     /// The status code of a response.
