@@ -1,0 +1,236 @@
+//! The driver: runs a [`Client`] over a real [`Endpoint`].
+//!
+//! # Tasks
+//! | task | owns | ends when |
+//! |---|---|---|
+//! | agent (one per [`Agent`]) | the client core, the endpoint, the facade sinks | [`Agent::stop`], or the [`Agent`] is dropped |
+//!
+//! The task waits on the endpoint's events, on commands (bounded queue, refused when full) and on the core's next
+//! deadline; every wait is cancel safe. State for readers leaves through watch channels that the sinks hold.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use dialtone_transport::model::{NetEvent, Remote};
+use dialtone_transport::{Endpoint, EndpointConfig};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{Instrument, info, info_span};
+
+use crate::config::ClientConfig;
+use crate::core::{Client, Either, Home, Output, Role};
+use crate::error::AgentError;
+
+/// Commands that wait for the agent at most.
+const COMMAND_QUEUE: usize = 1024;
+
+/// What an agent needs to start.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    pub client: ClientConfig,
+    /// Where the ASAP endpoint binds. RFC 5352 section 3.1 R1: elements bind the address that they register.
+    pub endpoint: EndpointConfig,
+}
+
+impl AgentConfig {
+    /// Telephony timers, a free UDP port on `bind`.
+    pub fn telephony(bind: IpAddr, registrars: Vec<Remote>) -> Self {
+        Self {
+            client: ClientConfig::telephony(registrars),
+            endpoint: EndpointConfig::element(SocketAddr::new(bind, 0)),
+        }
+    }
+}
+
+/// Hands commands of one role to the agent's task.
+pub struct CommandSender<C>(Arc<dyn Fn(C) -> Result<(), AgentError> + Send + Sync>);
+
+impl<C> CommandSender<C> {
+    /// A sender that hands commands to `send`, for tests and other drivers.
+    pub fn new(send: impl Fn(C) -> Result<(), AgentError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
+    }
+
+    /// Never blocks.
+    ///
+    /// # Errors
+    /// [`AgentError::Stopped`] and [`AgentError::Busy`]; the command was not taken.
+    pub fn send(&self, command: C) -> Result<(), AgentError> {
+        (self.0)(command)
+    }
+}
+
+impl<C: 'static> CommandSender<C> {
+    fn map<D: 'static>(self, wrap: fn(D) -> C) -> CommandSender<D> {
+        CommandSender::new(move |command| self.send(wrap(command)))
+    }
+}
+
+impl<C> Clone for CommandSender<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C> fmt::Debug for CommandSender<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CommandSender")
+    }
+}
+
+/// A role with an interface for the rest of the process: a handle to use, a sink that receives the role's events.
+pub trait Facade: Role<Command: Send + 'static, Event: Send> + Send + 'static {
+    type Handle: Clone + Send + Sync + 'static;
+    type Sink: Send + 'static;
+
+    fn facade(&self, commands: CommandSender<Self::Command>) -> (Self::Handle, Self::Sink);
+
+    /// Brings an event to whoever waits for it; must not block.
+    fn deliver(sink: &mut Self::Sink, event: Self::Event);
+}
+
+impl<A: Facade, B: Facade> Facade for (A, B) {
+    type Handle = (A::Handle, B::Handle);
+    type Sink = (A::Sink, B::Sink);
+
+    fn facade(&self, commands: CommandSender<Self::Command>) -> (Self::Handle, Self::Sink) {
+        let (first, first_sink) = self.0.facade(commands.clone().map(Either::First));
+        let (second, second_sink) = self.1.facade(commands.map(Either::Second));
+        ((first, second), (first_sink, second_sink))
+    }
+
+    fn deliver(sink: &mut Self::Sink, event: Self::Event) {
+        match event {
+            Either::First(event) => A::deliver(&mut sink.0, event),
+            Either::Second(event) => B::deliver(&mut sink.1, event),
+        }
+    }
+}
+
+/// A running ASAP client: one endpoint, one home registrar, the roles of one process.
+///
+/// Dropping it ends the associations without de-registering; use [`Agent::stop`] after the registrations were given
+/// back.
+#[derive(Debug)]
+pub struct Agent<R: Facade> {
+    handle: R::Handle,
+    local: SocketAddr,
+    home: watch::Receiver<Option<Home>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl<R: Facade> Agent<R> {
+    /// Binds the endpoint and starts the task.
+    ///
+    /// # Errors
+    /// [`AgentError::Endpoint`] when the address cannot be bound.
+    pub async fn start(config: AgentConfig, role: R) -> Result<Self, AgentError> {
+        let (endpoint, events) = Endpoint::bind(config.endpoint).await?;
+        let local = endpoint.local_addr();
+        let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (handle, sink) = role.facade(CommandSender::new(move |command| {
+            commands_in.try_send(command).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => AgentError::Busy,
+                mpsc::error::TrySendError::Closed(_) => AgentError::Stopped,
+            })
+        }));
+        let (home_out, home) = watch::channel(None);
+        let (stop, stopped) = oneshot::channel();
+        let client = Client::new(clock(), config.client, role, fastrand::Rng::new());
+        let driver = Driver { client, endpoint, sink, home: home_out };
+        let task = tokio::spawn(
+            driver.run(events, commands, stopped).instrument(info_span!("asap", %local)),
+        );
+        Ok(Self { handle, local, home, stop, task })
+    }
+
+    /// The interface of the role; for a tuple of roles, a tuple.
+    pub fn handle(&self) -> R::Handle {
+        self.handle.clone()
+    }
+
+    /// The UDP address that carries the associations.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The home registrar, `None` while there is none.
+    pub fn home(&self) -> watch::Receiver<Option<Home>> {
+        self.home.clone()
+    }
+
+    /// Ends the associations in order and waits for that.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+struct Driver<R: Facade> {
+    client: Client<R>,
+    endpoint: Endpoint,
+    sink: R::Sink,
+    home: watch::Sender<Option<Home>>,
+}
+
+impl<R: Facade> Driver<R> {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<NetEvent>,
+        mut commands: mpsc::Receiver<R::Command>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        self.drain();
+        loop {
+            let deadline = self.client.next_deadline();
+            let timer = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.client.handle_net(clock(), event),
+                    None => return,
+                },
+                Some(command) = commands.recv() => self.client.handle_command(clock(), command),
+                () = timer => self.client.handle_timeout(clock()),
+                // Either stopped or the Agent was dropped.
+                stop = &mut stopped => {
+                    if stop.is_ok() {
+                        self.client.shut_down();
+                        self.drain();
+                        self.endpoint.close(true).await;
+                    }
+                    return;
+                }
+            }
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.client.poll() {
+            match output {
+                Output::Net(command) => self.endpoint.execute(command),
+                Output::Event(event) => R::deliver(&mut self.sink, event),
+                Output::Home(home) => {
+                    match home {
+                        Some(home) => info!(registrar = %home.addr(), "home registrar found"),
+                        None => info!("no home registrar"),
+                    }
+                    self.home.send_replace(home);
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the cores get their time from")]
+fn clock() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,120 @@
+//! Where registrars are and how fast to hunt for them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use dialtone_transport::model::{Link, Remote};
+use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
+use dialtone_wire::Compat;
+
+use crate::error::ParseRegistrarError;
+
+/// How a client finds and keeps its home registrar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Registrars that are known from the start. RFC 5352 section 3.6: without multicast there must be one.
+    pub registrars: Vec<Remote>,
+    /// T5-Serverhunt: how long one round of attempts may take; doubles with every round that fails.
+    pub hunt_initial: Duration,
+    /// RETRAN.max: ceiling of the doubling.
+    pub hunt_max: Duration,
+    /// T7-ENRPoutdate: how long an announced address stays known.
+    pub announce_lifetime: Duration,
+    /// How long the association with a former home stays open after a new one was found, so that registrations reach
+    /// the new home before the old one sees its association end.
+    pub linger: Duration,
+    /// A keep-alive with H=1 from another registrar does not move this process away from a home that it found less
+    /// than this ago: the sender took over a dead former home and has not heard of the newer registration yet.
+    pub adoption_guard: Duration,
+    /// At most so many associations that registrars dialled to us; more are aborted.
+    pub max_accepted: usize,
+    /// What kind of registrars these are.
+    pub compat: Compat,
+}
+
+impl ClientConfig {
+    /// Timers for telephony: a dead home costs fractions of a second.
+    pub fn telephony(registrars: Vec<Remote>) -> Self {
+        Self {
+            registrars,
+            hunt_initial: Duration::from_millis(500),
+            hunt_max: Duration::from_secs(4),
+            announce_lifetime: Duration::from_secs(5),
+            linger: Duration::from_secs(1),
+            adoption_guard: Duration::from_secs(10),
+            max_accepted: 16,
+            compat: Compat::Rfc,
+        }
+    }
+
+    /// The values of RFC 5352 section 7.
+    pub fn rfc(registrars: Vec<Remote>) -> Self {
+        Self {
+            hunt_initial: Duration::from_secs(10),
+            hunt_max: Duration::from_secs(60),
+            adoption_guard: Duration::ZERO,
+            ..Self::telephony(registrars)
+        }
+    }
+}
+
+/// The registrar at this address over SCTP: UDP port 9899, SCTP port 3863.
+pub fn registrar_sctp(ip: IpAddr) -> Remote {
+    Remote { link: Link::Sctp, addr: SocketAddr::new(ip, ENCAPSULATION_PORT), sctp_port: ASAP_PORT }
+}
+
+/// The registrar at this address over TCP, port 3863; for pool users only (RFC 5352 section 2.1).
+pub fn registrar_tcp(ip: IpAddr) -> Remote {
+    Remote { link: Link::Tcp, addr: SocketAddr::new(ip, ASAP_PORT), sctp_port: 0 }
+}
+
+/// Reads `[sctp:|tcp:]ADDRESS[:PORT]`. Without a scheme it is SCTP; PORT is the UDP encapsulation port for SCTP.
+///
+/// # Errors
+/// When the text is anything else; host names are not looked up.
+pub fn parse_registrar(text: &str) -> Result<Remote, ParseRegistrarError> {
+    let (link, rest) = match text.split_once(':') {
+        Some(("tcp", rest)) => (Link::Tcp, rest),
+        Some(("sctp", rest)) => (Link::Sctp, rest),
+        _ => (Link::Sctp, text),
+    };
+    let wrong = || ParseRegistrarError { got: text.to_owned() };
+    let (ip, port) = match rest.parse::<SocketAddr>() {
+        Ok(addr) => (addr.ip(), Some(addr.port())),
+        Err(_) => {
+            let bare = rest.strip_prefix('[').and_then(|r| r.strip_suffix(']')).unwrap_or(rest);
+            (bare.parse::<IpAddr>().map_err(|_| wrong())?, None)
+        }
+    };
+    if port == Some(0) {
+        return Err(wrong());
+    }
+    let mut remote = match link {
+        Link::Sctp => registrar_sctp(ip),
+        Link::Tcp => registrar_tcp(ip),
+    };
+    if let Some(port) = port {
+        remote.addr.set_port(port);
+    }
+    Ok(remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registrar_addresses_in_all_spellings() {
+        let ip: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!(parse_registrar("127.0.0.1"), Ok(registrar_sctp(ip)));
+        assert_eq!(parse_registrar("sctp:127.0.0.1:9899"), Ok(registrar_sctp(ip)));
+        assert_eq!(parse_registrar("tcp:127.0.0.1"), Ok(registrar_tcp(ip)));
+        assert_eq!(parse_registrar("127.0.0.1:9900").unwrap().addr.port(), 9900);
+        assert_eq!(parse_registrar("[::1]").unwrap().addr, "[::1]:9899".parse().unwrap());
+        assert_eq!(parse_registrar("::1").unwrap().addr, "[::1]:9899".parse().unwrap());
+        assert_eq!(parse_registrar("tcp:[::1]:99").unwrap().addr, "[::1]:99".parse().unwrap());
+        for wrong in ["", "tcp:", "localhost", "127.0.0.1:0", "127.0.0.1:x"] {
+            assert!(parse_registrar(wrong).is_err(), "{wrong}");
+        }
+    }
+}
