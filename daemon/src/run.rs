@@ -11,7 +11,6 @@ use crate::{
     signals::{shutdown_token, within},
 };
 
-/// How long a daemon may take to stop in order before it is ended.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Options of every daemon that reads a configuration file.
@@ -28,7 +27,7 @@ pub struct DaemonArgs {
 }
 
 /// Options of every long-running process.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct ProcessArgs {
     /// Write this JSON file when in service: name, role, pid and addresses
     #[arg(long, value_name = "PATH")]
@@ -36,6 +35,15 @@ pub struct ProcessArgs {
     /// End at once when the process that started this one ends (PID: only if that is the parent)
     #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub die_with_parent: Option<u32>,
+    /// How long the process may take to stop in order before it is ended.
+    #[arg(skip = GRACE)]
+    pub grace: Duration,
+}
+
+impl Default for ProcessArgs {
+    fn default() -> Self {
+        Self { ready_file: None, die_with_parent: None, grace: GRACE }
+    }
 }
 
 /// What the process gives to the daemon that runs in it. Clones share everything.
@@ -118,8 +126,11 @@ where
             result = &mut serve => return result,
             () = shutdown.cancelled() => {}
         }
-        within(GRACE, "stopping in order", serve).await.unwrap_or_else(|| {
-            Err(Error::Unavailable(format!("{role}: did not stop within {} s", GRACE.as_secs())))
+        within(args.grace, "stopping in order", serve).await.unwrap_or_else(|| {
+            Err(Error::Unavailable(format!(
+                "{role}: did not stop within {} s",
+                args.grace.as_secs()
+            )))
         })
     });
     // Blocking tasks that still run must not keep the process.

@@ -190,3 +190,11 @@ pub fn check(path: &Path) -> Result<(), Error> {
         .map(drop)
         .map_err(|source| schema::explain(path, source))
 }
+
+/// Makes an empty database if the file does not exist, so that it can be watched before anyone writes to it.
+///
+/// # Errors
+/// As [`SqliteStore::open`].
+pub fn create(path: &Path) -> Result<(), Error> {
+    schema::open_writing(path).map(drop)
+}
