@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn t4_fires_before_the_life_ends() {
         let config = ElementsConfig::rfc();
-        for (life, t4) in [(3600, 600), (600, 580), (60, 40), (41, 21), (40, 20), (20, 10), (2, 1)] {
+        for (life, t4) in [(3600, 600), (600, 580), (60, 40), (41, 21), (40, 20), (20, 10), (2, 1)]
+        {
             assert_eq!(config.t4(Duration::from_secs(life)), Duration::from_secs(t4), "{life}");
         }
     }

@@ -142,14 +142,19 @@ impl Elements {
     }
 
     fn update_policy(&mut self, cx: &mut Context<'_>, key: &ElementKey, policy: Policy<'static>) {
-        let Some(element) = self.elements.get_mut(key).filter(|element| element.goal == Goal::In) else { return };
+        let Some(element) = self.elements.get_mut(key).filter(|element| element.goal == Goal::In)
+        else {
+            return;
+        };
         if element.config.policy == policy {
             return;
         }
         element.config.policy = policy;
         element.dirty = true;
         if cx.home().is_some() && element.pending.is_none() {
-            let at = element.sent.map_or(cx.now(), |sent| cx.now().max(sent + self.config.update_interval));
+            let at = element
+                .sent
+                .map_or(cx.now(), |sent| cx.now().max(sent + self.config.update_interval));
             element.due = Some(element.due.map_or(at, |due| due.min(at)));
         }
         self.run(cx, key);
@@ -179,7 +184,11 @@ impl Elements {
     /// Does what is due for one element and sets its timer.
     fn run(&mut self, cx: &mut Context<'_>, key: &ElementKey) {
         let now = cx.now();
-        if self.elements.get(key).is_some_and(|e| matches!(e.goal, Goal::Out(limit) if limit <= now)) {
+        if self
+            .elements
+            .get(key)
+            .is_some_and(|e| matches!(e.goal, Goal::Out(limit) if limit <= now))
+        {
             self.finish(key, false);
             return;
         }
@@ -212,7 +221,10 @@ impl Elements {
             let at = now + jitter(cx.rng(), self.config.jitter);
             element.due = Some(element.due.map_or(at, |due| due.min(at)));
         }
-        if element.due.is_some_and(|at| at <= now) && element.pending.is_none() && cx.home().is_some() {
+        if element.due.is_some_and(|at| at <= now)
+            && element.pending.is_none()
+            && cx.home().is_some()
+        {
             element.due = None;
             match element.goal {
                 Goal::In => {
@@ -226,7 +238,10 @@ impl Elements {
                     }
                 }
                 Goal::Out(_) => {
-                    cx.send(&Message::Deregistration { handle: key.handle.to_wire(), pe_id: key.pe_id });
+                    cx.send(&Message::Deregistration {
+                        handle: key.handle.to_wire(),
+                        pe_id: key.pe_id,
+                    });
                     element.pending = Some(now + self.config.t3);
                 }
             }
@@ -243,7 +258,8 @@ impl Elements {
         let watching = matches!(element.state, State::Registered { .. })
             && element.goal == Goal::In
             && element.pending.is_none();
-        let silence = self.config.silence.filter(|_| watching).map(|silence| element.heard + silence);
+        let silence =
+            self.config.silence.filter(|_| watching).map(|silence| element.heard + silence);
         // A request waits for the answer to the one before.
         let due = element.due.filter(|_| element.pending.is_none());
         let next = [limit, element.pending, due, silence].into_iter().flatten().min();
@@ -263,7 +279,10 @@ impl Elements {
             if let Some(armed) = element.armed {
                 self.timers.remove(&(armed, key.clone()));
             }
-            self.events.push_back(StateChange { key: key.clone(), state: State::Deregistered { confirmed } });
+            self.events.push_back(StateChange {
+                key: key.clone(),
+                state: State::Deregistered { confirmed },
+            });
         }
     }
 
@@ -284,7 +303,8 @@ impl Elements {
         element.pending = None;
         element.attempts = 0;
         if reject {
-            let causes: Vec<CauseCode> = error.iter().flat_map(|error| &error.causes).map(|cause| cause.code).collect();
+            let causes: Vec<CauseCode> =
+                error.iter().flat_map(|error| &error.causes).map(|cause| cause.code).collect();
             // RFC 5352 section 3.1: MUST NOT try again without correcting the error. Resources may come back.
             element.due = None;
             if element.dirty {
@@ -307,7 +327,12 @@ impl Elements {
         self.run(cx, &key);
     }
 
-    fn handle_deregistration_response(&mut self, cx: &mut Context<'_>, key: ElementKey, confirmed: bool) {
+    fn handle_deregistration_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ElementKey,
+        confirmed: bool,
+    ) {
         let Some(element) = self.elements.get_mut(&key) else { return };
         match element.goal {
             Goal::Out(_) if element.pending.is_some() => self.finish(&key, confirmed),
@@ -324,7 +349,13 @@ impl Elements {
         }
     }
 
-    fn handle_keep_alive(&mut self, cx: &mut Context<'_>, from: Sender, handle: &Handle, probe: Probe) {
+    fn handle_keep_alive(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Sender,
+        handle: &Handle,
+        probe: Probe,
+    ) {
         let now = cx.now();
         // RFC 5352 section 3.4 KA1: a handle that is not ours is silently dropped. G10: the message names no element,
         // so each of the pool's elements here answers.
@@ -332,7 +363,9 @@ impl Elements {
             .elements
             .range(ElementKey { handle: handle.clone(), pe_id: PeId(0) }..)
             .take_while(|(key, _)| key.handle == *handle)
-            .filter(|(_, element)| element.sent.is_some() && probe.pe_id.is_none_or(|id| id == element.config.pe_id))
+            .filter(|(_, element)| {
+                element.sent.is_some() && probe.pe_id.is_none_or(|id| id == element.config.pe_id)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in &own {
@@ -345,7 +378,8 @@ impl Elements {
         if own.is_empty() {
             return;
         }
-        let by_home = from.is_home || cx.home().is_some_and(|home| home.server_id == Some(probe.server_id));
+        let by_home =
+            from.is_home || cx.home().is_some_and(|home| home.server_id == Some(probe.server_id));
         if by_home {
             for key in &own {
                 if let Some(element) = self.elements.get_mut(key) {
@@ -397,7 +431,12 @@ impl Role for Elements {
         }
     }
 
-    fn handle_message(&mut self, cx: &mut Context<'_>, from: Sender, message: &Message<'_>) -> bool {
+    fn handle_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Sender,
+        message: &Message<'_>,
+    ) -> bool {
         match message {
             // A former home's late answers say nothing about the present one.
             Message::RegistrationResponse { reject, handle, pe_id, error } => {
@@ -442,7 +481,8 @@ impl Role for Elements {
                 (_, Goal::In) => Some(now + spread),
             };
             if element.goal == Goal::In {
-                let state = if change == HomeChange::Lost { State::Searching } else { State::Registering };
+                let state =
+                    if change == HomeChange::Lost { State::Searching } else { State::Registering };
                 set_state(&mut self.events, &key, element, state);
             }
             self.run(cx, &key);
@@ -472,7 +512,12 @@ impl Role for Elements {
     }
 }
 
-fn set_state(events: &mut VecDeque<StateChange>, key: &ElementKey, element: &mut Element, state: State) {
+fn set_state(
+    events: &mut VecDeque<StateChange>,
+    key: &ElementKey,
+    element: &mut Element,
+    state: State,
+) {
     if element.state != state {
         element.state = state.clone();
         events.push_back(StateChange { key: key.clone(), state });

@@ -16,10 +16,12 @@ use dialtone_wire::PeId;
 /// ([`io::ErrorKind::InvalidData`]). The message names the file.
 pub fn load_or_create(data_dir: &Path, pool: &Handle) -> io::Result<PeId> {
     let path = path(data_dir, pool);
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     match fs::read_to_string(&path) {
-        Ok(text) => parse(&text)
-            .ok_or_else(|| named(io::Error::new(io::ErrorKind::InvalidData, "expected 0x and 8 hex digits, not 0"))),
+        Ok(text) => parse(&text).ok_or_else(|| {
+            named(io::Error::new(io::ErrorKind::InvalidData, "expected 0x and 8 hex digits, not 0"))
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path).map_err(named),
         Err(error) => Err(named(error)),
     }
@@ -96,7 +98,8 @@ mod tests {
 
     #[test]
     fn same_after_a_restart_and_different_per_pool() {
-        let directory = Directory(std::env::temp_dir().join(format!("dialtone-pe-id-{}", std::process::id())));
+        let directory =
+            Directory(std::env::temp_dir().join(format!("dialtone-pe-id-{}", std::process::id())));
         let proxy = Handle::new("sip-proxy").unwrap();
         let first = load_or_create(&directory.0, &proxy).unwrap();
         assert_ne!(first.0, 0);

@@ -77,9 +77,14 @@ impl Registration {
     /// # Errors
     /// [`RegisterError::Rejected`] and others when it will not get there by waiting.
     pub async fn registered(&mut self) -> Result<(), RegisterError> {
-        let settled = self.state.wait_for(|state| !matches!(state, State::Searching | State::Registering)).await;
+        let settled = self
+            .state
+            .wait_for(|state| !matches!(state, State::Searching | State::Registering))
+            .await;
         match settled.as_deref() {
-            Ok(State::Rejected { causes }) => Err(RegisterError::Rejected { causes: causes.clone() }),
+            Ok(State::Rejected { causes }) => {
+                Err(RegisterError::Rejected { causes: causes.clone() })
+            }
             Ok(State::GaveUp) => Err(RegisterError::GaveUp),
             Ok(State::Deregistered { .. }) => Err(RegisterError::Deregistered),
             Ok(_) => Ok(()),
@@ -142,7 +147,9 @@ impl Facade for Elements {
     }
 }
 
-fn lock(observers: &Observers) -> std::sync::MutexGuard<'_, BTreeMap<ElementKey, watch::Sender<State>>> {
+fn lock(
+    observers: &Observers,
+) -> std::sync::MutexGuard<'_, BTreeMap<ElementKey, watch::Sender<State>>> {
     // Every change under the lock is a single insert or remove: a panic elsewhere leaves the map whole.
     observers.lock().unwrap_or_else(PoisonError::into_inner)
 }
