@@ -3,12 +3,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::config::EndpointConfig;
-use crate::counters::{Counters, Live};
-use crate::model::{NetCommand, NetEvent, Protocol};
+use crate::counters::{Counters, Live, add};
+use crate::model::{Link, NetCommand, NetEvent, Protocol};
+use crate::stack::Stack;
+use crate::tcp::{Settings, Tcp};
+use crate::thread::{Clock, Control, Stop, Worker};
+use crate::udp::{self, Udp};
 
 /// One UDP port with its SCTP associations, and ASAP over TCP beside it.
 ///
@@ -16,10 +24,14 @@ use crate::model::{NetCommand, NetEvent, Protocol};
 #[derive(Debug)]
 pub struct Endpoint {
     udp: SocketAddr,
-    tcp: Option<SocketAddr>,
+    tcp_addr: Option<SocketAddr>,
     asap_port: Option<u16>,
     enrp_port: Option<u16>,
+    shutdown: Duration,
     counters: Arc<Live>,
+    control: Arc<Control>,
+    tcp: Arc<Tcp>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Endpoint {
@@ -28,14 +40,84 @@ impl Endpoint {
     /// # Errors
     /// A socket could not be bound, or the thread could not be started.
     pub async fn bind(config: EndpointConfig) -> io::Result<(Self, mpsc::Receiver<NetEvent>)> {
-        let _ = config;
-        Err(io::ErrorKind::Unsupported.into())
+        let socket = udp::bind(config.udp)?;
+        let udp_addr = socket.local_addr()?;
+        let listener = match config.tcp {
+            Some(addr) => Some(TcpListener::bind(addr).await?),
+            None => None,
+        };
+        let tcp_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+
+        let (events, receiver) = mpsc::channel(config.event_queue.max(1));
+        let counters = Arc::new(Live::default());
+        let accepted = Arc::new(AtomicU64::new(0));
+        let settings = Settings {
+            local: tcp_addr.unwrap_or(udp_addr),
+            max_connections: config.max_connections,
+            send_buffer: config.send_buffer,
+            shutdown: config.timers.shutdown,
+        };
+        let tcp = Tcp::new(events.clone(), Arc::clone(&counters), Arc::clone(&accepted), settings);
+        if let Some(listener) = listener {
+            tcp.listen(listener);
+        }
+
+        let (control, inlet) = Control::new(config.command_queue, Arc::clone(&counters))?;
+        let (asap_port, enrp_port, shutdown) =
+            (config.asap_port, config.enrp_port, config.timers.shutdown);
+        let thread = {
+            let (control, counters) = (Arc::clone(&control), Arc::clone(&counters));
+            // dcsctp's sockets cannot be sent between threads: the stack comes to life on its own.
+            std::thread::Builder::new().name("sctp".into()).spawn(move || {
+                let (clock, udp) = (Clock::new(), Udp::new(socket));
+                match Stack::new(config, clock.now(), Arc::clone(&counters), accepted) {
+                    Ok(stack) => {
+                        Worker { udp, stack, control, inlet, events, counters, clock }.run()
+                    }
+                    Err(_) => tracing::error!("no randomness from the operating system: no SCTP"),
+                }
+            })?
+        };
+        let endpoint = Self {
+            udp: udp_addr,
+            tcp_addr,
+            asap_port,
+            enrp_port,
+            shutdown,
+            counters,
+            control,
+            tcp,
+            thread: Some(thread),
+        };
+        Ok((endpoint, receiver))
     }
 
-    /// Hands a command over; never blocks. A command that finds its queue full ends its association instead
-    /// ([`crate::DownCause::Local`]), since a gap in a reliable stream would be worse.
+    /// Hands a command over; never blocks. Messages are accepted once the association is `Up`.
+    ///
+    /// A command that finds its queue full ends its association instead ([`crate::DownCause::Local`]), since a gap
+    /// in a reliable stream would be worse. Dialling TCP needs the context of a tokio runtime.
     pub fn execute(&self, command: NetCommand) {
-        let _ = command;
+        match command {
+            NetCommand::Connect { assoc, protocol, remote } if remote.link == Link::Tcp => {
+                self.tcp.connect(assoc, protocol, remote);
+            }
+            NetCommand::Connect { .. } => self.control.execute(command),
+            NetCommand::Send { assoc, mut payload } => {
+                if !self.tcp.send(assoc, &mut payload) {
+                    self.control.execute(NetCommand::Send { assoc, payload });
+                }
+            }
+            NetCommand::Abort { assoc } => {
+                if !self.tcp.end(assoc, false) {
+                    self.control.execute(command);
+                }
+            }
+            NetCommand::Shutdown { assoc } => {
+                if !self.tcp.end(assoc, true) {
+                    self.control.execute(command);
+                }
+            }
+        }
     }
 
     /// The UDP address that carries SCTP, with the port that was bound.
@@ -45,7 +127,7 @@ impl Endpoint {
 
     /// The address on which ASAP over TCP is accepted.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
-        self.tcp
+        self.tcp_addr
     }
 
     /// The SCTP port of a protocol: to be told to registrars in ASAP transports.
@@ -56,16 +138,49 @@ impl Endpoint {
         }
     }
 
+    /// What has been counted since the endpoint was bound.
     pub fn counters(&self) -> Counters {
         self.counters.snapshot()
     }
 
     /// Ends everything: in order (bounded by [`crate::SctpTimers::shutdown`]) or by aborts. `Down` events still
-    /// arrive, then the receiver ends.
+    /// arrive while the consumer takes them, then the receiver ends.
     pub async fn close(self, graceful: bool) {
-        let _ = graceful;
+        self.control.stop(if graceful { Stop::Graceful } else { Stop::Abort });
+        self.tcp.end_all(graceful);
+        let ended = async {
+            while !self.tcp.is_empty()
+                || self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(self.shutdown + Duration::from_secs(1), ended).await.is_err() {
+            tracing::warn!("endpoint did not end in order");
+        }
+        // The rest is in Drop: what is still up gets aborted.
     }
 
-    /// Disappears without a word to any peer, as a killed process does. For tests of failure detection.
-    pub fn vanish(self) {}
+    /// Disappears without a word to any SCTP peer, as a killed process does. For tests of failure detection.
+    pub fn vanish(self) {
+        self.control.stop(Stop::Vanish);
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            add(&self.counters.faults);
+            tracing::error!("SCTP thread panicked");
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.control.stop(Stop::Abort);
+        self.tcp.end_all(false);
+        // The thread never waits for anyone once it is to abort.
+        self.join();
+    }
 }

@@ -12,9 +12,15 @@
 //! | TCP connection | one tokio task each | its stream, its bounded write queue |
 
 mod config;
+mod cookie;
 mod counters;
 mod endpoint;
 pub mod model;
+mod packet;
+mod stack;
+mod tcp;
+mod thread;
+mod udp;
 
 pub use config::{EndpointConfig, SctpTimers};
 pub use counters::Counters;

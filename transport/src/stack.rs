@@ -1,0 +1,754 @@
+//! All SCTP associations of one UDP port, without sockets or clock.
+//!
+//! Packets, ICMP errors, commands and time go in; packets ([`Stack::transmits`]) and events ([`Stack::events`]) come
+//! out. dcsctp runs each association; this module decides to which one a packet belongs.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dcsctp::api::{
+    DcSctpSocket as _, ErrorKind, Message, Options, PpId, SendError, SendOptions, Socket,
+    SocketEvent, SocketState, SocketTime, StreamId,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::config::EndpointConfig;
+use crate::cookie::{Baker, CookieError, Key};
+use crate::counters::{Live, add};
+use crate::model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
+use crate::packet::{self, InitAck, Packet, PacketError, Returned};
+
+/// DEVIATION(G33): which stream carries what is not said; everything goes in order on one.
+const STREAM: StreamId = StreamId(0);
+/// ASAP's and ENRP's longest message with its padding, and some room.
+const MAX_MESSAGE: usize = 1 << 17;
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(100);
+const EPHEMERAL: std::ops::Range<u16> = 49_152..65_535;
+
+pub(crate) struct Stack {
+    config: EndpointConfig,
+    baker: Baker,
+    random: SystemRandom,
+    counters: Arc<Live>,
+    assocs: HashMap<AssocId, Assoc>,
+    by_key: HashMap<Key, AssocId>,
+    by_tag: HashMap<Tag, AssocId>,
+    timers: BTreeSet<(Instant, AssocId)>,
+    /// One closed socket for each SCTP port, which only ever answers INITs.
+    responders: HashMap<u16, Socket>,
+    /// Associations with messages in their outbox.
+    dirty: BTreeSet<AssocId>,
+    accepted: Arc<AtomicU64>,
+    handshakes: Bucket,
+    strangers: Bucket,
+    pub(crate) transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    pub(crate) events: VecDeque<NetEvent>,
+}
+
+/// Our own verification tag with both SCTP ports: finds an association whose peer moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tag {
+    tag: u32,
+    peer_port: u16,
+    local_port: u16,
+}
+
+struct Assoc {
+    socket: Socket,
+    created: Instant,
+    key: Key,
+    protocol: Protocol,
+    my_tag: u32,
+    /// 0 while unknown.
+    peer_tag: u32,
+    up: bool,
+    outbox: Vec<Message>,
+    /// The cause to report, when this side has decided to end it.
+    verdict: Option<DownCause>,
+    ending: Option<Ending>,
+    scheduled: Option<Instant>,
+    suspected: Option<Instant>,
+}
+
+/// The consumer wants an orderly end.
+struct Ending {
+    deadline: Instant,
+    /// SHUTDOWN was handed to dcsctp, which would not wait for what is still queued.
+    begun: bool,
+}
+
+impl Stack {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        now: Instant,
+        counters: Arc<Live>,
+        accepted: Arc<AtomicU64>,
+    ) -> Result<Self, ring::error::Unspecified> {
+        let random = SystemRandom::new();
+        Ok(Self {
+            baker: Baker::new(&random, now, config.timers.cookie_life)?,
+            random,
+            counters,
+            assocs: HashMap::new(),
+            by_key: HashMap::new(),
+            by_tag: HashMap::new(),
+            timers: BTreeSet::new(),
+            responders: HashMap::new(),
+            dirty: BTreeSet::new(),
+            accepted,
+            handshakes: Bucket::new(config.max_handshakes_per_second, now),
+            strangers: Bucket::new(config.max_out_of_the_blue_per_second, now),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.assocs.is_empty()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).copied().collect();
+        for (at, id) in due {
+            self.timers.remove(&(at, id));
+            let Some(assoc) = self.assocs.get_mut(&id) else { continue };
+            assoc.scheduled = None;
+            let overdue = assoc.ending.as_ref().is_some_and(|ending| ending.deadline <= now);
+            self.operate(now, id, |socket| {
+                if overdue {
+                    socket.close();
+                }
+            });
+        }
+    }
+
+    /// A UDP datagram has arrived.
+    pub(crate) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let packet = match Packet::parse(bytes) {
+            Ok(packet) => packet,
+            Err(PacketError::Malformed) => return add(&self.counters.malformed),
+            Err(PacketError::Checksum) => return add(&self.counters.bad_checksum),
+        };
+        let key =
+            Key { peer: from, peer_port: packet.source_port, local_port: packet.destination_port };
+        match packet.chunks().next().map(|chunk| chunk.kind) {
+            Some(packet::INIT) => self.handle_init(now, key, &packet),
+            Some(packet::COOKIE_ECHO) => self.handle_cookie_echo(now, key, &packet),
+            // dcsctp sends the cookie back whole: one that fills a packet would not leave room for the rest.
+            Some(packet::INIT_ACK) if bytes.len() > self.config.mtu => {
+                add(&self.counters.malformed)
+            }
+            _ => self.handle_packet(now, key, &packet),
+        }
+    }
+
+    fn handle_packet(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
+        let tag = Tag { tag: packet.tag, peer_port: key.peer_port, local_port: key.local_port };
+        let id = match (self.by_tag.get(&tag), self.by_key.get(&key)) {
+            (Some(&id), _) => {
+                self.follow(id, key);
+                id
+            }
+            (None, Some(&id)) => id,
+            (None, None) => return self.handle_stranger(now, key, packet),
+        };
+        let aborts = packet.chunks().find(|chunk| chunk.kind == packet::ABORT);
+        if let (Some(abort), Some(assoc)) = (aborts, self.assocs.get(&id)) {
+            // RFC 9260 8.5.1 B. Checked here since dcsctp ignores an ABORT that answers its INIT.
+            let reflected = abort.flags & packet::TAG_REFLECTED != 0;
+            let expected = if reflected { assoc.peer_tag } else { assoc.my_tag };
+            if packet.tag == expected && expected != 0 {
+                add(&self.counters.aborts_in);
+                if assoc.socket.state() == SocketState::Connecting {
+                    return self.finish(id, DownCause::Aborted);
+                }
+            }
+        }
+        self.operate(now, id, |socket| socket.handle_input(packet.bytes));
+    }
+
+    /// RFC 6951 5.4: the encapsulation port follows packets that carry our tag. NATs may change the address as well.
+    fn follow(&mut self, id: AssocId, key: Key) {
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        if assoc.key == key {
+            return;
+        }
+        if self.by_key.get(&assoc.key) == Some(&id) {
+            self.by_key.remove(&assoc.key);
+        }
+        assoc.key = key;
+        // Whoever had this address before is found by its tag when it speaks again.
+        self.by_key.insert(key, id);
+        if assoc.up {
+            add(&self.counters.moves);
+            self.events.push_back(NetEvent::Moved { assoc: id, remote: remote(&key) });
+        }
+    }
+
+    /// RFC 9260 8.4.
+    fn handle_stranger(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
+        add(&self.counters.out_of_the_blue);
+        let silent = [packet::ABORT, packet::SHUTDOWN_COMPLETE, packet::COOKIE_ACK, packet::ERROR];
+        if silent.into_iter().any(|kind| packet.has(kind)) {
+            return;
+        }
+        let kind = if packet.has(packet::SHUTDOWN_ACK) {
+            packet::SHUTDOWN_COMPLETE
+        } else {
+            packet::ABORT
+        };
+        self.answer_stranger(now, key, packet.tag, kind, packet::TAG_REFLECTED, &[]);
+    }
+
+    fn answer_stranger(
+        &mut self,
+        now: Instant,
+        key: Key,
+        tag: u32,
+        kind: u8,
+        flags: u8,
+        value: &[u8],
+    ) {
+        if self.strangers.take(now) {
+            let bytes = packet::answer(key.local_port, key.peer_port, tag, kind, flags, value);
+            self.transmits.push_back((key.peer, bytes));
+        }
+    }
+
+    fn handle_init(&mut self, now: Instant, key: Key, init: &Packet<'_>) {
+        let mut chunks = init.chunks();
+        // RFC 9260 3.3.2 and 8.5.1 A: alone, tag 0, initiate tag not 0.
+        let initiate_tag = chunks.next().filter(|chunk| chunk.value.len() >= 16);
+        let initiate_tag =
+            initiate_tag.and_then(|chunk| packet::u32_at(chunk.value, 0)).unwrap_or(0);
+        if init.tag != 0 || initiate_tag == 0 || chunks.next().is_some() {
+            return add(&self.counters.malformed);
+        }
+        if !self.handshakes.take(now) {
+            return add(&self.counters.handshakes_dropped);
+        }
+        self.reseed();
+        let known = self.by_key.get(&key).copied();
+        if let Some((id, assoc)) = known.and_then(|id| Some((id, self.assocs.get(&id)?)))
+            && assoc.socket.state() != SocketState::Connected
+        {
+            // Both sides dial (RFC 9260 5.2.1), or our SHUTDOWN COMPLETE got lost (9.2): dcsctp knows what to say.
+            return self.operate(now, id, |socket| socket.handle_input(init.bytes));
+        }
+        if self.protocol(key.local_port).is_none() {
+            add(&self.counters.out_of_the_blue);
+            return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &[]);
+        }
+        if known.is_none() && self.is_full() {
+            add(&self.counters.associations_refused);
+            let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
+            return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &cause);
+        }
+        // A peer that restarted is answered like a new one; its COOKIE ECHO ends the old association.
+        let options = self.options(key.local_port, 0);
+        let responder = self
+            .responders
+            .entry(key.local_port)
+            .or_insert_with(|| Socket::new("responder", &options));
+        let reply = catch_unwind(AssertUnwindSafe(|| {
+            responder.handle_input(init.bytes);
+            let mut reply = None;
+            while let Some(event) = responder.poll_event() {
+                if let SocketEvent::SendPacket(bytes) = event {
+                    reply = Some(bytes);
+                }
+            }
+            reply
+        }));
+        match reply {
+            Ok(Some(reply)) => self.transmit(now, key, reply),
+            Ok(None) => add(&self.counters.malformed),
+            Err(_) => {
+                self.responders.remove(&key.local_port);
+                add(&self.counters.faults);
+            }
+        }
+    }
+
+    fn handle_cookie_echo(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
+        let echo = packet.chunks().next().map_or(&[][..], |chunk| chunk.value);
+        let cookie = match self.baker.open(now, &key, echo) {
+            // RFC 9260 5.1.5 step 3.
+            Ok(cookie) if cookie.my_tag == packet.tag => cookie,
+            Ok(_) | Err(CookieError::Forged) => return add(&self.counters.bad_cookie),
+            Err(CookieError::Stale { peer_tag, by }) => {
+                add(&self.counters.stale_cookie);
+                let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
+                let cause = packet::cause(packet::CAUSE_STALE_COOKIE, Some(micros));
+                return self.answer_stranger(now, key, peer_tag, packet::ERROR, 0, &cause);
+            }
+        };
+        let bytes = packet::cut_cookie(packet.bytes, echo.len(), cookie.inner);
+        let tag = Tag { tag: cookie.my_tag, peer_port: key.peer_port, local_port: key.local_port };
+        if let Some(&id) = self.by_tag.get(&tag) {
+            // Both sides dialled, or the COOKIE ACK got lost (RFC 9260 5.2.4 B and D).
+            return self.operate(now, id, |socket| socket.handle_input(&bytes));
+        }
+        let mut id = None;
+        if let Some(&known) = self.by_key.get(&key)
+            && let Some(assoc) = self.assocs.get(&known)
+        {
+            if assoc.up && cookie.made <= assoc.created {
+                // RFC 9260 5.2.4 C: the handshake of a predecessor, late.
+                return;
+            }
+            if assoc.up {
+                add(&self.counters.restarts);
+                self.finish(known, DownCause::Aborted);
+            } else {
+                // The peer's dial has overtaken ours: this association answers both.
+                self.forget(known);
+                id = Some(known);
+            }
+        }
+        if self.is_full() {
+            add(&self.counters.associations_refused);
+            let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
+            return self.answer_stranger(now, key, cookie.peer_tag, packet::ABORT, 0, &cause);
+        }
+        let Some(protocol) = self.protocol(key.local_port) else {
+            return add(&self.counters.bad_cookie);
+        };
+        let id =
+            id.unwrap_or_else(|| AssocId::accepted(self.accepted.fetch_add(1, Ordering::Relaxed)));
+        self.reseed();
+        self.insert(now, id, key, protocol, cookie.peer_tag);
+        self.operate(now, id, |socket| socket.handle_input(&bytes));
+    }
+
+    /// ICMP says that a packet of ours did not arrive. `returned` is its beginning. `port` tells the port
+    /// unreachable error from others (host, network), which say nothing about the peer's process.
+    pub(crate) fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        port: bool,
+        returned: &[u8],
+    ) {
+        let matched = Returned::parse(returned).and_then(|returned| {
+            let key = Key {
+                peer: to,
+                peer_port: returned.destination_port,
+                local_port: returned.source_port,
+            };
+            let id = *self.by_key.get(&key)?;
+            let assoc = self.assocs.get(&id)?;
+            // Only we and the peer know the tags (RFC 9260 section 10, ICMP6 and ICMP8).
+            let genuine = match returned.initiate_tag {
+                Some(initiate_tag) => initiate_tag == assoc.my_tag,
+                None => returned.tag != 0 && returned.tag == assoc.peer_tag,
+            };
+            genuine.then_some(id)
+        });
+        let Some((id, assoc)) = matched.and_then(|id| Some((id, self.assocs.get_mut(&id)?))) else {
+            return add(&self.counters.icmp_unmatched);
+        };
+        add(&self.counters.icmp_matched);
+        if !assoc.up {
+            self.finish(id, DownCause::Unreachable);
+        } else if port && assoc.suspected.is_none_or(|at| now >= at + SUSPECT_INTERVAL) {
+            assoc.suspected = Some(now);
+            self.events.push_back(NetEvent::Suspect { assoc: id });
+        }
+    }
+
+    /// Messages are held back until [`Stack::flush`], so that several share a packet.
+    pub(crate) fn handle_command(&mut self, now: Instant, command: NetCommand) {
+        match command {
+            NetCommand::Connect { assoc, protocol, remote } => {
+                self.connect(now, assoc, protocol, remote)
+            }
+            NetCommand::Send { assoc: id, payload } => match self.assocs.get_mut(&id) {
+                Some(assoc)
+                    if assoc.up && assoc.ending.is_none() && payload.len() <= MAX_MESSAGE =>
+                {
+                    assoc.outbox.push(Message::new(STREAM, PpId(ppid(assoc.protocol)), payload));
+                    self.dirty.insert(id);
+                }
+                _ => add(&self.counters.sends_dropped),
+            },
+            NetCommand::Abort { assoc } => self.abort(now, assoc),
+            NetCommand::Shutdown { assoc: id } => {
+                self.flush_one(now, id);
+                let deadline = now + self.config.timers.shutdown;
+                match self.assocs.get_mut(&id) {
+                    Some(assoc) if !assoc.up => self.finish(id, DownCause::Local),
+                    Some(assoc) if assoc.ending.is_none() => {
+                        assoc.verdict = Some(DownCause::Local);
+                        assoc.ending = Some(Ending { deadline, begun: false });
+                        self.operate(now, id, |_| ());
+                    }
+                    _ => (),
+                }
+            }
+        }
+    }
+
+    /// Tells the peer (ABORT) and reports [`DownCause::Local`].
+    pub(crate) fn abort(&mut self, now: Instant, id: AssocId) {
+        if let Some(assoc) = self.assocs.get_mut(&id) {
+            assoc.verdict = Some(DownCause::Local);
+            self.operate(now, id, |socket| socket.close());
+        }
+    }
+
+    /// Answers a dial that could not be made.
+    pub(crate) fn refuse(&mut self, id: AssocId) {
+        self.events.push_back(NetEvent::Down { assoc: id, cause: DownCause::Local });
+    }
+
+    pub(crate) fn end_all(&mut self, now: Instant, graceful: bool) {
+        let mut all: Vec<_> = self.assocs.keys().copied().collect();
+        all.sort_unstable();
+        for assoc in all {
+            if graceful {
+                self.handle_command(now, NetCommand::Shutdown { assoc });
+            } else {
+                self.abort(now, assoc);
+            }
+        }
+    }
+
+    /// Hands the collected messages to SCTP.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        while let Some(id) = self.dirty.pop_first() {
+            self.flush_one(now, id);
+        }
+    }
+
+    fn flush_one(&mut self, now: Instant, id: AssocId) {
+        self.dirty.remove(&id);
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        let outbox = std::mem::take(&mut assoc.outbox);
+        if outbox.is_empty() {
+            return;
+        }
+        let count = outbox.len() as u64;
+        let (mut failed, mut full) = (0, false);
+        self.operate(now, id, |socket| {
+            if let Err(errors) = socket.send_many(outbox, &SendOptions::default()) {
+                failed = errors.0.len() as u64;
+                full = errors.0.iter().any(|(_, error)| *error == SendError::ResourceExhaustion);
+            }
+        });
+        self.counters.messages_out.fetch_add(count - failed, Ordering::Relaxed);
+        self.counters.sends_dropped.fetch_add(failed, Ordering::Relaxed);
+        if full {
+            add(&self.counters.slow_peers);
+            if let Some(assoc) = self.assocs.get_mut(&id) {
+                assoc.verdict = Some(DownCause::TimedOut);
+            }
+            self.operate(now, id, |socket| socket.close());
+        }
+    }
+
+    fn connect(&mut self, now: Instant, id: AssocId, protocol: Protocol, remote: Remote) {
+        if self.assocs.contains_key(&id) {
+            return;
+        }
+        if self.is_full() {
+            add(&self.counters.associations_refused);
+            return self.refuse(id);
+        }
+        self.reseed();
+        let own = match protocol {
+            Protocol::Asap => self.config.asap_port,
+            Protocol::Enrp => self.config.enrp_port,
+        };
+        // The well-known port may already be in use towards this peer, which had dialled us.
+        let ports =
+            own.into_iter().chain(std::iter::repeat_with(|| fastrand::u16(EPHEMERAL))).take(16);
+        let mut keys = ports.map(|local_port| Key {
+            peer: remote.addr,
+            peer_port: remote.sctp_port,
+            local_port,
+        });
+        let Some(key) = keys.find(|key| !self.by_key.contains_key(key)) else {
+            return self.refuse(id);
+        };
+        self.reseed();
+        self.insert(now, id, key, protocol, 0);
+        self.operate(now, id, |socket| socket.connect());
+    }
+
+    fn insert(&mut self, now: Instant, id: AssocId, key: Key, protocol: Protocol, peer_tag: u32) {
+        let socket = Socket::new("association", &self.options(key.local_port, key.peer_port));
+        let assoc = Assoc {
+            socket,
+            created: now,
+            key,
+            protocol,
+            my_tag: 0,
+            peer_tag,
+            up: false,
+            outbox: Vec::new(),
+            verdict: None,
+            ending: None,
+            scheduled: None,
+            suspected: None,
+        };
+        self.assocs.insert(id, assoc);
+        self.by_key.insert(key, id);
+    }
+
+    /// Does something with an association's socket, then everything that follows from it.
+    fn operate(&mut self, now: Instant, id: AssocId, act: impl FnOnce(&mut Socket)) {
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        let time = SocketTime::zero() + now.saturating_duration_since(assoc.created);
+        // A fault in the SCTP code must cost one association, not all of them.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            assoc.socket.advance_time(time);
+            act(&mut assoc.socket);
+        }));
+        if done.is_err() {
+            add(&self.counters.faults);
+            return self.finish(id, DownCause::Aborted);
+        }
+        let mut down = self.take_events(now, id);
+        self.take_messages(id);
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        if down.is_none()
+            && let Some(ending) = &mut assoc.ending
+            && !ending.begun
+            && assoc.socket.buffered_amount(STREAM) == 0
+        {
+            ending.begun = true;
+            assoc.socket.shutdown();
+            down = self.take_events(now, id);
+        }
+        match down {
+            Some(cause) => self.finish(id, cause),
+            None => self.schedule(now, id),
+        }
+    }
+
+    fn take_events(&mut self, now: Instant, id: AssocId) -> Option<DownCause> {
+        let mut down = None;
+        loop {
+            let assoc = self.assocs.get_mut(&id)?;
+            let Some(event) = assoc.socket.poll_event() else { break };
+            match event {
+                SocketEvent::SendPacket(bytes) => {
+                    if let Some((kind, tag)) = packet::outgoing(&bytes)
+                        && ![
+                            packet::INIT,
+                            packet::INIT_ACK,
+                            packet::ABORT,
+                            packet::SHUTDOWN_COMPLETE,
+                        ]
+                        .contains(&kind)
+                    {
+                        assoc.peer_tag = tag;
+                    }
+                    let key = assoc.key;
+                    self.transmit(now, key, bytes);
+                }
+                SocketEvent::OnConnected() if assoc.up => {
+                    // The peer replaced the association under our feet; what was under way is lost.
+                    assoc.socket.close();
+                    down = down.or(Some(DownCause::Aborted));
+                }
+                SocketEvent::OnConnected() => {
+                    assoc.up = true;
+                    add(&self.counters.ups);
+                    let (protocol, remote) = (assoc.protocol, remote(&assoc.key));
+                    self.events.push_back(NetEvent::Up { assoc: id, protocol, remote });
+                }
+                SocketEvent::OnClosed() => {
+                    down = down.or(Some(DownCause::Closed));
+                }
+                SocketEvent::OnAborted(kind, reason) => {
+                    tracing::debug!(?kind, reason, "association aborted");
+                    let cause = match kind {
+                        ErrorKind::TooManyRetries => DownCause::TimedOut,
+                        _ => DownCause::Aborted,
+                    };
+                    down = down.or(Some(cause));
+                }
+                SocketEvent::OnError(kind, reason) => {
+                    tracing::trace!(?kind, reason, "association error")
+                }
+                _ => (),
+            }
+        }
+        let assoc = self.assocs.get_mut(&id)?;
+        let tag = assoc.socket.verification_tag();
+        if tag != assoc.my_tag && tag != 0 {
+            let Key { peer_port, local_port, .. } = assoc.key;
+            self.by_tag.remove(&Tag { tag: assoc.my_tag, peer_port, local_port });
+            self.by_tag.insert(Tag { tag, peer_port, local_port }, id);
+            assoc.my_tag = tag;
+        }
+        down
+    }
+
+    fn take_messages(&mut self, id: AssocId) {
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        while let Some(message) = assoc.socket.get_next_message() {
+            // RFC 5352 8.3, RFC 5353 5.4: the identifier must be right on a control channel.
+            if message.ppid == PpId(ppid(assoc.protocol)) {
+                add(&self.counters.messages_in);
+                self.events.push_back(NetEvent::Message { assoc: id, payload: message.payload });
+            } else {
+                add(&self.counters.wrong_ppid);
+            }
+        }
+    }
+
+    /// INIT ACKs get their seal on the way out.
+    fn transmit(&mut self, now: Instant, key: Key, bytes: Vec<u8>) {
+        let sealed = InitAck::find(&bytes).map(|ack| {
+            let suffix = self.baker.suffix(now, &key, ack.cookie, ack.peer_tag, ack.my_tag);
+            ack.with_suffix(key.peer_port, &suffix)
+        });
+        self.transmits.push_back((key.peer, sealed.unwrap_or(bytes)));
+    }
+
+    fn schedule(&mut self, now: Instant, id: AssocId) {
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        let timeout = assoc.socket.poll_timeout();
+        let timer = (timeout != SocketTime::infinite_future())
+            .then(|| assoc.created.checked_add(timeout - SocketTime::zero()))
+            .flatten();
+        let ending = assoc.ending.as_ref().map(|ending| ending.deadline);
+        let Some(next) = [timer, ending].into_iter().flatten().min() else { return };
+        let next = next.max(now);
+        // A timer that comes too early only looks again; most are pushed back before they fire.
+        if assoc.scheduled.is_none_or(|at| next < at) {
+            if let Some(at) = assoc.scheduled.replace(next) {
+                self.timers.remove(&(at, id));
+            }
+            self.timers.insert((next, id));
+        }
+    }
+
+    fn finish(&mut self, id: AssocId, cause: DownCause) {
+        if let Some(assoc) = self.forget(id) {
+            if assoc.up {
+                add(&self.counters.downs);
+            }
+            let cause = assoc.verdict.unwrap_or(cause);
+            self.events.push_back(NetEvent::Down { assoc: id, cause });
+        }
+    }
+
+    fn forget(&mut self, id: AssocId) -> Option<Assoc> {
+        let assoc = self.assocs.remove(&id)?;
+        if self.by_key.get(&assoc.key) == Some(&id) {
+            self.by_key.remove(&assoc.key);
+        }
+        let Key { peer_port, local_port, .. } = assoc.key;
+        self.by_tag.remove(&Tag { tag: assoc.my_tag, peer_port, local_port });
+        self.dirty.remove(&id);
+        if let Some(at) = assoc.scheduled {
+            self.timers.remove(&(at, id));
+        }
+        Some(assoc)
+    }
+
+    fn is_full(&self) -> bool {
+        self.assocs.len() >= self.config.max_associations
+    }
+
+    /// What is spoken on an SCTP port of ours.
+    fn protocol(&self, port: u16) -> Option<Protocol> {
+        if self.config.asap_port == Some(port) {
+            Some(Protocol::Asap)
+        } else if self.config.enrp_port == Some(port) {
+            Some(Protocol::Enrp)
+        } else {
+            None
+        }
+    }
+
+    /// dcsctp draws tags and sequence numbers from this thread's generator, which is no secret after a few outputs.
+    fn reseed(&self) {
+        let mut seed = [0; 8];
+        if self.random.fill(&mut seed).is_ok() {
+            fastrand::seed(u64::from_ne_bytes(seed));
+        }
+    }
+
+    fn options(&self, local_port: u16, remote_port: u16) -> Options {
+        let timers = &self.config.timers;
+        Options {
+            local_port,
+            remote_port,
+            announced_maximum_incoming_streams: 16,
+            announced_maximum_outgoing_streams: 16,
+            mtu: self.config.mtu,
+            max_message_size: MAX_MESSAGE,
+            max_receiver_window_buffer_size: self.config.receive_window,
+            max_send_buffer_size: self.config.send_buffer,
+            per_stream_send_queue_limit: self.config.send_buffer,
+            rto_initial: timers.rto_initial,
+            rto_min: timers.rto_min,
+            rto_max: timers.rto_max,
+            t1_init_timeout: timers.init_timeout,
+            t1_cookie_timeout: timers.init_timeout,
+            t2_shutdown_timeout: timers.rto_initial,
+            max_timer_backoff_duration: Some(timers.rto_max),
+            heartbeat_interval: timers.heartbeat,
+            delayed_ack_max_timeout: Duration::from_millis(40),
+            min_rtt_variance: Duration::from_millis(50),
+            max_retransmissions: Some(timers.max_retransmissions),
+            max_init_retransmits: Some(timers.max_init_retransmissions),
+            enable_partial_reliability: false,
+            // Packet::parse has done it, with the processor's instruction.
+            disable_checksum_verification: true,
+            ..Options::default()
+        }
+    }
+}
+
+fn remote(key: &Key) -> Remote {
+    Remote { link: Link::Sctp, addr: key.peer, sctp_port: key.peer_port }
+}
+
+fn ppid(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Asap => 11,
+        Protocol::Enrp => 12,
+    }
+}
+
+/// At most `rate` a second, a second's worth at once.
+struct Bucket {
+    rate: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(rate: u32, now: Instant) -> Self {
+        Self { rate: f64::from(rate), tokens: f64::from(rate), filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        self.tokens = (self.tokens + passed * self.rate).min(self.rate);
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,536 @@
+//! Stacks against each other over a virtual network with virtual time.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn addr(host: u8) -> SocketAddr {
+    SocketAddr::from(([127, 201, 0, host], 9899))
+}
+
+fn remote_of(host: u8, sctp_port: u16) -> Remote {
+    Remote { link: Link::Sctp, addr: addr(host), sctp_port }
+}
+
+fn connect(n: u64, host: u8) -> NetCommand {
+    NetCommand::Connect {
+        assoc: AssocId::dialled(n),
+        protocol: Protocol::Asap,
+        remote: remote_of(host, 3863),
+    }
+}
+
+struct Net {
+    start: Instant,
+    now: Instant,
+    stacks: BTreeMap<SocketAddr, Stack>,
+    events: BTreeMap<SocketAddr, Vec<NetEvent>>,
+    /// Source addresses that appear as another one.
+    nat: BTreeMap<SocketAddr, SocketAddr>,
+    /// Packets that were sent: from, to, bytes.
+    wire: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    cut: bool,
+}
+
+impl Net {
+    #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+    fn new(hosts: u8) -> Self {
+        let now = Instant::now();
+        let mut net = Self {
+            start: now,
+            now,
+            stacks: BTreeMap::new(),
+            events: BTreeMap::new(),
+            nat: BTreeMap::new(),
+            wire: Vec::new(),
+            cut: false,
+        };
+        for host in 1..=hosts {
+            net.boot(host);
+        }
+        net
+    }
+
+    fn boot(&mut self, host: u8) {
+        let config = EndpointConfig::registrar(addr(host), None);
+        let stack = Stack::new(config, self.now, Arc::default(), Arc::default()).unwrap();
+        self.stacks.insert(addr(host), stack);
+    }
+
+    fn stack(&mut self, host: u8) -> &mut Stack {
+        self.stacks.get_mut(&addr(host)).unwrap()
+    }
+
+    fn command(&mut self, host: u8, command: NetCommand) {
+        let now = self.now;
+        self.stack(host).handle_command(now, command);
+        self.stack(host).flush(now);
+    }
+
+    fn send(&mut self, host: u8, assoc: AssocId, payload: &[u8]) {
+        self.command(host, NetCommand::Send { assoc, payload: payload.to_vec() });
+    }
+
+    /// Carries packets until nobody has anything to send.
+    fn settle(&mut self) {
+        loop {
+            let mut packets = Vec::new();
+            for (from, stack) in &mut self.stacks {
+                for (to, bytes) in stack.transmits.drain(..) {
+                    packets.push((*from, to, bytes));
+                }
+                self.events.entry(*from).or_default().extend(stack.events.drain(..));
+            }
+            if packets.is_empty() {
+                return;
+            }
+            for (from, to, bytes) in packets {
+                self.wire.push((from, to, bytes.clone()));
+                let from = self.nat.get(&from).copied().unwrap_or(from);
+                let inside =
+                    self.nat.iter().find(|(_, outside)| **outside == to).map(|(inside, _)| *inside);
+                if let Some(stack) = self.stacks.get_mut(&inside.unwrap_or(to))
+                    && !self.cut
+                {
+                    stack.handle_datagram(self.now, from, &bytes);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.settle();
+            let next = self.stacks.values().filter_map(Stack::next_deadline).min();
+            match next.filter(|next| *next <= end) {
+                Some(next) => self.now = next.max(self.now),
+                None => break,
+            }
+            for stack in self.stacks.values_mut() {
+                stack.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+    }
+
+    fn take(&mut self, host: u8) -> Vec<NetEvent> {
+        self.settle();
+        self.events.remove(&addr(host)).unwrap_or_default()
+    }
+
+    /// Associates 1 with 2; the identifiers on both sides.
+    fn pair(&mut self) -> (AssocId, AssocId) {
+        self.command(1, connect(1, 2));
+        let [NetEvent::Up { assoc: one, .. }] = self.take(1)[..] else { panic!("1 is not up") };
+        let [NetEvent::Up { assoc: two, protocol, remote }] = self.take(2)[..] else {
+            panic!("2 is not up")
+        };
+        assert_eq!(
+            (one, protocol, remote),
+            (AssocId::dialled(1), Protocol::Asap, remote_of(1, 3863))
+        );
+        (one, two)
+    }
+
+    fn counters(&mut self, host: u8) -> crate::Counters {
+        self.stack(host).counters.snapshot()
+    }
+}
+
+fn down(assoc: AssocId, cause: DownCause) -> NetEvent {
+    NetEvent::Down { assoc, cause }
+}
+
+fn reseal(bytes: &mut [u8]) {
+    let mut clear = bytes.to_vec();
+    clear[8..12].fill(0);
+    bytes[8..12].copy_from_slice(&crc32c::crc32c(&clear).to_le_bytes());
+}
+
+#[test]
+fn messages_of_all_sizes_arrive_in_order_both_ways() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    for size in [1, 2, 3, 4, 100, 1_371, 1_372, 1_373, 1_400, 9_000, 60_000, 65_536] {
+        for (from, id, to, peer) in [(1, one, 2, two), (2, two, 1, one)] {
+            let payloads = [vec![from; size], vec![0xab; 8]];
+            for payload in &payloads {
+                net.send(from, id, payload);
+            }
+            net.run(Duration::from_millis(500));
+            let arrived = net.take(to);
+            let expected = payloads.map(|payload| NetEvent::Message { assoc: peer, payload });
+            assert_eq!(arrived, expected, "size {size}");
+        }
+    }
+}
+
+#[test]
+fn init_leaves_nothing_behind() {
+    let mut net = Net::new(2);
+    net.command(1, connect(1, 2));
+    let (_, init) = net.stack(1).transmits.pop_front().unwrap();
+    let now = net.now;
+    for _ in 0..100 {
+        net.stack(2).handle_datagram(now, addr(1), &init);
+    }
+    let stack = net.stack(2);
+    assert_eq!(stack.transmits.len(), 100);
+    assert!(
+        stack.is_empty()
+            && stack.timers.is_empty()
+            && stack.by_key.is_empty()
+            && stack.by_tag.is_empty()
+    );
+    assert_eq!(stack.responders.len(), 1);
+}
+
+/// A COOKIE ECHO of host 1 that host 2 has not seen.
+fn cookie_echo(net: &mut Net) -> Vec<u8> {
+    net.command(1, connect(1, 2));
+    let now = net.now;
+    let (_, init) = net.stack(1).transmits.pop_front().unwrap();
+    net.stack(2).handle_datagram(now, addr(1), &init);
+    let (_, ack) = net.stack(2).transmits.pop_front().unwrap();
+    net.stack(1).handle_datagram(now, addr(2), &ack);
+    net.stack(1).transmits.pop_front().unwrap().1
+}
+
+#[test]
+fn cookie_with_any_bit_flipped_is_refused() {
+    let mut net = Net::new(2);
+    let echo = cookie_echo(&mut net);
+    let now = net.now;
+    // Chunk header at 12, cookie behind it; then the tag of the packet.
+    let bits = (16 * 8..echo.len() * 8).chain(4 * 8..8 * 8);
+    let count = bits.clone().count() as u64;
+    for bit in bits {
+        let mut forged = echo.clone();
+        forged[bit / 8] ^= 1 << (bit % 8);
+        reseal(&mut forged);
+        net.stack(2).handle_datagram(now, addr(1), &forged);
+    }
+    // Another address, another SCTP port.
+    net.stack(2).handle_datagram(now, addr(3), &echo);
+    let mut elsewhere = echo.clone();
+    elsewhere[0] ^= 1;
+    reseal(&mut elsewhere);
+    net.stack(2).handle_datagram(now, addr(1), &elsewhere);
+    assert_eq!(net.counters(2).bad_cookie, count + 2);
+    assert!(net.stack(2).is_empty() && net.stack(2).transmits.is_empty());
+    // The genuine one still works, and twice makes one association.
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    assert_eq!(net.stack(2).assocs.len(), 1);
+    assert!(matches!(net.take(2)[..], [NetEvent::Up { .. }]));
+}
+
+#[test]
+fn old_cookie_is_refused_with_an_error() {
+    let mut net = Net::new(2);
+    let echo = cookie_echo(&mut net);
+    let now = net.now + Duration::from_secs(11);
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    assert!(net.stack(2).is_empty());
+    assert_eq!(net.counters(2).stale_cookie, 1);
+    let (_, error) = net.stack(2).transmits.pop_front().unwrap();
+    // ERROR, cause 3 (stale cookie), a second late.
+    assert_eq!(error[12..], [9, 0, 0, 12, 0, 3, 0, 8, 0, 0x0f, 0x42, 0x40]);
+}
+
+#[test]
+fn cookie_of_a_predecessor_is_refused() {
+    let mut net = Net::new(2);
+    let echo = cookie_echo(&mut net);
+    net.boot(2);
+    let now = net.now;
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    assert!(net.stack(2).is_empty());
+    assert_eq!(net.counters(2).bad_cookie, 1);
+}
+
+#[test]
+fn out_of_the_blue() {
+    let mut net = Net::new(1);
+    let now = net.now;
+    let mut respond = |kind, flags, tag| {
+        let bytes = packet::answer(3863, 9901, tag, kind, flags, &[]);
+        net.stack(1).handle_datagram(now, addr(9), &bytes);
+        net.stack(1).transmits.pop_front().map(|(_, bytes)| {
+            let answer = Packet::parse(&bytes).unwrap();
+            assert_eq!((answer.source_port, answer.destination_port), (9901, 3863));
+            (bytes[12], bytes[13], answer.tag)
+        })
+    };
+    const SACK: u8 = 3;
+    assert_eq!(respond(SACK, 0, 7), Some((packet::ABORT, 1, 7)));
+    assert_eq!(respond(packet::SHUTDOWN_ACK, 0, 7), Some((packet::SHUTDOWN_COMPLETE, 1, 7)));
+    for kind in [packet::ABORT, packet::SHUTDOWN_COMPLETE, packet::COOKIE_ACK, packet::ERROR] {
+        assert_eq!(respond(kind, 0, 7), None);
+    }
+    let answered = (0..5_000).filter(|_| respond(SACK, 0, 7).is_some()).count();
+    assert_eq!(answered, 998);
+}
+
+#[test]
+fn peer_that_restarted_is_told_apart() {
+    let mut net = Net::new(2);
+    let (_, two) = net.pair();
+    net.boot(1);
+    net.now += Duration::from_millis(100);
+    net.command(1, connect(2, 2));
+    let events = net.take(2);
+    let [ref first, NetEvent::Up { assoc, .. }] = events[..] else { panic!("{events:?}") };
+    assert_eq!(*first, down(two, DownCause::Aborted));
+    assert!(matches!(net.take(1)[..], [NetEvent::Up { .. }]));
+    net.send(2, assoc, b"hallo");
+    net.run(Duration::from_secs(8));
+    assert!(matches!(net.take(1)[..], [NetEvent::Message { .. }]));
+    assert_eq!(net.take(2), []);
+    assert_eq!(net.counters(2).restarts, 1);
+}
+
+#[test]
+fn peer_that_lost_its_state_says_so() {
+    let mut net = Net::new(2);
+    let (_, two) = net.pair();
+    net.boot(1);
+    net.send(2, two, b"hallo");
+    assert_eq!(net.take(2), [down(two, DownCause::Aborted)]);
+}
+
+#[test]
+fn both_dial_at_once() {
+    let mut net = Net::new(2);
+    net.command(1, connect(1, 2));
+    net.command(2, connect(1, 1));
+    net.run(Duration::from_secs(5));
+    for host in [1, 2] {
+        let events = net.take(host);
+        assert!(
+            matches!(events[..], [NetEvent::Up { assoc, .. }] if assoc == AssocId::dialled(1)),
+            "{events:?}"
+        );
+        assert_eq!(net.stack(host).assocs.len(), 1);
+    }
+    net.send(1, AssocId::dialled(1), b"hallo");
+    assert!(matches!(net.take(2)[..], [NetEvent::Message { .. }]));
+}
+
+#[test]
+fn dial_that_is_overtaken_by_the_peers() {
+    let mut net = Net::new(2);
+    let echo = cookie_echo(&mut net);
+    net.command(2, connect(7, 1));
+    let now = net.now;
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    net.run(Duration::from_secs(5));
+    for (host, n) in [(1, 1), (2, 7)] {
+        let events = net.take(host);
+        assert!(
+            matches!(events[..], [NetEvent::Up { assoc, .. }] if assoc == AssocId::dialled(n)),
+            "{events:?}"
+        );
+        assert_eq!(net.stack(host).assocs.len(), 1);
+    }
+}
+
+#[test]
+fn second_dial_to_the_same_peer_uses_another_port() {
+    let mut net = Net::new(2);
+    net.pair();
+    net.command(1, connect(2, 2));
+    let [NetEvent::Up { remote, .. }] = net.take(2)[..] else { panic!("not up") };
+    assert!(EPHEMERAL.contains(&remote.sctp_port));
+    assert_eq!(net.stack(1).assocs.len(), 2);
+}
+
+#[test]
+fn nat_that_rebinds_is_followed() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    let outside = SocketAddr::from(([127, 201, 0, 77], 1234));
+    net.nat.insert(addr(1), outside);
+    net.send(1, one, b"ping");
+    let moved = Remote { addr: outside, ..remote_of(1, 3863) };
+    let message = |assoc, payload: &[u8]| NetEvent::Message { assoc, payload: payload.to_vec() };
+    assert_eq!(net.take(2), [NetEvent::Moved { assoc: two, remote: moved }, message(two, b"ping")]);
+    net.send(2, two, b"pong");
+    assert_eq!(net.take(1), [message(one, b"pong")]);
+    // Without our tag nobody moves anything.
+    let now = net.now;
+    let forged = packet::answer(3863, 3863, 1, 3, 0, &[]);
+    net.stack(2).handle_datagram(now, addr(66), &forged);
+    assert_eq!(net.take(2), []);
+}
+
+#[test]
+fn icmp_counts_only_with_the_right_tag() {
+    let mut net = Net::new(2);
+    let (one, _) = net.pair();
+    net.send(1, one, b"hallo");
+    let (_, mut sent) = net.stack(1).transmits.back().cloned().unwrap();
+    let now = net.now;
+    net.stack(1).handle_unreachable(now, addr(2), true, &sent);
+    net.stack(1).handle_unreachable(now, addr(2), true, &sent);
+    net.stack(1).handle_unreachable(now, addr(2), false, &sent);
+    sent[4] ^= 1;
+    net.stack(1).handle_unreachable(now, addr(2), true, &sent);
+    assert_eq!(net.take(1), [NetEvent::Suspect { assoc: one }]);
+    assert_eq!((net.counters(1).icmp_matched, net.counters(1).icmp_unmatched), (3, 1));
+
+    net.command(1, connect(5, 9));
+    let (_, init) = net.stack(1).transmits.back().cloned().unwrap();
+    net.stack(1).handle_unreachable(now, addr(9), true, &init[..20]);
+    assert_eq!(net.take(1), [down(AssocId::dialled(5), DownCause::Unreachable)]);
+}
+
+#[test]
+fn silent_peer_is_given_up() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    net.run(Duration::from_secs(30));
+    assert_eq!((net.take(1), net.take(2)), (vec![], vec![]));
+    net.cut = true;
+    net.send(1, one, b"hallo");
+    net.run(Duration::from_millis(3_500));
+    assert_eq!(net.take(1), [down(one, DownCause::TimedOut)]);
+    net.run(Duration::from_millis(2_000));
+    assert_eq!(net.take(2), [down(two, DownCause::TimedOut)]);
+    net.command(1, connect(3, 2));
+    net.run(Duration::from_millis(2_500));
+    assert_eq!(net.take(1), [down(AssocId::dialled(3), DownCause::TimedOut)]);
+    assert!(net.stack(1).is_empty() && net.stack(1).timers.is_empty());
+    assert!(net.stack(1).by_key.is_empty() && net.stack(1).by_tag.is_empty());
+    assert!(net.now > net.start);
+}
+
+#[test]
+fn shutdown_waits_for_what_was_sent() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    for n in 0..8 {
+        net.send(1, one, &[n; 60_000]);
+    }
+    net.command(1, NetCommand::Shutdown { assoc: one });
+    net.send(1, one, b"too late");
+    net.run(Duration::from_secs(2));
+    let events = net.take(2);
+    assert_eq!(events.len(), 9, "all messages, then the end");
+    assert_eq!(events[8], down(two, DownCause::Closed));
+    assert_eq!(net.take(1), [down(one, DownCause::Local)]);
+}
+
+#[test]
+fn abort_reaches_the_peer() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    net.command(2, NetCommand::Abort { assoc: two });
+    assert_eq!(net.take(2), [down(two, DownCause::Local)]);
+    assert_eq!(net.take(1), [down(one, DownCause::Aborted)]);
+}
+
+#[test]
+fn nobody_listens_on_the_sctp_port() {
+    let mut net = Net::new(2);
+    let remote = remote_of(2, 4711);
+    net.command(
+        1,
+        NetCommand::Connect { assoc: AssocId::dialled(1), protocol: Protocol::Asap, remote },
+    );
+    assert_eq!(net.take(1), [down(AssocId::dialled(1), DownCause::Aborted)]);
+}
+
+#[test]
+fn full_house_refuses_and_recovers() {
+    let mut net = Net::new(3);
+    net.stack(2).config.max_associations = 1;
+    let (one, _) = net.pair();
+    net.command(3, connect(1, 2));
+    assert_eq!(net.take(3), [down(AssocId::dialled(1), DownCause::Aborted)]);
+    net.command(1, NetCommand::Abort { assoc: one });
+    net.settle();
+    net.command(3, connect(2, 2));
+    assert!(matches!(net.take(3)[..], [NetEvent::Up { .. }]));
+}
+
+#[test]
+fn peer_that_does_not_drain_is_dropped() {
+    let mut net = Net::new(2);
+    let (one, _) = net.pair();
+    net.cut = true;
+    for _ in 0..20 {
+        net.send(1, one, &[0; 65_536]);
+    }
+    assert_eq!(net.take(1), [down(one, DownCause::TimedOut)]);
+    assert_eq!(net.counters(1).slow_peers, 1);
+}
+
+#[test]
+fn enrp_has_its_own_port_and_identifier() {
+    let mut net = Net::new(2);
+    let connect = NetCommand::Connect {
+        assoc: AssocId::dialled(1),
+        protocol: Protocol::Enrp,
+        remote: remote_of(2, 9901),
+    };
+    net.command(1, connect);
+    let [NetEvent::Up { protocol: Protocol::Enrp, remote, .. }] = net.take(2)[..] else {
+        panic!("not up")
+    };
+    assert_eq!(remote.sctp_port, 9901);
+    net.send(1, AssocId::dialled(1), b"presence");
+    let (_, data) = net.stack(1).transmits.back().unwrap();
+    assert_eq!(data[24..28], [0, 0, 0, 12]);
+    // An ASAP association dialled to the ENRP port: its messages are not believed.
+    net.settle();
+    let connect = NetCommand::Connect {
+        assoc: AssocId::dialled(2),
+        protocol: Protocol::Asap,
+        remote: remote_of(2, 9901),
+    };
+    net.command(1, connect);
+    net.take(2);
+    net.send(1, AssocId::dialled(2), b"what?");
+    assert_eq!(net.take(2), []);
+    assert_eq!(net.counters(2).wrong_ppid, 1);
+}
+
+/// Whatever arrives, nothing panics, and an association survives what does not carry its tag.
+#[test]
+fn mangled_packets_do_no_harm() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    for n in 0..40u8 {
+        net.send(1, one, &vec![n; 1 + 97 * usize::from(n)]);
+        net.run(Duration::from_millis(100));
+    }
+    net.command(1, connect(2, 2));
+    net.command(1, NetCommand::Shutdown { assoc: AssocId::dialled(2) });
+    net.run(Duration::from_millis(100));
+    let recorded = net.wire.clone();
+    net.take(2);
+    let mut random = fastrand::Rng::with_seed(7);
+    let faults = net.counters(2).faults;
+    for _ in 0..20_000 {
+        let (from, _, mut bytes) = recorded[random.usize(..recorded.len())].clone();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..bytes.len());
+            bytes[at] =
+                if random.bool() { random.u8(..) } else { bytes[at] ^ (1 << random.u32(..8)) };
+        }
+        if random.u32(..8) == 0 {
+            bytes.truncate(random.usize(..bytes.len()));
+        }
+        if bytes.len() >= 12 && random.u32(..8) > 0 {
+            reseal(&mut bytes);
+        }
+        let now = net.now;
+        net.stack(2).handle_datagram(now, from, &bytes);
+        net.stack(2).transmits.clear();
+    }
+    assert_eq!(net.counters(2).faults, faults);
+    assert_ne!(two, one);
+}
