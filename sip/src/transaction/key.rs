@@ -1,17 +1,18 @@
 //! What makes a message part of a transaction (RFC 3261 sections 17.1.3, 17.2.3).
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::{HeaderName, Message, Method, ParseError, Via};
 
 /// Matches responses to a client transaction: branch of the topmost Via and method of CSeq.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientKey(Box<str>);
+pub struct ClientKey(Arc<str>);
 
 /// Matches requests to a server transaction: branch, sent-by and method, where ACK matches its INVITE. Requests
 /// without the branch cookie match as RFC 2543 did.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServerKey(Box<str>);
+pub struct ServerKey(Arc<str>);
 
 impl ClientKey {
     /// The key of a request that is sent, or of a response that came.
@@ -74,20 +75,9 @@ impl ServerKey {
     }
 
     fn push_sent_by(key: &mut String, via: &Via<'_>) {
+        let host = key.len();
         // Writing to a string cannot fail.
-        let _ = write!(key, " {}", via.host);
-        key.make_ascii_lowercase_from_last_space();
-        let _ = write!(key, ":{} ", via.port_or_default());
-    }
-}
-
-trait LowercaseTail {
-    fn make_ascii_lowercase_from_last_space(&mut self);
-}
-
-impl LowercaseTail for String {
-    fn make_ascii_lowercase_from_last_space(&mut self) {
-        let at = self.rfind(' ').map_or(0, |at| at + 1);
-        self[at..].make_ascii_lowercase();
+        let _ = write!(key, " {}:{} ", via.host, via.port_or_default());
+        key[host..].make_ascii_lowercase();
     }
 }

@@ -1,13 +1,24 @@
 //! TCP driver: listeners, dialled and accepted connections, bounded in every direction.
+//!
+//! One task per listener accepts; one task per connection reads, frames and writes. Whoever sends puts bytes into the
+//! connection's queue; the task writes all that waits in one call. A connection whose events find no room in the
+//! channel stops reading, not writing.
 
-use std::io;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use bytes::{Buf, Bytes};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::transport::{ConnId, TransportEvent};
+use crate::transport::{CloseCause, ConnId, Flow, TransportEvent};
+use crate::{Frame, StreamFramer};
 
 /// Bounds of TCP connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,31 +60,91 @@ pub enum SendError {
     Full,
 }
 
-/// All TCP connections of a process. Clones share them.
+/// All TCP connections of a process. Clones share them; when the last clone is dropped, they are closed.
 #[derive(Clone, Debug)]
-pub struct TcpTransport {}
+pub struct TcpTransport {
+    owner: Arc<Owner>,
+}
+
+/// Closes everything when the last handle is gone; the tasks hold only what it owns.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    listeners: Mutex<Vec<AbortHandle>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: TcpConfig,
+    events: mpsc::Sender<TransportEvent>,
+    connections: Mutex<HashMap<ConnId, Arc<Connection>>>,
+    accepted: AtomicUsize,
+    serial: AtomicU64,
+}
+
+/// What senders and the task of a connection share.
+#[derive(Debug)]
+struct Connection {
+    queue: Mutex<Queue>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// After everything was written.
+    Graceful,
+    /// Now, by a reset.
+    Reset,
+    /// The queue was full.
+    Congested,
+}
 
 impl TcpTransport {
     /// Events go into the channel; when it is full, connections wait (their peers feel it).
     pub fn new(config: TcpConfig, events: mpsc::Sender<TransportEvent>) -> Self {
-        let _ = (config, events);
-        Self {}
+        let shared = Shared {
+            config,
+            events,
+            connections: Mutex::new(HashMap::new()),
+            accepted: AtomicUsize::new(0),
+            serial: AtomicU64::new(1),
+        };
+        Self {
+            owner: Arc::new(Owner { shared: Arc::new(shared), listeners: Mutex::new(Vec::new()) }),
+        }
     }
 
-    /// Listens; `number` names the listener in [`TransportEvent::Connected`]. Returns the bound address.
+    /// Listens; `number` names the listener in [`TransportEvent::Connected`]. Returns the bound address. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// Those of binding.
     pub fn listen(&self, addr: SocketAddr, number: u16) -> io::Result<SocketAddr> {
-        let _ = number;
-        Ok(addr)
+        let socket = new_socket(addr)?;
+        // A restarted process must get its port back while old connections linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(1024)?;
+        let bound = listener.local_addr()?;
+        let task = tokio::spawn(accept(Arc::clone(&self.owner.shared), listener, number));
+        lock(&self.owner.listeners).push(task.abort_handle());
+        Ok(bound)
     }
 
     /// Dials, from `local` if given; messages may be sent at once and go out when it is up. Answered by
     /// [`TransportEvent::Connected`] or [`TransportEvent::Closed`].
-    pub fn connect(&self, local: Option<std::net::IpAddr>, peer: SocketAddr) -> ConnId {
-        let _ = (local, peer);
-        ConnId(0)
+    pub fn connect(&self, local: Option<IpAddr>, peer: SocketAddr) -> ConnId {
+        let shared = &self.owner.shared;
+        let (id, connection) = shared.register();
+        tokio::spawn(dial(Arc::clone(shared), id, connection, local, peer));
+        id
     }
 
     /// Queues bytes (a message, or a CRLF CRLF ping).
@@ -81,17 +152,299 @@ impl TcpTransport {
     /// # Errors
     /// [`SendError`]; `Closed` follows or came already.
     pub fn send(&self, conn: ConnId, bytes: Bytes) -> Result<(), SendError> {
-        let _ = (conn, bytes);
+        let connection = self.owner.shared.find(conn).ok_or(SendError::Gone)?;
+        let mut queue = lock(&connection.queue);
+        if queue.end.is_some() {
+            return Err(SendError::Gone);
+        }
+        if queue.bytes + bytes.len() > self.owner.shared.config.max_queued {
+            queue.end = Some(End::Congested);
+            drop(queue);
+            connection.changed.notify_one();
+            return Err(SendError::Full);
+        }
+        queue.bytes += bytes.len();
+        queue.waiting.push_back(bytes);
+        drop(queue);
+        connection.changed.notify_one();
         Ok(())
     }
 
     /// Closes a connection: `gracefully` after what is queued was written, else at once by a reset.
     pub fn close(&self, conn: ConnId, gracefully: bool) {
-        let _ = (conn, gracefully);
+        if let Some(connection) = self.owner.shared.find(conn) {
+            connection.end(if gracefully { End::Graceful } else { End::Reset });
+        }
     }
 
     /// Connections alive, dialled and accepted.
     pub fn connections(&self) -> usize {
-        0
+        lock(&self.owner.shared.connections).len()
     }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        for listener in lock(&self.listeners).drain(..) {
+            listener.abort();
+        }
+        for connection in lock(&self.shared.connections).values() {
+            connection.end(End::Graceful);
+        }
+    }
+}
+
+impl Shared {
+    fn register(&self) -> (ConnId, Arc<Connection>) {
+        let id = ConnId(self.serial.fetch_add(1, Ordering::Relaxed));
+        let connection =
+            Arc::new(Connection { queue: Mutex::new(Queue::default()), changed: Notify::new() });
+        lock(&self.connections).insert(id, Arc::clone(&connection));
+        (id, connection)
+    }
+
+    fn find(&self, id: ConnId) -> Option<Arc<Connection>> {
+        lock(&self.connections).get(&id).cloned()
+    }
+
+    /// Forgets the connection, then says so.
+    async fn closed(&self, conn: ConnId, cause: CloseCause) {
+        lock(&self.connections).remove(&conn);
+        tracing::debug!(?conn, ?cause, "connection closed");
+        // Nobody listens any more: then nobody needs to know.
+        let _ = self.events.send(TransportEvent::Closed { conn, cause }).await;
+    }
+}
+
+impl Connection {
+    fn end(&self, end: End) {
+        lock(&self.queue).end.get_or_insert(end);
+        self.changed.notify_one();
+    }
+}
+
+/// No code panics while it holds one of these locks, and what they protect is whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
+    if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, number: u16) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or aborted by the peer; waiting a moment keeps the former from spinning.
+                tracing::debug!(%error, "accepting");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        if shared.accepted.fetch_add(1, Ordering::Relaxed) >= shared.config.max_accepted {
+            shared.accepted.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let (id, connection) = shared.register();
+            let cause = serve(&shared, id, &connection, stream, peer, Some(number)).await;
+            shared.accepted.fetch_sub(1, Ordering::Relaxed);
+            shared.closed(id, cause).await;
+        });
+    }
+}
+
+async fn dial(
+    shared: Arc<Shared>,
+    id: ConnId,
+    connection: Arc<Connection>,
+    local: Option<IpAddr>,
+    peer: SocketAddr,
+) {
+    let dialled = timeout(shared.config.connect_timeout, async {
+        let socket = new_socket(peer)?;
+        if let Some(local) = local {
+            socket.bind(SocketAddr::new(local, 0))?;
+        }
+        socket.connect(peer).await
+    });
+    let cause = match dialled.await {
+        Ok(Ok(stream)) => serve(&shared, id, &connection, stream, peer, None).await,
+        Ok(Err(error)) => CloseCause::Io(error.kind()),
+        Err(_) => CloseCause::Io(io::ErrorKind::TimedOut),
+    };
+    shared.closed(id, cause).await;
+}
+
+/// Bytes read at a time: few while a connection is quiet, more while reads come back full.
+const READ_MIN: usize = 4096;
+const READ_MAX: usize = 65_536;
+/// Buffers written in one call.
+const WRITE_SLICES: usize = 64;
+
+/// Serves one connection until it ends, and says why.
+async fn serve(
+    shared: &Shared,
+    id: ConnId,
+    connection: &Connection,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: Option<u16>,
+) -> CloseCause {
+    let config = &shared.config;
+    let _ = stream.set_nodelay(true);
+    let flow = Flow::Tcp(id);
+    let mut framer = match listener {
+        Some(_) => StreamFramer::accepting(config.max_message),
+        None => StreamFramer::dialled(config.max_message),
+    };
+    let mut events = VecDeque::new();
+    let local = stream.local_addr().unwrap_or(SocketAddr::new(peer.ip(), 0));
+    events.push_back(TransportEvent::Connected { conn: id, peer, local, listener });
+    let mut writing: VecDeque<Bytes> = VecDeque::new();
+    let mut blocked = false;
+    let mut chunk = READ_MIN;
+    let idle = config.idle_timeout.filter(|_| listener.is_some());
+    let mut last_byte = now();
+    let mut partial_since: Option<Instant> = None;
+    let mut end_of_input: Option<CloseCause> = None;
+    loop {
+        while let Some(event) = events.pop_front() {
+            match shared.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    events.push_front(event);
+                    break;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return CloseCause::Local,
+            }
+        }
+        if events.is_empty()
+            && let Some(cause) = end_of_input.take()
+        {
+            return cause;
+        }
+        let end = {
+            let mut queue = lock(&connection.queue);
+            writing.append(&mut queue.waiting);
+            queue.end
+        };
+        match end {
+            Some(End::Reset) => {
+                let _ = stream.set_zero_linger();
+                return CloseCause::Local;
+            }
+            Some(End::Congested) => {
+                let _ = stream.set_zero_linger();
+                return CloseCause::Congested;
+            }
+            Some(End::Graceful) if writing.is_empty() => return CloseCause::Local,
+            Some(End::Graceful) | None => {}
+        }
+        if !blocked && !writing.is_empty() {
+            match write(&stream, &mut writing) {
+                Ok(written) => {
+                    lock(&connection.queue).bytes -= written;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
+                Err(error) => return CloseCause::Io(error.kind()),
+            }
+        }
+        let deadline = match (
+            partial_since.map(|at| at + config.partial_timeout),
+            idle.map(|idle| last_byte + idle),
+        ) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        tokio::select! {
+            () = connection.changed.notified() => {}
+            ready = stream.writable(), if blocked => match ready {
+                Ok(()) => blocked = false,
+                Err(error) => return CloseCause::Io(error.kind()),
+            },
+            ready = stream.readable(), if events.is_empty() => {
+                if let Err(error) = ready {
+                    return CloseCause::Io(error.kind());
+                }
+                let buf = framer.buffer_mut();
+                buf.reserve(chunk);
+                match stream.try_read_buf(buf) {
+                    Ok(0) => return CloseCause::Peer,
+                    Ok(read) => {
+                        chunk = if read >= chunk { (chunk * 2).min(READ_MAX) } else { (chunk / 2).max(READ_MIN) };
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return CloseCause::Io(error.kind()),
+                }
+                last_byte = now();
+                let mut progress = false;
+                loop {
+                    match framer.next_frame() {
+                        Ok(Some(Frame::Message(bytes))) => events.push_back(TransportEvent::Message { flow, bytes }),
+                        Ok(Some(Frame::Ping)) => {
+                            let mut queue = lock(&connection.queue);
+                            queue.bytes += 2;
+                            queue.waiting.push_back(Bytes::from_static(b"\r\n"));
+                            events.push_back(TransportEvent::Ping { flow });
+                        }
+                        Ok(Some(Frame::Pong)) => events.push_back(TransportEvent::Pong { flow }),
+                        Ok(None) => break,
+                        Err(error) => {
+                            end_of_input = Some(CloseCause::Frame(error));
+                            break;
+                        }
+                    }
+                    progress = true;
+                }
+                if !framer.is_partial() {
+                    partial_since = None;
+                    if chunk == READ_MIN {
+                        // Many connections are quiet for long: they need no buffer.
+                        *framer.buffer_mut() = bytes::BytesMut::from(&framer.buffer_mut()[..]);
+                    }
+                } else if progress || partial_since.is_none() {
+                    partial_since = Some(last_byte);
+                }
+            }
+            permit = shared.events.reserve(), if !events.is_empty() => match (permit, events.pop_front()) {
+                (Ok(permit), Some(event)) => permit.send(event),
+                _ => return CloseCause::Local,
+            },
+            () = sleep_until(deadline.unwrap_or(last_byte)), if deadline.is_some() => {
+                let slow = partial_since.is_some_and(|at| at + config.partial_timeout <= now());
+                return if slow { CloseCause::Slow } else { CloseCause::Idle };
+            }
+        }
+    }
+}
+
+/// Writes what one call takes; returns the number of bytes.
+fn write(stream: &TcpStream, writing: &mut VecDeque<Bytes>) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+    let mut count = 0;
+    for (slice, bytes) in slices.iter_mut().zip(writing.iter()) {
+        *slice = IoSlice::new(bytes);
+        count += 1;
+    }
+    let written = stream.try_write_vectored(&slices[..count])?;
+    let mut left = written;
+    while let Some(first) = writing.front_mut() {
+        if first.len() > left {
+            first.advance(left);
+            break;
+        }
+        left -= first.len();
+        writing.pop_front();
+    }
+    Ok(written)
+}
+
+#[expect(clippy::disallowed_methods, reason = "driver: timeouts of real connections")]
+fn now() -> Instant {
+    Instant::now()
 }
