@@ -1,1 +1,21 @@
-//! Placeholder.
+//! `dialtone pool-element`: puts a server that was not written for RSerPool into a pool.
+//!
+//! - [`check`]: is the server healthy? Checks are a trait; more kinds can be added.
+//! - [`gate`]: from the checks' results, may the element be registered? A core without IO.
+//! - [`child`]: the server as a child process that neither outlives the sidecar nor leaves its own children behind.
+//! - [`options`]: the words of the command line.
+//! - [`cli`]: the program.
+//!
+//! # Tasks
+//! | task | owns | ends when |
+//! |---|---|---|
+//! | main (the thread that started the process) | the gate, the registration, the child | shutdown, or the child exits |
+//! | checker | the check | main drops its receiver |
+//! | agent (in `asap-client`) | the association with the registrar | main stops it |
+
+pub mod check;
+pub mod child;
+pub mod cli;
+pub mod gate;
+pub mod options;
+mod run;

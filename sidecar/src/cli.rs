@@ -1,0 +1,133 @@
+//! `dialtone pool-element`.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use dialtone_asap_client::parse_registrar;
+use dialtone_daemon::{ProcessArgs, run_process};
+use dialtone_transport::model::{Link, Remote};
+use dialtone_wire::Policy;
+
+use crate::{
+    child,
+    options::{
+        CheckKind, Service, parse_check_interval, parse_duration, parse_grace, parse_policy,
+    },
+    run::serve,
+};
+
+/// Put a server that knows no RSerPool into a pool
+///
+/// The server is registered while its check succeeds and taken out of the pool as soon as the check fails. If a COMMAND
+/// is given, it is started, and ended when the pool element ends: by SIGTERM, after it was taken out of the pool; by
+/// SIGKILL if it has not ended after --stop-grace, or if the pool element itself is killed. When the command ends by
+/// itself, the pool element ends with its exit code.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  dialtone pool-element --pool sip-proxy --transport tcp:192.0.2.10:5060 --registrar 192.0.2.1 --check sip
+  dialtone pool-element --pool location-db --transport sqlite:/var/lib/dialtone/location.db --registrar 192.0.2.1
+  dialtone pool-element --pool echo --transport udp:127.0.0.1:7 --registrar 127.0.0.1 --check tcp -- ./echo-server")]
+pub struct Args {
+    /// Pool handle
+    #[arg(long, value_name = "HANDLE", required_unless_present = "keeper")]
+    pub pool: Option<String>,
+    /// Where the server is reached: tcp:HOST:PORT, udp:HOST:PORT or sqlite:PATH (made if it does not exist)
+    #[arg(long, value_name = "TRANSPORT", required_unless_present = "keeper")]
+    pub transport: Option<Service>,
+    /// Registrar: ADDRESS[:PORT], PORT being that of SCTP over UDP, 9899 by default; may be repeated
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required_unless_present = "keeper")]
+    pub registrar: Vec<Remote>,
+    /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
+    #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
+    pub policy: Policy<'static>,
+    /// How health is found out: tcp (accepts connections), sip (answers OPTIONS) or sqlite:PATH (answers a query)
+    /// [default: tcp for a tcp transport, the file itself for a sqlite transport]
+    #[arg(long, value_name = "CHECK")]
+    pub check: Option<CheckKind>,
+    /// Pause from check to check, 20ms to 400ms
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_check_interval)]
+    pub check_interval: Duration,
+    /// How long the command may take to end after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_grace)]
+    pub stop_grace: Duration,
+    /// Life of the registration without renewal
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_lifetime)]
+    pub lifetime: Duration,
+    /// Folder that keeps the element's identifier, so that it is the same after a restart
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Pool element identifier, such as 0x1234abcd [default: kept in --data-dir, or random]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    pub pe_id: Option<u32>,
+    /// Local address of the association with the registrar [default: the server's, or the one that routing chooses]
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// Name in the ready file [default: the pool handle]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Serve /healthz, /readyz, /metrics and /version by HTTP at this address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Used by the pool element itself, between it and the command
+    #[arg(long, hide = true, requires = "command")]
+    pub keeper: bool,
+    /// The server and its arguments, after --
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_sctp_registrar(text: &str) -> Result<Remote, String> {
+    match parse_registrar(text) {
+        Ok(remote) if remote.link == Link::Sctp => Ok(remote),
+        Ok(_) => Err("elements speak SCTP with their registrar; use ADDRESS[:PORT]".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_duration(text)?;
+    if (Duration::from_secs(2)..=Duration::from_secs(86_400)).contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err(format!("{text} is out of range; use 2s to 86400s"))
+    }
+}
+
+fn parse_id(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    match parsed {
+        Ok(0) => Err("an element identifier is never 0".to_owned()),
+        Ok(id) => Ok(id),
+        Err(_) => Err("use 1 to 4294967295, or 0x1 to 0xffffffff".to_owned()),
+    }
+}
+
+/// Runs until SIGTERM, SIGINT or the end of the command.
+pub fn run(args: Args) -> ExitCode {
+    if args.keeper {
+        return child::keep(&args.command);
+    }
+    let mut process = args.process.clone();
+    process.grace = args.stop_grace + Duration::from_secs(10);
+    let code = Arc::new(AtomicU8::new(0));
+    let ended =
+        run_process("pool-element", &process, |context| serve(args, context, Arc::clone(&code)));
+    match code.load(Ordering::Relaxed) {
+        0 => ended,
+        code => ExitCode::from(code),
+    }
+}

@@ -1,0 +1,234 @@
+//! The words of the command line: transports, policies, checks, durations.
+
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use dialtone_location::opaque::{DatabaseName, machine_id};
+use dialtone_wire::{Policy, Transport};
+
+/// Where users reach the server: `tcp:HOST:PORT`, `udp:HOST:PORT` or `sqlite:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// A database file of this machine; absolute.
+    Sqlite(PathBuf),
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
+}
+
+impl FromStr for Service {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("tcp", host)) => local_address(host).map(Self::Tcp),
+            Some(("udp", host)) => local_address(host).map(Self::Udp),
+            Some(("sqlite", path)) => absolute(path).map(Self::Sqlite),
+            _ => Err("use tcp:HOST:PORT, udp:HOST:PORT or sqlite:PATH".to_owned()),
+        }
+    }
+}
+
+impl Service {
+    /// The host and port, if it has them.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Tcp(address) | Self::Udp(address) => Some(*address),
+        }
+    }
+
+    /// The transport parameter of the element (RFC 5354 sections 3.2, 3.3 and 3.7).
+    pub fn transport(&self) -> Result<Transport<'static>, dialtone_location::Error> {
+        Ok(match self {
+            Self::Sqlite(path) => {
+                // Machines without an identity of their own get one beside the database.
+                let machine = machine_id(&path.with_file_name("machine-id"))?;
+                let name = DatabaseName { machine: machine.into(), path: path.clone() };
+                Transport::Opaque(name.encode().into())
+            }
+            Self::Tcp(address) => Transport::Tcp { port: address.port(), addr: address.ip() },
+            Self::Udp(address) => Transport::Udp { port: address.port(), addr: address.ip() },
+        })
+    }
+}
+
+/// Reads HOST:PORT and demands that it is an address of this machine: an element registers from where it serves.
+fn local_address(text: &str) -> Result<SocketAddr, String> {
+    let found: Vec<SocketAddr> = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{text}: {error}; use HOST:PORT"))?
+        .collect();
+    if found.iter().any(|address| address.port() == 0) {
+        return Err("port 0; name the port that the server listens at".to_owned());
+    }
+    if found.iter().any(|address| address.ip().is_unspecified() || address.ip().is_multicast()) {
+        return Err(format!(
+            "{text} names no single address; use the one that the server's users should connect to"
+        ));
+    }
+    found.into_iter().find(|address| is_local(address.ip())).ok_or_else(|| {
+        format!(
+            "{text} is not an address of this machine; run the sidecar on the server's own machine \
+             (`ip address` lists the addresses here)"
+        )
+    })
+}
+
+/// Whether sockets can be bound to it.
+pub fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() {
+        return Err("no path after sqlite:".to_owned());
+    }
+    let path = Path::new(path);
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        folder.canonicalize().map_err(|error| format!("folder {}: {error}", folder.display()))?;
+    match path.file_name() {
+        Some(name) => Ok(folder.join(name)),
+        None => Err(format!("{} names no file", path.display())),
+    }
+}
+
+/// Reads `rr`, `wrr:WEIGHT`, `rand`, `prio:PRIORITY` or `lu:LOAD`; LOAD is a percentage (`30%`) or a fraction of
+/// 4294967295 (RFC 5356 section 4.3).
+pub fn parse_policy(text: &str) -> Result<Policy<'static>, String> {
+    let number = |text: &str, what: &str| {
+        text.parse::<u32>()
+            .map_err(|_| format!("{what} {text:?}; use an integer from 0 to 4294967295"))
+    };
+    match text.split_once(':') {
+        None if text == "rr" => Ok(Policy::RoundRobin),
+        None if text == "rand" => Ok(Policy::Random),
+        Some(("wrr", weight)) => {
+            Ok(Policy::WeightedRoundRobin { weight: number(weight, "weight")? })
+        }
+        Some(("prio", priority)) => {
+            Ok(Policy::Priority { priority: number(priority, "priority")? })
+        }
+        Some(("lu", load)) => Ok(Policy::LeastUsed {
+            load: match load.strip_suffix('%') {
+                None => number(load, "load")?,
+                Some(percent) => match percent.parse::<u32>() {
+                    Ok(percent @ 0..=100) => {
+                        (u64::from(u32::MAX) * u64::from(percent) / 100) as u32
+                    }
+                    _ => return Err(format!("load {load:?}; use 0% to 100%")),
+                },
+            },
+        }),
+        _ => Err("use rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD".to_owned()),
+    }
+}
+
+/// How the server's health is found out: `tcp`, `sip` or `sqlite:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    Sip,
+    Sqlite(PathBuf),
+    Tcp,
+}
+
+impl FromStr for CheckKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "tcp" => Ok(Self::Tcp),
+            None if text == "sip" => Ok(Self::Sip),
+            Some(("sqlite", path)) => absolute(path).map(Self::Sqlite),
+            _ => Err("use tcp, sip or sqlite:PATH".to_owned()),
+        }
+    }
+}
+
+/// Reads `200ms`, `5s` or a bare number of milliseconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?}; use a number with its unit, such as 200ms or 5s");
+    if let Some(ms) = text.strip_suffix("ms") {
+        ms.parse().map(Duration::from_millis).map_err(|_| wrong())
+    } else if let Some(s) = text.strip_suffix('s') {
+        s.parse().map(Duration::from_secs).map_err(|_| wrong())
+    } else {
+        text.parse().map(Duration::from_millis).map_err(|_| wrong())
+    }
+}
+
+/// A pause between checks that leaves the next check time to succeed before the last one is too old.
+pub fn parse_check_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if (Duration::from_millis(20)..=Duration::from_millis(400)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(format!(
+            "{text} is out of range; use 20ms to 400ms: a check older than 500ms does not count"
+        ))
+    }
+}
+
+/// How long a server may take to stop.
+pub fn parse_grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text)?;
+    if grace <= Duration::from_secs(3600) {
+        Ok(grace)
+    } else {
+        Err(format!("{text} is out of range; use 0s to 3600s"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services() {
+        let tcp = |text: &str| Service::Tcp(text.parse().unwrap());
+        assert_eq!("tcp:127.0.0.9:5".parse(), Ok(tcp("127.0.0.9:5")));
+        assert_eq!("udp:[::1]:5".parse(), Ok(Service::Udp("[::1]:5".parse().unwrap())));
+        assert_eq!(
+            "sqlite:/tmp/x.db".parse(),
+            Ok(Service::Sqlite(PathBuf::from("/tmp").canonicalize().unwrap().join("x.db")))
+        );
+        for (wrong, advice) in [
+            ("tcp:203.0.113.7:5060", "not an address of this machine"),
+            ("tcp:0.0.0.0:5060", "names no single address"),
+            ("tcp:127.0.0.1:0", "port 0"),
+            ("tcp:127.0.0.1", "use HOST:PORT"),
+            ("sctp:127.0.0.1:5", "use tcp:HOST:PORT"),
+            ("sqlite:/no/such/folder/x.db", "folder /no/such/folder"),
+            ("", "use tcp:HOST:PORT"),
+        ] {
+            let error = wrong.parse::<Service>().unwrap_err();
+            assert!(error.contains(advice), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn policies() {
+        assert_eq!(parse_policy("rr"), Ok(Policy::RoundRobin));
+        assert_eq!(parse_policy("wrr:3"), Ok(Policy::WeightedRoundRobin { weight: 3 }));
+        assert_eq!(parse_policy("lu:100%"), Ok(Policy::LeastUsed { load: u32::MAX }));
+        assert_eq!(parse_policy("lu:7"), Ok(Policy::LeastUsed { load: 7 }));
+        for wrong in ["", "wrr", "wrr:-1", "lu:101%", "rr:1", "best"] {
+            assert!(parse_policy(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_check_interval("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_check_interval("50"), Ok(Duration::from_millis(50)));
+        assert_eq!(parse_grace("5s"), Ok(Duration::from_secs(5)));
+        for wrong in ["1s", "10ms", "x", "", "200 m"] {
+            assert!(parse_check_interval(wrong).is_err(), "{wrong}");
+        }
+    }
+}

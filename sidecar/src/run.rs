@@ -1,0 +1,361 @@
+//! The sidecar at work: the checker's findings open and close the gate, the registration follows it.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dialtone_asap_client::{Agent, AgentConfig};
+use dialtone_daemon::{Context, DataDir, Error, admin, bind};
+use dialtone_handlespace::Handle;
+use dialtone_pool_element::{
+    ElementConfig, Elements, ElementsConfig, PoolElement, Registration, State, pe_id,
+};
+use dialtone_transport::model::Remote;
+use dialtone_wire::PeId;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
+};
+
+use crate::{
+    check::{self, Check},
+    child::Server,
+    cli::Args,
+    gate::{Finding, Gate, MAX_AGE},
+    options::{CheckKind, Service, is_local},
+};
+
+/// How often the sidecar looks whether it has been running at all.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A tick so late means that the sidecar did not run.
+const PAUSED: Duration = Duration::from_millis(100);
+
+/// How long the end may wait for the registrar to confirm a de-registration.
+const DEREGISTER: Duration = Duration::from_secs(1);
+
+/// Where the element stands.
+enum Membership {
+    Out,
+    In(Registration, watch::Receiver<State>),
+    /// The registrar is asked to let it go; it may not be registered again before that has been settled.
+    Leaving(JoinHandle<bool>),
+}
+
+/// Runs the sidecar; `code` receives the exit code of a command that ended by itself.
+pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> Result<(), Error> {
+    let (Some(pool), Some(service)) = (args.pool, args.transport) else {
+        return Err(Error::Usage("--pool and --transport are needed".to_owned()));
+    };
+    let handle = Handle::new(pool.as_bytes())
+        .map_err(|error| Error::Usage(format!("--pool {pool}: {error}")))?;
+    if let Service::Sqlite(path) = &service {
+        dialtone_location::sqlite::create(path)
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+    }
+    let check = choose_check(args.check, &service)?;
+    let local = local_address(args.address, &service, &args.registrar)?;
+    let data_dir = args.data_dir.map(|path| DataDir::open(&path, "--data-dir")).transpose()?;
+    let pe_id = match (args.pe_id, &data_dir) {
+        (Some(id), _) => PeId(id),
+        (None, Some(folder)) => {
+            pe_id::load_or_create(folder.path(), &handle).map_err(Error::other)?
+        }
+        (None, None) => pe_id::random().map_err(Error::other)?,
+    };
+    let mut element = ElementConfig::new(handle, pe_id, service.transport().map_err(Error::other)?);
+    element.policy = args.policy;
+    element.lifetime = args.lifetime;
+
+    let admin = match args.admin {
+        Some(address) => Some(bind::tcp(address, "--admin").await?),
+        None => None,
+    };
+    let agent = Agent::start(
+        AgentConfig::telephony(local, args.registrar),
+        Elements::new(ElementsConfig::telephony()),
+    )
+    .await
+    .map_err(|error| Error::Unavailable(error.to_string()))?;
+    let mut addresses = vec![("asap", agent.local_addr().to_string())];
+    if let Some(address) = service.address() {
+        addresses.push(("server", address.to_string()));
+    }
+    if let Some(listener) = admin {
+        addresses.push(("admin", bind::local_addr(&listener)?.to_string()));
+        tokio::spawn(admin::serve(listener, axum::Router::new(), context.clone()));
+    }
+    // Last, so that nothing that is wrong above starts a server for nothing.
+    let server =
+        if args.command.is_empty() {
+            None
+        } else {
+            let start = Server::start(&args.command);
+            Some(start.map_err(|error| {
+                Error::Unavailable(format!("cannot start the command: {error}"))
+            })?)
+        };
+
+    let mut sidecar = Sidecar {
+        gate: Gate::default(),
+        membership: Membership::Out,
+        pool: agent.handle(),
+        element,
+        server,
+        context,
+        name: args.name.unwrap_or(pool),
+        addresses,
+    };
+    let ended = sidecar.run(check, args.check_interval).await;
+    sidecar.context.ready.out_of_service();
+    sidecar.leave_for_good().await;
+    match (sidecar.server.take(), &ended) {
+        (Some(server), Ok(None)) => server.stop(args.stop_grace).await,
+        (_, Ok(Some(status))) => {
+            tracing::warn!(status, "the command has ended");
+            code.store(*status, Ordering::Relaxed);
+        }
+        _ => {}
+    }
+    let _ = timeout(DEREGISTER, agent.stop()).await;
+    ended.map(drop)
+}
+
+fn choose_check(kind: Option<CheckKind>, service: &Service) -> Result<Box<dyn Check>, Error> {
+    let missing = || {
+        Error::Usage("--check sip needs a transport with an address; use tcp:… or udp:…".to_owned())
+    };
+    Ok(match (kind, service) {
+        (Some(CheckKind::Sip), service) => {
+            let address = service.address().ok_or_else(missing)?;
+            Box::new(check::Sip { address, tcp: matches!(service, Service::Tcp(_)) })
+        }
+        (Some(CheckKind::Sqlite(path)), _) => Box::new(check::Sqlite::new(path)),
+        (Some(CheckKind::Tcp), Service::Udp(address) | Service::Tcp(address))
+        | (None, Service::Tcp(address)) => Box::new(check::Tcp { address: *address }),
+        (None, Service::Sqlite(path)) => Box::new(check::Sqlite::new(path.clone())),
+        (Some(CheckKind::Tcp), Service::Sqlite(_)) => {
+            return Err(Error::Usage(
+                "--check tcp needs a transport with an address; use tcp:…".to_owned(),
+            ));
+        }
+        (None, Service::Udp(_)) => {
+            return Err(Error::Usage(
+                "nothing tells the health of a udp transport by default; choose --check sip or --check tcp".to_owned(),
+            ));
+        }
+    })
+}
+
+/// The address of the association: RFC 5352 section 3.1 has an element register from where it serves.
+fn local_address(
+    chosen: Option<IpAddr>,
+    service: &Service,
+    registrars: &[Remote],
+) -> Result<IpAddr, Error> {
+    let address = match (chosen, service.address(), registrars.first()) {
+        (Some(chosen), Some(service), _) if chosen != service.ip() => {
+            let service = service.ip();
+            return Err(Error::Usage(format!(
+                "--address {chosen}: the server is at {service}, and elements register from where they serve; leave it out"
+            )));
+        }
+        (Some(chosen), _, _) => chosen,
+        (None, Some(service), _) => service.ip(),
+        (None, None, Some(registrar)) => routed_to(registrar.addr)?,
+        (None, None, None) => return Err(Error::Usage("--registrar is needed".to_owned())),
+    };
+    if is_local(address) {
+        Ok(address)
+    } else {
+        Err(Error::Usage(format!("--address {address} is not an address of this machine")))
+    }
+}
+
+fn routed_to(peer: SocketAddr) -> Result<IpAddr, Error> {
+    let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+    UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(peer).and_then(|()| socket.local_addr()))
+        .map(|address| address.ip())
+        .map_err(|error| Error::Unavailable(format!("no route to the registrar {peer}: {error}")))
+}
+
+struct Sidecar {
+    gate: Gate,
+    membership: Membership,
+    pool: PoolElement,
+    element: ElementConfig,
+    server: Option<Server>,
+    context: Context,
+    name: String,
+    addresses: Vec<(&'static str, String)>,
+}
+
+impl Sidecar {
+    /// Until shutdown, or until the command has ended with the code returned.
+    async fn run(&mut self, check: Box<dyn Check>, pause: Duration) -> Result<Option<u8>, Error> {
+        let (findings_in, mut findings) = mpsc::channel(1);
+        let checker = tokio::spawn(run_checks(check, pause, findings_in));
+        let _checker = AbortOnDrop(checker);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = clock();
+        loop {
+            self.follow_gate()?;
+            let deadline = self.gate.next_deadline();
+            let due = async {
+                match deadline {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut found = None;
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => return Ok(None),
+                code = exited(&mut self.server) => return Ok(Some(code)),
+                next = findings.recv() => found = next,
+                changed = settled(&mut self.membership) => self.note(changed)?,
+                () = due => {}
+                _ = tick.tick() => {}
+            }
+            // Before anything is judged: whether this process was running meanwhile.
+            let now = clock();
+            let gap = now.duration_since(last).saturating_sub(TICK);
+            last = now;
+            if gap >= PAUSED {
+                tracing::info!(ms = gap.as_millis() as u64, "did not run for a while");
+                self.gate.handle_pause(now, gap);
+            }
+            if let Some((started, finding)) = found {
+                let finding = match &self.server {
+                    Some(server) if server.is_stopped() => {
+                        Finding::Failed("the command is stopped".to_owned())
+                    }
+                    _ => finding,
+                };
+                let closed = self.gate.handle_finding(started, finding);
+                self.closed(closed);
+            }
+            let closed = self.gate.handle_timeout(now);
+            self.closed(closed);
+        }
+    }
+
+    fn closed(&mut self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            tracing::warn!(reason, "the check fails: leaving the pool");
+            self.context.ready.out_of_service();
+        }
+    }
+
+    /// Registers or de-registers as the gate says.
+    fn follow_gate(&mut self) -> Result<(), Error> {
+        self.membership = match std::mem::replace(&mut self.membership, Membership::Out) {
+            Membership::Out if self.gate.is_open() => {
+                let registration =
+                    self.pool.register(self.element.clone()).map_err(Error::other)?;
+                let state = registration.state();
+                Membership::In(registration, state)
+            }
+            Membership::In(registration, _) if !self.gate.is_open() => {
+                Membership::Leaving(tokio::spawn(registration.deregister()))
+            }
+            unchanged => unchanged,
+        };
+        Ok(())
+    }
+
+    fn note(&mut self, change: Settled) -> Result<(), Error> {
+        match change {
+            Settled::Left => self.membership = Membership::Out,
+            Settled::State(State::Registered { .. }) => {
+                self.context.ready.in_service(&self.name, self.addresses.clone())?;
+            }
+            Settled::State(State::Deregistered { .. }) => self.membership = Membership::Out,
+            Settled::State(_) => self.context.ready.out_of_service(),
+            Settled::AgentEnded => return Err(Error::other("the ASAP client has ended")),
+        }
+        Ok(())
+    }
+
+    /// Leaves the pool, as far as the registrar answers in time.
+    async fn leave_for_good(&mut self) {
+        let left = match std::mem::replace(&mut self.membership, Membership::Out) {
+            Membership::Out => return,
+            Membership::In(registration, _) => {
+                timeout(DEREGISTER, registration.deregister()).await.unwrap_or(false)
+            }
+            Membership::Leaving(task) => matches!(timeout(DEREGISTER, task).await, Ok(Ok(true))),
+        };
+        if !left {
+            tracing::warn!(
+                "no registrar confirmed that the element left its pool; it will notice by itself"
+            );
+        }
+    }
+}
+
+/// What happened to the membership.
+enum Settled {
+    AgentEnded,
+    Left,
+    State(State),
+}
+
+/// Cancel safe: a watch and a join handle.
+async fn settled(membership: &mut Membership) -> Settled {
+    match membership {
+        Membership::Out => std::future::pending().await,
+        Membership::In(_, state) => match state.changed().await {
+            Ok(()) => Settled::State(state.borrow_and_update().clone()),
+            Err(_) => Settled::AgentEnded,
+        },
+        Membership::Leaving(task) => {
+            let _ = task.await;
+            Settled::Left
+        }
+    }
+}
+
+async fn exited(server: &mut Option<Server>) -> u8 {
+    match server {
+        Some(server) => server.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One check after the other, each with a time limit that lets the next one still succeed before the last is too old.
+async fn run_checks(
+    mut check: Box<dyn Check>,
+    pause: Duration,
+    findings: mpsc::Sender<(Instant, Finding)>,
+) {
+    let limit = MAX_AGE.saturating_sub(pause + Duration::from_millis(10));
+    loop {
+        let started = clock();
+        let finding = timeout(limit, check.check()).await.unwrap_or(Finding::Silent);
+        if findings.send((started, finding)).await.is_err() {
+            return;
+        }
+        sleep_until((started + pause).into()).await;
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver owns the clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
