@@ -95,8 +95,8 @@ impl<'a> Cause<'a> {
     }
 }
 
-/// Room for the information of one cause in an ERROR message of either protocol.
-const MAX_INFO: usize = 0xffff - 20;
+/// Room for the information of one cause in an ERROR message of either protocol, whose headers take 20 bytes.
+const MAX_INFO: usize = (0xffff - 20) / 4 * 4;
 
 /// One or more causes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
