@@ -1,0 +1,233 @@
+//! Audit and resynchronisation (RFC 5353 section 3.6), and the table that others download from here (section 3.2.3).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use dialtone_handlespace::{Checksum, Cursor};
+use dialtone_transport::AssocId;
+use dialtone_wire::ServerId;
+use dialtone_wire::enrp::{Body, PoolEntry};
+
+use super::output::Event;
+use super::peers::Status;
+use super::{Key, Registrar, Timer};
+
+/// How one peer's elements are kept equal to what it says.
+#[derive(Debug)]
+pub(super) struct Audit {
+    /// The last checksum that the peer sent.
+    pub(super) theirs: Option<u16>,
+    running: Option<Running>,
+    /// How long after a resync the next difference has to wait; doubles while resyncs do not help.
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// The peer's elements that its answer has not named yet.
+    marked: BTreeSet<Key>,
+    changed: usize,
+}
+
+impl Audit {
+    pub(super) fn new(pause: Duration) -> Self {
+        Self { theirs: None, running: None, pause, not_before: None }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+}
+
+/// A peer's download from here.
+#[derive(Debug)]
+pub(super) struct Session {
+    own_children_only: bool,
+    after: Cursor,
+}
+
+impl Registrar {
+    /// RFC 5353 section 3.6.1: compares a presence's checksum with what we believe of the peer.
+    pub(super) fn compare(&mut self, now: Instant, id: AssocId, peer: ServerId, theirs: u16) {
+        let ours = self.space.checksum(peer);
+        let (first_pause, in_service) = (self.config.timers.resync, self.in_service());
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.audit.theirs = Some(theirs);
+        if Checksum::same(ours, theirs) {
+            if entry.audit.not_before.is_some_and(|at| now >= at) {
+                entry.audit.not_before = None;
+                entry.audit.pause = first_pause;
+            }
+            return;
+        }
+        // Updates and presences of another association may have overtaken each other (G33).
+        let current = entry.assoc == Some(id);
+        let early = entry.audit.not_before.is_some_and(|at| now < at);
+        if in_service && current && !early && entry.audit.running.is_none() {
+            self.start_resync(now, peer);
+        }
+    }
+
+    /// Asks a peer for all that it owns, whatever the checksum says: it covers handles and identifiers only.
+    pub(super) fn start_resync(&mut self, now: Instant, peer: ServerId) {
+        if !self.in_service() {
+            return;
+        }
+        let Some(id) = self.link(peer) else { return };
+        let marked = self.keys_of(peer).into_iter().collect();
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.status == Status::Target {
+            return;
+        }
+        entry.audit.running = Some(Running { marked, changed: 0 });
+        self.timers.set(Timer::Resync(peer), now + self.config.timers.no_response);
+        self.event(Event::ResyncStarted { peer });
+        self.send_enrp(id, peer, Body::HandleTableRequest { own_children_only: true });
+    }
+
+    pub(super) fn resync_all(&mut self, now: Instant) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.start_resync(now, peer);
+        }
+    }
+
+    /// Gives a resync up: the peer or its association is gone.
+    pub(super) fn stop_resync(&mut self, peer: ServerId) {
+        self.timers.cancel(&Timer::Resync(peer));
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.audit.running = None;
+        }
+    }
+
+    /// The answer did not come in time, or it is time to try again after a refusal.
+    pub(super) fn resync_due(&mut self, now: Instant, peer: ServerId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.audit.running.take().is_some() {
+            self.resync_failed(now, peer);
+        } else {
+            self.start_resync(now, peer);
+        }
+    }
+
+    fn resync_failed(&mut self, now: Instant, peer: ServerId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.audit.running = None;
+        let wait = back_off(&mut entry.audit, now, self.config.timers.resync_max);
+        self.event(Event::ResyncFailed { peer });
+        self.timers.set(Timer::Resync(peer), now + wait);
+    }
+
+    /// The key was told by the peer itself meanwhile.
+    pub(super) fn unmark(&mut self, peer: ServerId, key: &Key) {
+        if let Some(running) =
+            self.peers.get_mut(&peer).and_then(|entry| entry.audit.running.as_mut())
+        {
+            running.marked.remove(key);
+        }
+    }
+
+    pub(super) fn table_response(
+        &mut self,
+        now: Instant,
+        id: AssocId,
+        sender: ServerId,
+        reject: bool,
+        more: bool,
+        pools: Vec<PoolEntry<'_>>,
+    ) {
+        if self.startup_table(now, id, sender, reject, more, &pools) {
+            return;
+        }
+        let running = self
+            .peers
+            .get(&sender)
+            .is_some_and(|peer| peer.assoc == Some(id) && peer.audit.running.is_some());
+        if !running {
+            self.counters.dropped += 1;
+            return;
+        }
+        if reject {
+            return self.resync_failed(now, sender);
+        }
+        let mut changed = 0;
+        for entry in &pools {
+            for element in &entry.elements {
+                changed += usize::from(self.import(now, sender, entry.handle, element, true));
+            }
+        }
+        if let Some(running) =
+            self.peers.get_mut(&sender).and_then(|peer| peer.audit.running.as_mut())
+        {
+            running.changed += changed;
+        }
+        if more {
+            self.timers.set(Timer::Resync(sender), now + self.config.timers.no_response);
+            return self.send_enrp(
+                id,
+                sender,
+                Body::HandleTableRequest { own_children_only: true },
+            );
+        }
+        self.resync_done(now, sender);
+    }
+
+    /// RFC 5353 section 3.6.3, 5: what is still marked is removed silently.
+    fn resync_done(&mut self, now: Instant, peer: ServerId) {
+        self.timers.cancel(&Timer::Resync(peer));
+        let max = self.config.timers.resync_max;
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let Some(running) = entry.audit.running.take() else { return };
+        back_off(&mut entry.audit, now, max);
+        let mut removed = 0;
+        for key in running.marked {
+            // It may have found another home meanwhile.
+            if self.space.get(key.0.as_bytes(), key.1).is_some_and(|element| element.home == peer) {
+                self.unwatch(&key);
+                self.remove_entry(&key);
+                removed += 1;
+            }
+        }
+        self.event(Event::ResyncDone { peer, changed: running.changed, removed });
+    }
+
+    /// A peer asks for the next part of the table.
+    pub(super) fn table_request(&mut self, now: Instant, id: AssocId, sender: ServerId, own: bool) {
+        self.timers.cancel(&Timer::Session(id));
+        let session = self.sessions.remove(&id).filter(|session| session.own_children_only == own);
+        if !self.in_service() {
+            let body = Body::HandleTableResponse { reject: true, more: false, pools: Vec::new() };
+            return self.send_enrp(id, sender, body);
+        }
+        let limits = &self.config.limits;
+        let after = session.map(|session| session.after);
+        let chunk = self.space.chunk(
+            own.then_some(self.id),
+            after.as_ref(),
+            limits.table_elements,
+            limits.table_bytes,
+        );
+        // G28: an empty handlespace is an empty table, not a refusal.
+        let body = Body::HandleTableResponse {
+            reject: false,
+            more: chunk.next.is_some(),
+            pools: chunk.pools,
+        };
+        let payload = self.enrp_payload(sender, body);
+        if let Some(after) = chunk.next {
+            self.sessions.insert(id, Session { own_children_only: own, after });
+            self.timers.set(Timer::Session(id), now + self.config.timers.session);
+        }
+        if let Some(payload) = payload {
+            self.send(id, payload);
+        }
+    }
+}
+
+fn back_off(audit: &mut Audit, now: Instant, max: Duration) -> Duration {
+    let wait = audit.pause;
+    audit.not_before = Some(now + wait);
+    audit.pause = (wait * 2).min(max);
+    wait
+}

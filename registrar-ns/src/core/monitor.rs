@@ -1,0 +1,315 @@
+//! Monitoring of elements (RFC 5352 sections 3.4 and 3.5): keep-alives, evidence, removal.
+
+use std::time::Instant;
+
+use dialtone_transport::{AssocId, DownCause, Link, Protocol, Remote};
+use dialtone_wire::asap::Message;
+use dialtone_wire::{Compat, ServerId};
+
+use super::output::{Event, Removal};
+use super::{Assoc, Key, Registrar, Timer};
+
+/// How we watch one element: idle between keep-alives, or with `probing` of them unanswered.
+///
+/// ```text
+///          period over / evidence / report            timeout, probing < limit
+///   idle ───────────────────────────────► probing(1) ───────────────────────► probing(n) ──timeout──► removed
+///    ▲                                        │                                   │
+///    └──────────── ACK, registration ─────────┴───────────────────────────────────┘
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Where keep-alives go; being dialled perhaps.
+    pub(super) assoc: Option<AssocId>,
+    /// Keep-alives without an answer.
+    pub(super) probing: u8,
+    /// Something says that the process is gone: short waits.
+    evidence: bool,
+    /// Ask the element to make us its home (H=1).
+    pub(super) adopt: bool,
+    /// Whose element it was when we took over.
+    pub(super) taken_from: Option<ServerId>,
+    last_probe: Option<Instant>,
+    /// Unreachability reports, and when that count was true.
+    reports: u32,
+    reports_at: Option<Instant>,
+}
+
+impl Watch {
+    /// The reports that still count.
+    pub(super) fn reports(&self) -> u32 {
+        self.reports
+    }
+}
+
+impl Registrar {
+    /// The element proved to live: it registered or answered.
+    pub(super) fn element_alive(&mut self, now: Instant, key: &Key) {
+        let period = self.spread(self.config.timers.keep_alive);
+        let owned = self.owns(key);
+        let Some(watch) = self.watches.get_mut(key) else { return };
+        watch.probing = 0;
+        watch.evidence = false;
+        watch.adopt = false;
+        let next = if owned { period } else { self.config.timers.report_halving };
+        self.timers.set(Timer::Probe(key.clone()), now + next);
+    }
+
+    /// Sends the element's keep-alives over this association from now on.
+    pub(super) fn attach(&mut self, key: &Key, id: AssocId) {
+        let watch = self.watches.entry(key.clone()).or_default();
+        let old = watch.assoc.replace(id);
+        if let Some(old) = old.filter(|old| *old != id).and_then(|old| self.assocs.get_mut(&old)) {
+            old.elements.remove(key);
+        }
+        if let Some(assoc) = self.assocs.get_mut(&id) {
+            assoc.elements.insert(key.clone());
+        }
+    }
+
+    /// Stops watching: the element is gone or somebody else's.
+    pub(super) fn unwatch(&mut self, key: &Key) -> Option<AssocId> {
+        self.timers.cancel(&Timer::Probe(key.clone()));
+        self.timers.cancel(&Timer::Life(key.clone()));
+        let id = self.watches.remove(key)?.assoc?;
+        self.assocs.get_mut(&id)?.elements.remove(key);
+        Some(id)
+    }
+
+    /// Asks whether the element lives, unless that is being asked already.
+    pub(super) fn probe(&mut self, now: Instant, key: &Key) {
+        let min = self.config.timers.keep_alive_min;
+        let Some(watch) = self.watches.get(key) else { return };
+        // RFC 5355 section 2.14: keep-alives per element MUST be limited.
+        let recent = watch.last_probe.is_some_and(|at| now.saturating_duration_since(at) < min);
+        if watch.probing == 0 && !recent {
+            self.send_probe(now, key);
+        }
+    }
+
+    pub(super) fn probe_due(&mut self, now: Instant, key: &Key) {
+        let probes = self.config.timers.keep_alive_probes;
+        let owned = self.owns(key);
+        let Some(watch) = self.watches.get(key) else { return };
+        if watch.probing == 0 && !owned {
+            self.unwatch(key);
+        } else if watch.probing < probes {
+            self.send_probe(now, key);
+        } else {
+            let reason = if watch.evidence { Removal::Unreachable } else { Removal::KeepAlive };
+            self.element_failed(key, reason);
+        }
+    }
+
+    fn send_probe(&mut self, now: Instant, key: &Key) {
+        let t = &self.config.timers;
+        let Some(watch) = self.watches.get_mut(key) else { return };
+        watch.probing += 1;
+        watch.last_probe = Some(now);
+        let wait = match (watch.evidence, watch.probing >= t.keep_alive_probes) {
+            (true, _) => t.keep_alive_evidence,
+            (false, true) => t.keep_alive_last_timeout,
+            (false, false) => t.keep_alive_timeout,
+        };
+        self.timers.set(Timer::Probe(key.clone()), now + wait);
+        match watch.assoc.and_then(|id| Some((id, self.assocs.get(&id)?))) {
+            Some((id, assoc)) if assoc.up => self.keep_alive(id, key),
+            // It leaves when the dial succeeds.
+            Some(_) => {}
+            None => self.reach(now, key),
+        }
+    }
+
+    /// Finds or dials an association with the element's ASAP transport, for a keep-alive.
+    fn reach(&mut self, now: Instant, key: &Key) {
+        let Some(remote) = self.space.get(key.0.as_bytes(), key.1).and_then(super::asap::remote_of)
+        else {
+            return;
+        };
+        match self.by_remote.get(&remote).copied() {
+            Some(id) => {
+                self.attach(key, id);
+                if self.assocs.get(&id).is_some_and(|assoc| assoc.up) {
+                    self.keep_alive(id, key);
+                }
+            }
+            None => {
+                let id = self.dial(now, Protocol::Asap, remote);
+                self.by_remote.insert(remote, id);
+                self.attach(key, id);
+            }
+        }
+    }
+
+    fn keep_alive(&mut self, id: AssocId, key: &Key) {
+        let home = self.watches.get(key).is_some_and(|watch| watch.adopt);
+        // G10: rsplib wants to know which element is meant.
+        let pe_id = (self.config.compat == Compat::Rsplib).then_some(key.1);
+        let message =
+            Message::EndpointKeepAlive { home, server_id: self.id, handle: key.0.to_wire(), pe_id };
+        self.counters.keep_alives += 1;
+        self.send_asap(id, &message);
+    }
+
+    /// RFC 5352 section 3.4: an answer counts when it comes from where the element is.
+    pub(super) fn keep_alive_ack(&mut self, now: Instant, id: AssocId, key: &Key) {
+        let Some(watch) = self.watches.get(key) else { return };
+        if watch.assoc == Some(id) || self.is_endpoint_of(id, key) {
+            self.element_alive(now, key);
+        }
+    }
+
+    pub(super) fn element_up(&mut self, now: Instant, id: AssocId) {
+        if !self.in_service() {
+            // Service begins after the handlespace was downloaded: whoever comes earlier hunts on.
+            return self.abort(id);
+        }
+        let Some(assoc) = self.assocs.get(&id) else { return };
+        if assoc.remote.link == Link::Sctp {
+            let waiting: Vec<_> = assoc.elements.iter().cloned().collect();
+            self.by_remote.insert(assoc.remote, id);
+            for key in waiting {
+                if self.watches.get(&key).is_some_and(|watch| watch.probing > 0) {
+                    self.keep_alive(id, &key);
+                } else {
+                    self.probe(now, &key);
+                }
+            }
+        }
+    }
+
+    pub(super) fn element_down(
+        &mut self,
+        now: Instant,
+        id: AssocId,
+        assoc: Assoc,
+        cause: DownCause,
+    ) {
+        if self.by_remote.get(&assoc.remote) == Some(&id) {
+            self.by_remote.remove(&assoc.remote);
+        }
+        for handle in assoc.subscriptions.keys() {
+            self.unsubscribe(handle, id);
+        }
+        for key in &assoc.elements {
+            let Some(watch) = self.watches.get_mut(key).filter(|watch| watch.assoc == Some(id))
+            else {
+                continue;
+            };
+            watch.assoc = None;
+            let probing = watch.probing > 0;
+            match cause {
+                // A dial that is refused says that the element is not there any more.
+                DownCause::Aborted | DownCause::Unreachable if !assoc.up => {
+                    self.element_failed(key, Removal::Unreachable);
+                }
+                // Nobody answered: the keep-alive's own timer goes on and dials again.
+                _ if probing => {}
+                DownCause::TimedOut | DownCause::Unreachable => self.probe(now, key),
+                // An element that lives registers again by itself; dial only if it does not.
+                DownCause::Aborted | DownCause::Closed => {
+                    let soon = self.config.timers.keep_alive_evidence;
+                    self.timers.set_earlier(Timer::Probe(key.clone()), now + soon);
+                }
+                DownCause::Local => {
+                    let later = self.config.timers.keep_alive_timeout;
+                    self.timers.set_earlier(Timer::Probe(key.clone()), now + later);
+                }
+            }
+        }
+    }
+
+    /// The network says that the process is gone. Once is a reason to ask at once; the same answer to that question
+    /// decides.
+    pub(super) fn suspect_element(&mut self, now: Instant, key: &Key) {
+        let evidence_wait = self.config.timers.keep_alive_evidence;
+        let Some(watch) = self.watches.get_mut(key) else { return };
+        if watch.evidence && watch.probing > 0 {
+            return self.element_failed(key, Removal::Unreachable);
+        }
+        watch.evidence = true;
+        if watch.probing == 0 {
+            self.send_probe(now, key);
+        } else {
+            watch.last_probe = Some(now);
+            let assoc = watch.assoc;
+            self.timers.set_earlier(Timer::Probe(key.clone()), now + evidence_wait);
+            if let Some(id) = assoc {
+                self.keep_alive(id, key);
+            }
+        }
+    }
+
+    /// RFC 5352 section 3.5: somebody could not reach the element. Asked for at once; counted; too many remove it.
+    pub(super) fn element_reported(&mut self, now: Instant, key: &Key) {
+        let (halving, min) = (self.config.timers.report_halving, self.config.timers.keep_alive_min);
+        if self.space.get(key.0.as_bytes(), key.1).is_none() {
+            return;
+        }
+        let watch = self.watches.entry(key.clone()).or_default();
+        let elapsed = watch.reports_at.map_or(halving, |at| now.saturating_duration_since(at));
+        // Many users report one failure at the same moment: that is one report.
+        if watch.reports > 0 && elapsed < min {
+            return;
+        }
+        let halvings = elapsed.as_nanos() / halving.as_nanos().max(1);
+        watch.reports =
+            watch.reports.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
+        watch.reports_at = Some(now);
+        if watch.reports > self.config.max_bad_pe_reports {
+            self.element_failed(key, Removal::Reports);
+        } else {
+            self.probe(now, key);
+        }
+    }
+
+    /// The element is gone. If it is ours it leaves every handlespace; if not, its home is told (G32).
+    fn element_failed(&mut self, key: &Key, reason: Removal) {
+        if self.owns(key) {
+            let assoc = self.watches.get(key).and_then(|watch| watch.assoc);
+            self.remove_owned(key, reason);
+            // A removed element that lives finds out by this and registers again.
+            if let Some(id) = assoc {
+                self.abort(id);
+            }
+        } else {
+            // DEVIATION(G32): nothing is removed here, so that audits stay equal; a deletion sent to the home alone
+            // makes it ask the element itself.
+            self.report_to_home(key);
+            self.unwatch(key);
+        }
+    }
+
+    pub(super) fn life_ended(&mut self, key: &Key) {
+        if !self.owns(key) {
+            return;
+        }
+        let assoc = self.watches.get(key).and_then(|watch| watch.assoc);
+        self.remove_owned(key, Removal::Expired);
+        // RFC 5352 section 2.2.4: the response comes unasked when the registration life ends.
+        if let Some(id) = assoc {
+            self.deregistration_response(id, key, None);
+        }
+    }
+
+    /// Removes an own element everywhere.
+    pub(super) fn remove_owned(&mut self, key: &Key, reason: Removal) {
+        self.unwatch(key);
+        if let Some(element) = self.remove_entry(key) {
+            self.announce_removal(&key.0, &element);
+        }
+        self.event(Event::Removed { pool: key.0.clone(), pe: key.1, reason });
+    }
+
+    pub(super) fn owns(&self, key: &Key) -> bool {
+        self.space.get(key.0.as_bytes(), key.1).is_some_and(|element| element.home == self.id)
+    }
+
+    /// The association leads to where the element's ASAP transport says it is.
+    pub(super) fn is_endpoint_of(&self, id: AssocId, key: &Key) -> bool {
+        let remote = self.assocs.get(&id).map(|assoc| assoc.remote);
+        let element: Option<Remote> =
+            self.space.get(key.0.as_bytes(), key.1).and_then(super::asap::remote_of);
+        remote.is_some() && remote == element
+    }
+}

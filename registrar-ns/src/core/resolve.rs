@@ -1,0 +1,221 @@
+//! Handle resolution, subscriptions and pushes (RFC 5352 section 3.3; G21-G23).
+//!
+//! Elements are encoded once; an answer is put together from those pieces in the order that the policy selects.
+
+use std::collections::BTreeMap;
+
+use dialtone_handlespace::{Element, Handle};
+use dialtone_transport::AssocId;
+use dialtone_wire::asap::{Message, Resolution};
+use dialtone_wire::{CauseCode, Compat, ParameterType, PeId, Policy, PolicyType, PoolHandle};
+
+use super::{Key, Registrar};
+
+/// The length field of a message ends here.
+const MAX_MESSAGE: usize = 0xffff;
+
+/// Encoded elements by pool.
+#[derive(Debug, Default)]
+pub(super) struct Answers(BTreeMap<Handle, Pieces>);
+
+#[derive(Debug)]
+struct Pieces {
+    /// Message header, pool handle and overall policy; flags and length are filled in per answer.
+    head: Vec<u8>,
+    /// Pool Element parameters with the padding after them.
+    elements: BTreeMap<PeId, Vec<u8>>,
+}
+
+impl Answers {
+    pub(super) fn forget(&mut self, key: &Key) {
+        if let Some(pieces) = self.0.get_mut(&key.0) {
+            pieces.elements.remove(&key.1);
+        }
+    }
+
+    pub(super) fn forget_pool(&mut self, handle: &Handle) {
+        self.0.remove(handle);
+    }
+}
+
+/// Encodes an answer with one element and cuts it into head and element.
+fn pieces(
+    handle: &Handle,
+    policy: PolicyType,
+    element: &Element,
+    compat: Compat,
+) -> Option<(Vec<u8>, Vec<u8>)> {
+    // RFC 5352 section 2.2.6: an absent policy means round robin.
+    let overall = (policy != PolicyType::ROUND_ROBIN).then(|| Policy::of_pool(policy));
+    let message = Message::HandleResolutionResponse {
+        accepted: false,
+        handle: handle.to_wire(),
+        outcome: Ok(Resolution { policy: overall, elements: vec![element.to_wire()] }),
+    };
+    let mut head = message.encode_with(compat).ok()?;
+    let mut at = 4;
+    loop {
+        let (kind, length) = tlv(&head, at)?;
+        if kind == ParameterType::POOL_ELEMENT {
+            let element = head.split_off(at);
+            return Some((head, element));
+        }
+        at += length.next_multiple_of(4);
+    }
+}
+
+fn tlv(bytes: &[u8], at: usize) -> Option<(ParameterType, usize)> {
+    let &[t0, t1, l0, l1] = bytes.get(at..at + 4)? else { return None };
+    Some((ParameterType(u16::from_be_bytes([t0, t1])), usize::from(u16::from_be_bytes([l0, l1]))))
+}
+
+impl Registrar {
+    pub(super) fn resolution(
+        &mut self,
+        id: AssocId,
+        handle: PoolHandle<'_>,
+        subscribe: bool,
+        items: Option<u32>,
+    ) {
+        self.counters.resolutions += 1;
+        let limits = &self.config.limits;
+        let wanted = match items {
+            None | Some(0) => limits.default_items,
+            Some(items) => usize::try_from(items).unwrap_or(usize::MAX),
+        };
+        let wanted = wanted.min(limits.max_items);
+        match self.answer(handle.0, wanted) {
+            Ok((known, mut answer)) => {
+                if subscribe && self.subscribe(id, &known, wanted) {
+                    set_accepted(&mut answer);
+                }
+                self.send(id, answer);
+            }
+            // RFC 5352 section 2.2.5: a negative answer makes no subscription.
+            Err(code) => {
+                self.counters.resolutions_negative += 1;
+                self.negative(id, handle, code);
+            }
+        }
+    }
+
+    fn negative(&mut self, id: AssocId, handle: PoolHandle<'_>, code: CauseCode) {
+        let message = Message::HandleResolutionResponse {
+            accepted: false,
+            handle,
+            outcome: Err(code.into()),
+        };
+        self.send_asap(id, &message);
+    }
+
+    /// An encoded answer for a pool, and the pool's handle.
+    fn answer(&mut self, handle: &[u8], wanted: usize) -> Result<(Handle, Vec<u8>), CauseCode> {
+        let compat = self.config.compat;
+        let kind = self.space.pool(handle).ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?.kind();
+        let handle = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
+        let selected = self
+            .space
+            .select(handle.as_bytes(), wanted, &mut self.rng)
+            .ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?;
+        // RFC 5352 section 2.2.6: a positive answer names an element. All of them may say that they cannot serve.
+        let first = *selected.first().ok_or(CauseCode::LACK_OF_RESOURCES)?;
+        let cached = self
+            .answers
+            .0
+            .entry(handle.clone())
+            .or_insert_with(|| Pieces { head: Vec::new(), elements: BTreeMap::new() });
+        if cached.head.is_empty() {
+            let (head, _) =
+                pieces(&handle, kind.policy, first, compat).ok_or(CauseCode::LACK_OF_RESOURCES)?;
+            cached.head = head;
+        }
+        let mut answer = Vec::with_capacity(cached.head.len() + 96 * selected.len());
+        answer.extend_from_slice(&cached.head);
+        let mut padding = 0;
+        for element in selected {
+            let piece = match cached.elements.entry(element.pe_id) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    match pieces(&handle, kind.policy, element, compat) {
+                        Some((_, piece)) => entry.insert(piece),
+                        None => continue,
+                    }
+                }
+            };
+            if answer.len() + piece.len() > MAX_MESSAGE {
+                break;
+            }
+            answer.extend_from_slice(piece);
+            padding = tlv(piece, 0).map_or(0, |(_, length)| piece.len() - length.min(piece.len()));
+        }
+        // RFC 5354 section 3: the padding at the end does not count.
+        let length =
+            u16::try_from(answer.len() - padding).map_err(|_| CauseCode::LACK_OF_RESOURCES)?;
+        answer[2..4].copy_from_slice(&length.to_be_bytes());
+        Ok((handle, answer))
+    }
+
+    fn subscribe(&mut self, id: AssocId, handle: &Handle, wanted: usize) -> bool {
+        let max = self.config.limits.subscriptions;
+        let Some(assoc) = self.assocs.get_mut(&id) else { return false };
+        if assoc.subscriptions.len() >= max && !assoc.subscriptions.contains_key(handle) {
+            return false;
+        }
+        assoc.subscriptions.insert(handle.clone(), wanted);
+        self.subscribers.entry(handle.clone()).or_default().insert(id);
+        true
+    }
+
+    pub(super) fn unsubscribe(&mut self, handle: &Handle, id: AssocId) {
+        if let Some(ids) = self.subscribers.get_mut(handle) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.subscribers.remove(handle);
+            }
+        }
+    }
+
+    /// Tells a pool's subscribers what it looks like now.
+    pub(super) fn push(&mut self, handle: &Handle) {
+        let Some(ids) = self.subscribers.get(handle) else { return };
+        let ids: Vec<_> = ids.iter().copied().collect();
+        let mut answers: BTreeMap<usize, Result<Vec<u8>, CauseCode>> = BTreeMap::new();
+        for id in ids {
+            let Some(wanted) =
+                self.assocs.get(&id).and_then(|assoc| assoc.subscriptions.get(handle)).copied()
+            else {
+                continue;
+            };
+            let answer = match answers.get(&wanted) {
+                Some(answer) => answer.clone(),
+                None => {
+                    let answer = self.answer(handle.as_bytes(), wanted).map(|(_, mut answer)| {
+                        set_accepted(&mut answer);
+                        answer
+                    });
+                    answers.insert(wanted, answer.clone());
+                    answer
+                }
+            };
+            self.counters.pushes += 1;
+            match answer {
+                Ok(answer) => self.send(id, answer),
+                Err(code) => {
+                    self.negative(id, handle.to_wire(), code);
+                    // RFC 5352 section 2.2.5: updates only while the pool exists.
+                    if let Some(assoc) = self.assocs.get_mut(&id) {
+                        assoc.subscriptions.remove(handle);
+                    }
+                    self.unsubscribe(handle, id);
+                }
+            }
+        }
+    }
+}
+
+/// Sets the A flag.
+fn set_accepted(answer: &mut [u8]) {
+    if let Some(flags) = answer.get_mut(1) {
+        *flags |= 0x01;
+    }
+}

@@ -1,0 +1,185 @@
+//! Taking over a dead peer's elements (RFC 5353 section 3.5).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use dialtone_transport::AssocId;
+use dialtone_wire::enrp::Body;
+use dialtone_wire::{Compat, ServerId};
+
+use super::output::{Event, Removal};
+use super::peers::Status;
+use super::{Key, Registrar, Timer};
+
+/// Our own takeover of a peer, in arbitration.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    /// Whose acknowledgement is missing.
+    waiting: BTreeSet<ServerId>,
+    attempts: u8,
+}
+
+/// After this many unanswered announcements somebody else may try.
+const MAX_ATTEMPTS: u8 = 3;
+
+/// Adopted elements are dialled spread over this time at most.
+const ADOPTION_SPREAD: Duration = Duration::from_millis(500);
+
+impl Registrar {
+    pub(super) fn start_takeover(&mut self, now: Instant, target: ServerId) {
+        let Some(peer) = self.peers.get_mut(&target) else { return };
+        peer.status = Status::Target;
+        self.stop_resync(target);
+        let waiting = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| {
+                **id != target && matches!(peer.status, Status::Active | Status::Probed)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        self.takeovers.insert(target, Takeover { waiting, attempts: 1 });
+        self.event(Event::TakeoverStarted { target });
+        // RFC 5353 section 3.5.1: to all peers including the target, which may still speak up.
+        self.announce(Body::InitTakeover { target });
+        self.timers.set(Timer::Takeover(target), now + self.config.timers.takeover_ack);
+        // A target is nobody to wait for.
+        let others: Vec<_> = self.takeovers.keys().copied().collect();
+        for other in others {
+            self.takeover_acked(now, target, other);
+        }
+        self.win_if_acked(now, target);
+    }
+
+    /// G2: acknowledgements that do not come. Who became inactive meanwhile is not waited for.
+    pub(super) fn takeover_due(&mut self, now: Instant, target: ServerId) {
+        let peers = &self.peers;
+        let Some(takeover) = self.takeovers.get_mut(&target) else { return };
+        takeover.waiting.retain(|id| {
+            peers.get(id).is_some_and(|peer| matches!(peer.status, Status::Active | Status::Probed))
+        });
+        takeover.attempts += 1;
+        if takeover.waiting.is_empty() {
+            return self.win_if_acked(now, target);
+        }
+        if takeover.attempts > MAX_ATTEMPTS {
+            return self.yield_takeover(now, target, None);
+        }
+        let ack = self.config.timers.takeover_ack;
+        let jitter = ack.mul_f64(self.rng.f64() / 4.0);
+        self.timers.set(Timer::Takeover(target), now + ack + jitter);
+        self.announce(Body::InitTakeover { target });
+    }
+
+    pub(super) fn takeover_acked(&mut self, now: Instant, sender: ServerId, target: ServerId) {
+        if let Some(takeover) = self.takeovers.get_mut(&target)
+            && takeover.waiting.remove(&sender)
+        {
+            self.win_if_acked(now, target);
+        }
+    }
+
+    /// Somebody else's takeover goes first, or ours came to nothing: the target is "not active" for a while.
+    fn yield_takeover(&mut self, now: Instant, target: ServerId, to: Option<ServerId>) {
+        if self.takeovers.remove(&target).is_some() {
+            self.timers.cancel(&Timer::Takeover(target));
+            self.event(Event::TakeoverLost { target, to });
+        }
+        self.stop_resync(target);
+        if let Some(peer) = self.peers.get_mut(&target) {
+            peer.status = Status::Suspended { by: to.unwrap_or(ServerId::NONE) };
+            // G2: if no TAKEOVER_SERVER comes, the target is watched again.
+            self.timers.set(Timer::Peer(target), now + self.config.timers.takeover_guard);
+        }
+    }
+
+    pub(super) fn init_takeover(
+        &mut self,
+        now: Instant,
+        id: AssocId,
+        sender: ServerId,
+        target: ServerId,
+    ) {
+        if target == self.id {
+            // RFC 5353 section 3.5.1, 1: a false detection; everybody is told at once.
+            return self.announce_presence();
+        }
+        // RFC 5353 section 3.5.1, 2: the larger identifier wins. G1: the smaller one with rsplib.
+        let sender_first = match self.config.compat {
+            Compat::Rfc => self.id < sender,
+            Compat::Rsplib => self.id > sender,
+        };
+        if self.takeovers.contains_key(&target) && !sender_first {
+            return;
+        }
+        self.yield_takeover(now, target, Some(sender));
+        self.send_enrp(id, sender, Body::InitTakeoverAck { target });
+    }
+
+    fn win_if_acked(&mut self, now: Instant, target: ServerId) {
+        if !self.takeovers.get(&target).is_some_and(|takeover| takeover.waiting.is_empty()) {
+            return;
+        }
+        self.takeovers.remove(&target);
+        self.timers.cancel(&Timer::Takeover(target));
+        // RFC 5353 section 3.5.2: first the announcement, then the elements.
+        self.forget_peer(target);
+        self.announce(Body::TakeoverServer { target });
+        // Only elements whose recorded home still is the dead one.
+        let keys = self.space.take_over(target, self.id);
+        keys.iter().for_each(|key| self.answers.forget(key));
+        self.event(Event::TakeoverWon { target, elements: keys.len() });
+        self.adopt(now, keys, Some(target));
+    }
+
+    /// Elements that are ours now and do not know it: each is dialled and asked with H=1.
+    pub(super) fn adopt(&mut self, now: Instant, keys: Vec<Key>, from: Option<ServerId>) {
+        let spread = ADOPTION_SPREAD.min(Duration::from_millis(keys.len() as u64) / 10);
+        for key in keys {
+            let Some(life) = self.space.get(key.0.as_bytes(), key.1).map(|element| element.life)
+            else {
+                continue;
+            };
+            let watch = self.watches.entry(key.clone()).or_default();
+            watch.adopt = true;
+            watch.taken_from = from;
+            watch.probing = 0;
+            let at = now + spread.mul_f64(self.rng.f64());
+            self.timers.set(Timer::Probe(key.clone()), at);
+            self.arm_life(now, &key, life);
+        }
+    }
+
+    /// RFC 5353 section 3.5.2: another registrar has taken the target's elements.
+    pub(super) fn taken_over(&mut self, now: Instant, sender: ServerId, target: ServerId) {
+        if target == sender {
+            return;
+        }
+        let keys = self.space.take_over(target, sender);
+        keys.iter().for_each(|key| self.answers.forget(key));
+        self.event(Event::TakenOver { target, by: sender, elements: keys.len() });
+        if target == self.id {
+            // We live. What is really ours registers again; until then the sender looks after it.
+            for key in keys {
+                self.unwatch(&key);
+                self.event(Event::Removed { pool: key.0, pe: key.1, reason: Removal::Moved });
+            }
+            return self.announce_presence();
+        }
+        if self.takeovers.remove(&target).is_some() {
+            self.timers.cancel(&Timer::Takeover(target));
+            self.event(Event::TakeoverLost { target, to: Some(sender) });
+        }
+        self.forget_peer(target);
+        // Nobody waits for the target any more.
+        let others: Vec<_> = self.takeovers.keys().copied().collect();
+        for other in others {
+            self.takeover_acked(now, target, other);
+        }
+    }
+
+    /// Everything that is recorded as this registrar's.
+    pub(super) fn keys_of(&self, home: ServerId) -> Vec<Key> {
+        self.space.owned(home).map(|(handle, pe_id)| (handle.clone(), pe_id)).collect()
+    }
+}
