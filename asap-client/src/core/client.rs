@@ -388,13 +388,15 @@ impl<R: Role> Client<R> {
             }
             self.counters.homes_lost += 1;
             self.outputs.push_back(Output::Home(None));
-            // A hunt beside the lost home goes on, now for real.
+            self.with_role(now, |role, cx| role.handle_home(cx, HomeChange::Lost));
+            // The role hears of the loss before the hunt can find the next home.
             match &mut self.hunt {
-                Some(hunt) => hunt.parallel = false,
+                Some(hunt) => {
+                    hunt.parallel = false;
+                    self.advance_hunt(now);
+                }
                 None => self.start_hunt(now),
             }
-            self.with_role(now, |role, cx| role.handle_home(cx, HomeChange::Lost));
-            self.advance_hunt(now);
         }
     }
 
