@@ -16,6 +16,7 @@ mod cookie;
 mod counters;
 mod endpoint;
 pub mod model;
+pub mod multicast;
 mod packet;
 mod stack;
 mod tcp;
