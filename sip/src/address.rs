@@ -62,7 +62,7 @@ impl<'a> NameAddr<'a> {
     /// Without brackets, "any URI parameters are interpreted as header parameters", and comma, question mark and
     /// semicolon cannot belong to the URI (RFC 3261 section 20).
     fn parse_bare(raw: &'a str) -> Result<Self, ParseError> {
-        let end = find_outside(raw.as_bytes(), 0, b";");
+        let end = find_outside(raw.as_bytes(), 0, b';');
         let uri = trim(&raw[..end]);
         let params = Params::new(&raw[end..]);
         if uri.contains(['?', ',']) || !params.well_formed() {

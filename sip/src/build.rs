@@ -79,7 +79,7 @@ impl<'a> ResponseBuilder<'a> {
     /// The response.
     ///
     /// # Errors
-    /// [`BuildError`] when the message is no request, or has no readable Via: then there is nowhere to send an answer.
+    /// [`BuildError`] when the message is no request, or has no Via: then there is nowhere to send an answer.
     /// Other missing headers are left out, so that broken requests are answered.
     pub fn build(&self) -> Result<Bytes, BuildError> {
         let request = self.request;
@@ -88,7 +88,6 @@ impl<'a> ResponseBuilder<'a> {
         }
         let top = request.values(HeaderName::Via).next();
         let Some(Ok(top)) = top else { return Err(BuildError::Missing(HeaderName::Via)) };
-        Via::parse(top.text).map_err(|_| BuildError::Missing(HeaderName::Via))?;
         let body: &[u8] = self.body.as_ref().map_or(&[], |(_, body)| body);
         let mut out = Vec::with_capacity(request.head().len() + body.len() + 256);
         out.extend_from_slice(b"SIP/2.0 ");

@@ -156,36 +156,31 @@ impl Message {
             .find(|header| header.name_str().eq_ignore_ascii_case(name))
     }
 
-    /// All values of a list header over all its lines, cut at commas outside quotes and brackets.
+    /// All values of a list header over all its lines, cut at commas outside quotes and brackets. A header without any
+    /// value has none; a value missing between commas is an error.
     pub fn values(&self, name: HeaderName) -> impl Iterator<Item = Result<Value<'_>, ParseError>> {
+        let list = name.is_list();
         self.lines.iter().enumerate().filter(move |(_, line)| line.name == name).flat_map(
             move |(index, line)| {
-                let mut rest = Some(line.value);
-                let list = name.is_list();
+                let mut rest = (!list || line.value.start < line.value.end).then_some(line.value);
                 std::iter::from_fn(move || {
-                    loop {
-                        let span = rest.take()?;
-                        let text = match self.str_at(span) {
-                            Ok(text) => text,
-                            Err(error) => return Some(Err(error)),
-                        };
-                        let end =
-                            if list { find_outside(text.as_bytes(), 0, b",") } else { text.len() };
-                        if end < text.len() {
-                            rest = Some(Span { start: span.start + end as u32 + 1, end: span.end });
-                        }
-                        let value = trim(&text[..end]);
-                        if value.is_empty() && list {
-                            continue;
-                        }
-                        let start = span.start as usize
-                            + (value.as_ptr() as usize - text.as_ptr() as usize);
-                        return Some(Ok(Value {
-                            text: value,
-                            line: index,
-                            span: start..start + value.len(),
-                        }));
+                    let span = rest.take()?;
+                    let text = match self.str_at(span) {
+                        Ok(text) => text,
+                        Err(error) => return Some(Err(error)),
+                    };
+                    let end =
+                        if list { find_outside(text.as_bytes(), 0, b',') } else { text.len() };
+                    if end < text.len() {
+                        rest = Some(Span { start: span.start + end as u32 + 1, end: span.end });
                     }
+                    let value = trim(&text[..end]);
+                    if value.is_empty() && list {
+                        return Some(Err(ParseError::Header(name)));
+                    }
+                    let start =
+                        span.start as usize + (value.as_ptr() as usize - text.as_ptr() as usize);
+                    Some(Ok(Value { text: value, line: index, span: start..start + value.len() }))
                 })
             },
         )

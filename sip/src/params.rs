@@ -34,7 +34,7 @@ impl<'a> Params<'a> {
             loop {
                 let start = rest.find(';')?;
                 let text = &rest[start..];
-                let end = find_outside(text.as_bytes(), 1, b";");
+                let end = find_outside(text.as_bytes(), 1, b';');
                 let raw = text[..end].trim_end_matches([' ', '\t', '\r', '\n']);
                 rest = &text[end..];
                 let (name, value) = match raw[1..].split_once('=') {
@@ -63,27 +63,32 @@ impl<'a> Params<'a> {
         self.find(name).is_some()
     }
 
-    /// Checks that every quoted string ends and nothing but parameters is there.
+    /// Whether these are header parameters: each has a name, every quoted string ends (RFC 3261 section 25.1).
     pub(crate) fn well_formed(self) -> bool {
         let bytes = self.0.as_bytes();
+        if bytes.is_empty() {
+            return true;
+        }
+        let mut name_is_missing = false;
         let mut at = 0;
-        while at < bytes.len() && is_lws(bytes[at]) {
+        while at < bytes.len() {
+            match bytes[at] {
+                b'"' => match quoted_end(bytes, at) {
+                    Some(end) => {
+                        at = end;
+                        continue;
+                    }
+                    None => return false,
+                },
+                b';' if name_is_missing => return false,
+                b';' => name_is_missing = true,
+                byte if is_lws(byte) => {}
+                _ if at == 0 => return false,
+                _ => name_is_missing = false,
+            }
             at += 1;
         }
-        if at < bytes.len() && bytes[at] != b';' {
-            return false;
-        }
-        while at < bytes.len() {
-            if bytes[at] == b'"' {
-                match quoted_end(bytes, at) {
-                    Some(end) => at = end,
-                    None => return false,
-                }
-            } else {
-                at += 1;
-            }
-        }
-        true
+        !name_is_missing
     }
 }
 

@@ -32,13 +32,13 @@ pub(crate) fn quoted_end(bytes: &[u8], start: usize) -> Option<usize> {
     None
 }
 
-/// The index of the first of `stops` outside quoted strings and angle brackets, or the length of the text.
-pub(crate) fn find_outside(bytes: &[u8], from: usize, stops: &[u8]) -> usize {
+/// The index of the first `stop` outside quoted strings and angle brackets, or the length of the text.
+pub(crate) fn find_outside(bytes: &[u8], from: usize, stop: u8) -> usize {
     let mut at = from;
     let mut angle = false;
     while at < bytes.len() {
         let byte = bytes[at];
-        if !angle && stops.contains(&byte) {
+        if !angle && byte == stop {
             return at;
         }
         match byte {

@@ -1,0 +1,68 @@
+//! Times parse, check, edit and serialise of a typical INVITE: `cargo run --release -p dialtone-sip --example edit_bench`.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use dialtone_sip::transaction::{ClientKey, ServerKey};
+use dialtone_sip::{Edit, HeaderName, Message, ResponseBuilder};
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn time(name: &str, mut work: impl FnMut()) {
+    const ROUNDS: u32 = 200_000;
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            work();
+        }
+        best = best.min(start.elapsed().as_nanos() as f64 / f64::from(ROUNDS));
+    }
+    println!("{name:<32} {best:>8.0} ns");
+}
+
+fn main() {
+    let bytes = Bytes::from(common::invite());
+    println!("INVITE of {} bytes", bytes.len());
+    let source = "203.0.113.9:31000".parse().expect("address");
+    let message = Message::parse(bytes.clone()).expect("valid");
+    time("parse", || {
+        black_box(Message::parse(black_box(bytes.clone())).expect("valid"));
+    });
+    time("check", || black_box(&message).check().expect("valid"));
+    time("edit and serialise", || {
+        black_box(edit(black_box(&message), source));
+    });
+    time("parse, edit, serialise", || {
+        let message = Message::parse(black_box(bytes.clone())).expect("valid");
+        black_box(edit(&message, source));
+    });
+    time("response", || {
+        black_box(
+            ResponseBuilder::new(black_box(&message), 180).to_tag("abc").build().expect("built"),
+        );
+    });
+    time("transaction keys", || {
+        black_box((
+            ServerKey::of(black_box(&message)).expect("key"),
+            ClientKey::of(&message).expect("key"),
+        ));
+    });
+}
+
+fn edit(message: &Message, source: std::net::SocketAddr) -> Bytes {
+    let mut edit = Edit::new(message);
+    edit.set_request_uri("sip:bob@198.51.100.7:5080;ob")
+        .stamp_via(source)
+        .push_via("SIP/2.0/TCP 127.0.0.1:5070;branch=z9hG4bK0011223344556677.1.abcdefabcdef")
+        .remove_values(HeaderName::Route, 1)
+        .add_before(
+            HeaderName::RecordRoute,
+            "Record-Route",
+            "<sip:AAECAwQFBgcICQoLDA0ODw@127.0.0.1:5060;lr>",
+        )
+        .set_max_forwards(69);
+    edit.finish()
+}

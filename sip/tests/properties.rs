@@ -1,0 +1,198 @@
+//! Properties: nothing that comes from the network panics, framing does not depend on how a stream is torn, edits
+//! read back.
+
+mod common;
+
+use bytes::Bytes;
+use common::{invite, parse};
+use dialtone_sip::{
+    Contact, Edit, Frame, HeaderName, Message, NameAddr, ResponseBuilder, StreamFramer, Uri, Via,
+};
+use proptest::prelude::*;
+
+/// Calls everything that reads.
+fn exercise(bytes: &[u8]) {
+    let (message, whole) = match Message::parse(Bytes::copy_from_slice(bytes)) {
+        Ok(message) => (message, true),
+        Err(partial) => match partial.message {
+            Some(message) => (*message, false),
+            None => return,
+        },
+    };
+    let _ = message.check();
+    let _ = (
+        message.method(),
+        message.request_uri(),
+        message.expires(),
+        message.max_forwards(),
+        message.reason(),
+    );
+    for header in message.headers() {
+        let _ = (header.name_str(), header.text(), header.raw().len());
+        for value in message.values(header.name).flatten() {
+            assert_eq!(message.span_of(value.text), Some(value.span));
+        }
+    }
+    for via in message.vias().flatten() {
+        let _ = (via.branch(), via.rport(), via.received(), via.port_or_default());
+    }
+    for contact in message.contacts().flatten() {
+        if let Contact::Addr(addr) = contact {
+            let _ = (addr.q(), addr.expires(), addr.uri.equivalent(&addr.uri));
+            let _ = addr.uri.sip().map(|uri| uri.address_of_record());
+        }
+    }
+    let source = "203.0.113.9:31000".parse().expect("address");
+    let _ = ResponseBuilder::new(&message, 400).source(source).to_tag("t").build();
+    let _ = (dialtone_sip::cancel_for(&message), dialtone_sip::ack_for(&message, &message));
+    let mut edit = Edit::new(&message);
+    edit.stamp_via(source).push_via("SIP/2.0/UDP x").set_max_forwards(1).set_request_uri("sip:a@b");
+    edit.remove_values(HeaderName::Route, 1).set_body(&b"x"[..]).add_bottom("X", "y");
+    let out = edit.finish();
+    if whole {
+        let out = Message::parse(out).expect("edits keep the structure");
+        assert_eq!(out.top_via().expect("via").host.to_string(), "x");
+        assert_eq!(out.max_forwards(), Ok(Some(1)));
+        assert_eq!(out.body(), b"x");
+    }
+}
+
+fn frames(mut framer: StreamFramer, stream: &[u8], cuts: &[usize]) -> (Vec<Frame>, bool) {
+    let mut out = Vec::new();
+    let mut at = 0;
+    let ends = cuts.iter().copied().filter(|cut| *cut < stream.len()).chain([stream.len()]);
+    for end in ends {
+        if end > at {
+            framer.push(&stream[at..end]);
+            at = end;
+        }
+        loop {
+            match framer.next_frame() {
+                Ok(Some(frame)) => out.push(frame),
+                Ok(None) => break,
+                Err(_) => return (out, true),
+            }
+        }
+    }
+    (out, false)
+}
+
+proptest! {
+    // Failures are reproduced by adding the case to the tests by hand.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        exercise(&bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = (Uri::parse(&text).is_ok(), NameAddr::parse(&text).is_ok(), Via::parse(&text).is_ok());
+        let _ = frames(StreamFramer::accepting(300), &bytes, &[]);
+    }
+
+    #[test]
+    fn mutated_messages_never_panic(
+        changes in proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![Just(0_u8), Just(b'\r'), Just(b'\n'), Just(b'"'), Just(b'<'),
+                Just(b'>'), Just(b','), Just(b';'), Just(b':'), Just(b' '), Just(b'%'), any::<u8>()], 0..3_u8),
+            1..8,
+        )
+    ) {
+        let mut bytes = invite().into_bytes();
+        for (index, byte, kind) in changes {
+            let at = index.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => { bytes.remove(at); }
+            }
+        }
+        exercise(&bytes);
+        let _ = frames(StreamFramer::accepting(4096), &bytes, &[]);
+    }
+
+    #[test]
+    fn uris_survive(
+        user in "[a-z0-9._~!%;?&=+$,/-]{0,12}",
+        host in "[a-z][a-z0-9-]{0,8}(\\.[a-z]{2,3})?|\\[2001:db8::[1-9a-f][0-9a-f]{0,3}\\]|192\\.0\\.2\\.[0-9]",
+        port in proptest::option::of(any::<u16>()),
+        params in "(;[a-z]{1,6}(=[a-z0-9.]{1,5})?){0,3}",
+    ) {
+        let user = user.replace('%', "%41");
+        let text = format!(
+            "sip:{}{}{host}{}{params}",
+            user,
+            if user.is_empty() { "" } else { "@" },
+            port.map(|port| format!(":{port}")).unwrap_or_default()
+        );
+        let uri = Uri::parse(&text).expect("uri");
+        let sip = uri.sip().expect("sip");
+        prop_assert_eq!(sip.user.unwrap_or(""), user);
+        prop_assert_eq!(sip.host.to_string(), host);
+        prop_assert_eq!(sip.port, port);
+        prop_assert_eq!(sip.params.as_str(), &params);
+        let upper = Uri::parse(&text).expect("uri");
+        prop_assert!(uri.equivalent(&upper));
+        let value = format!("\"x, \\\" <y>\" <{text}>;tag=1");
+        let addr = NameAddr::parse(&value).expect("name-addr");
+        prop_assert_eq!(addr.uri.as_str(), &text);
+        prop_assert_eq!(addr.tag(), Some("1"));
+    }
+
+    #[test]
+    fn framing_does_not_depend_on_the_cuts(mut cuts in proptest::collection::vec(0..6000_usize, 0..40)) {
+        cuts.sort_unstable();
+        let one = invite();
+        let stream = format!("\r\n{one}\r\n\r\n{one}\r\n\r\n\r\n\r\nSIP/2.0 200 OK\r\nl: 3\r\n\r\nabc\r\n{one}");
+        let expect = |frames: Vec<Frame>, pings: usize, pongs: usize| {
+            let messages: Vec<_> = frames.iter().filter_map(|frame| match frame {
+                Frame::Message(bytes) => Some(bytes.clone()),
+                Frame::Ping | Frame::Pong => None,
+            }).collect();
+            assert_eq!(messages.len(), 4);
+            assert_eq!(messages[0], one.as_bytes());
+            assert!(messages[2].ends_with(b"\r\n\r\nabc"));
+            assert_eq!(frames.iter().filter(|frame| **frame == Frame::Ping).count(), pings);
+            assert_eq!(frames.iter().filter(|frame| **frame == Frame::Pong).count(), pongs);
+        };
+        expect(frames(StreamFramer::accepting(8192), stream.as_bytes(), &cuts).0, 3, 0);
+        expect(frames(StreamFramer::dialled(8192), stream.as_bytes(), &cuts).0, 0, 8);
+    }
+}
+
+#[test]
+fn framing_torn_at_every_byte() {
+    let one = invite();
+    let stream = format!("{one}\r\n\r\n{one}");
+    let every: Vec<usize> = (1..stream.len()).collect();
+    let whole = frames(StreamFramer::accepting(8192), stream.as_bytes(), &[]);
+    assert_eq!(whole.0.len(), 3);
+    assert_eq!(frames(StreamFramer::accepting(8192), stream.as_bytes(), &every), whole);
+    for cut in every {
+        assert_eq!(frames(StreamFramer::accepting(8192), stream.as_bytes(), &[cut]), whole);
+    }
+}
+
+#[test]
+fn framing_refuses_what_it_cannot_bound() {
+    let long_head = format!("OPTIONS sip:a@b SIP/2.0\r\nX: {}", "y".repeat(500));
+    let long_body = "OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 500\r\n\r\n";
+    let negative = "OPTIONS sip:a@b SIP/2.0\r\nContent-Length: -1\r\n\r\n";
+    let differing = "OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 1\r\nl: 2\r\n\r\n";
+    let overflowing = "OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 18446744073709551615\r\n\r\n";
+    for stream in [&long_head, long_body, negative, differing, overflowing] {
+        assert_eq!(
+            frames(StreamFramer::accepting(300), stream.as_bytes(), &[]),
+            (vec![], true),
+            "{stream}"
+        );
+    }
+}
+
+#[test]
+fn headers_are_bounded() {
+    let text = format!("OPTIONS sip:a@b SIP/2.0\r\n{}\r\n", "X: y\r\n".repeat(600));
+    let partial = Message::parse(text.into_bytes().into()).expect_err("too many");
+    assert_eq!(partial.error, dialtone_sip::ParseError::TooManyHeaders { limit: 512 });
+    assert!(partial.message.is_some_and(|message| message.body().is_empty()));
+    let _ = parse(&invite());
+}
