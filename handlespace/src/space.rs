@@ -84,8 +84,14 @@ impl Handlespace {
             && let Some(conflict) = pool.conflict(&element)
         {
             self.conflicts += 1;
+            // An undetermined home has no say.
+            let rank = |home: ServerId| (home == ServerId::NONE, home);
             let others = pool.elements().filter(|other| other.pe_id != element.pe_id);
-            if others.map(|other| other.home).min().is_some_and(|home| home < element.home) {
+            if others
+                .map(|other| rank(other.home))
+                .min()
+                .is_some_and(|least| least < rank(element.home))
+            {
                 return Import { outcome: Imported::Refused(conflict), evicted };
             }
             let losers: Vec<PeId> = pool.elements().map(|loser| loser.pe_id).collect();

@@ -111,7 +111,8 @@ impl<'a> Slots<'a> {
     ) -> Result<Self, DecodeError> {
         let what = reader.what();
         let mut slots = Self::default();
-        while let Some(Parameter { kind, mut value }) = context.parameter(reader)? {
+        let option = allowed.iter().copied().find(|kind| kind.action().skip);
+        while let Some(Parameter { kind, mut value }) = context.parameter_or(option, reader)? {
             if !allowed.contains(&kind) {
                 return Err(DecodeError::Unexpected { what, parameter: kind });
             }

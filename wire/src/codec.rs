@@ -143,9 +143,22 @@ impl<'a> Context<'a> {
         &mut self,
         reader: &mut Reader<'a>,
     ) -> Result<Option<Parameter<'a>>, DecodeError> {
+        self.parameter_or(None, reader)
+    }
+
+    /// As [`Self::parameter`]. Of the known parameters that are to be skipped by whoever does not know them, only
+    /// `option` has a meaning here; the others are skipped like unknown ones.
+    pub(crate) fn parameter_or(
+        &mut self,
+        option: Option<ParameterType>,
+        reader: &mut Reader<'a>,
+    ) -> Result<Option<Parameter<'a>>, DecodeError> {
         while let Some(tlv) = reader.tlv()? {
             let kind = ParameterType(tlv.number);
             if let Some(name) = kind.name() {
+                if kind.action().skip && option != Some(kind) {
+                    continue;
+                }
                 return Ok(Some(Parameter { kind, value: Reader::new(name, tlv.value) }));
             }
             let action = kind.action();

@@ -87,7 +87,8 @@ impl<'a> PoolElement<'a> {
         }
         let (mut transport, mut policy, mut asap_transport, mut encaps_port) =
             (None, None, None, None);
-        while let Some(parameter) = context.parameter(&mut reader)? {
+        let option = Some(ParameterType::ENCAPSULATION_PORT);
+        while let Some(parameter) = context.parameter_or(option, &mut reader)? {
             let kind = parameter.kind;
             let mut value = parameter.value;
             match kind {

@@ -17,7 +17,7 @@ pub fn asap(bytes: &[u8]) {
     }
 }
 
-/// As [`asap`], for ENRP.
+/// As [`asap()`], for ENRP.
 pub fn enrp(bytes: &[u8]) {
     for compat in [Compat::Rfc, Compat::Rsplib] {
         let Ok(first) = enrp::Message::decode_with(bytes, compat) else { continue };

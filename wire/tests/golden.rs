@@ -186,6 +186,11 @@ fn unknown_parameters_are_treated_by_their_action_bits() {
     ));
     let reported = decode(&resolution("4abc")).unwrap_err();
     assert_eq!(reported.cause(), Some(&Cause::unrecognized_parameter(&bytes("4abc0008 11223344"))));
+    // A known parameter that others would skip is skipped where it means nothing.
+    assert!(
+        asap::Message::decode(&bytes("02000018 00090004 803f0008 00000002 000e0008 00000001"))
+            .is_ok()
+    );
     // The top bits are part of the type: this is not option 0x803f.
     assert!(matches!(
         asap::Message::decode(&bytes("05000010 00090004 003f0008 00000002")),
