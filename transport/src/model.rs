@@ -61,7 +61,7 @@ pub enum DownCause {
     Closed,
     /// Ended by this side.
     Local,
-    /// The peer answers no more: retransmissions ran out.
+    /// The peer answers no more: retransmissions ran out, or it does not drain its buffer.
     TimedOut,
     /// ICMP says that nobody listens there; the returned packet carried our verification tag.
     Unreachable,
@@ -77,7 +77,8 @@ pub enum NetEvent {
     /// Validated evidence that the peer's process may be gone (ICMP port unreachable with our tag); the association
     /// is still up. Worth an immediate probe.
     Suspect { assoc: AssocId },
-    /// The peer's UDP port or address moved (NAT rebinding), validated by its tag.
+    /// The peer's UDP port moved (NAT rebinding), validated by its tag. A new address is a new association: the peer
+    /// gets ABORT and dials again.
     Moved { assoc: AssocId, remote: Remote },
     /// The association ended, or the dial failed. The last event with this id.
     Down { assoc: AssocId, cause: DownCause },
@@ -88,7 +89,7 @@ pub enum NetEvent {
 pub enum NetCommand {
     /// Dial; answered by `Up` or `Down` with the same id.
     Connect { assoc: AssocId, protocol: Protocol, remote: Remote },
-    /// Send one message; silently lost when the association is down.
+    /// Send one message; silently lost when the association is not up.
     Send { assoc: AssocId, payload: Vec<u8> },
     /// End at once, telling the peer (ABORT, RST); answered by `Down` with [`DownCause::Local`].
     Abort { assoc: AssocId },

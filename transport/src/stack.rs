@@ -4,7 +4,7 @@
 //! out. dcsctp runs each association; this module decides to which one a packet belongs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,12 +49,22 @@ pub(crate) struct Stack {
     pub(crate) events: VecDeque<NetEvent>,
 }
 
-/// Our own verification tag with both SCTP ports: finds an association whose peer moved.
+/// Our own verification tag with everything but the peer's UDP port: finds an association whose peer moved.
+///
+/// The peer's address is part of it although NATs may change that, too: a tag alone would be one of 2^32 values for
+/// all associations together, within reach of someone who tries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Tag {
     tag: u32,
+    peer: IpAddr,
     peer_port: u16,
     local_port: u16,
+}
+
+impl Tag {
+    fn new(tag: u32, key: &Key) -> Self {
+        Self { tag, peer: key.peer.ip(), peer_port: key.peer_port, local_port: key.local_port }
+    }
 }
 
 struct Assoc {
@@ -152,7 +162,7 @@ impl Stack {
     }
 
     fn handle_packet(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
-        let tag = Tag { tag: packet.tag, peer_port: key.peer_port, local_port: key.local_port };
+        let tag = Tag::new(packet.tag, &key);
         let id = match (self.by_tag.get(&tag), self.by_key.get(&key)) {
             (Some(&id), _) => {
                 self.follow(id, key);
@@ -176,7 +186,7 @@ impl Stack {
         self.operate(now, id, |socket| socket.handle_input(packet.bytes));
     }
 
-    /// RFC 6951 5.4: the encapsulation port follows packets that carry our tag. NATs may change the address as well.
+    /// RFC 6951 5.4: the encapsulation port follows packets that carry our tag.
     fn follow(&mut self, id: AssocId, key: Key) {
         let Some(assoc) = self.assocs.get_mut(&id) else { return };
         if assoc.key == key {
@@ -186,7 +196,7 @@ impl Stack {
             self.by_key.remove(&assoc.key);
         }
         assoc.key = key;
-        // Whoever had this address before is found by its tag when it speaks again.
+        // Whoever had this port before is found by its tag when it speaks again.
         self.by_key.insert(key, id);
         if assoc.up {
             add(&self.counters.moves);
@@ -293,7 +303,7 @@ impl Stack {
             }
         };
         let bytes = packet::cut_cookie(packet.bytes, echo.len(), cookie.inner);
-        let tag = Tag { tag: cookie.my_tag, peer_port: key.peer_port, local_port: key.local_port };
+        let tag = Tag::new(cookie.my_tag, &key);
         if let Some(&id) = self.by_tag.get(&tag) {
             // Both sides dialled, or the COOKIE ACK got lost (RFC 9260 5.2.4 B and D).
             return self.operate(now, id, |socket| socket.handle_input(&bytes));
@@ -588,16 +598,16 @@ impl Stack {
         let assoc = self.assocs.get_mut(&id)?;
         let tag = assoc.socket.verification_tag();
         if tag != assoc.my_tag && tag != 0 {
-            let Key { peer_port, local_port, .. } = assoc.key;
-            self.by_tag.remove(&Tag { tag: assoc.my_tag, peer_port, local_port });
-            self.by_tag.insert(Tag { tag, peer_port, local_port }, id);
+            self.by_tag.remove(&Tag::new(assoc.my_tag, &assoc.key));
+            self.by_tag.insert(Tag::new(tag, &assoc.key), id);
             assoc.my_tag = tag;
         }
         down
     }
 
     fn take_messages(&mut self, id: AssocId) {
-        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        // DATA can overtake COOKIE ACK: it waits until the association was reported.
+        let Some(assoc) = self.assocs.get_mut(&id).filter(|assoc| assoc.up) else { return };
         while let Some(message) = assoc.socket.get_next_message() {
             // RFC 5352 8.3, RFC 5353 5.4: the identifier must be right on a control channel.
             if message.ppid == PpId(ppid(assoc.protocol)) {
@@ -651,8 +661,7 @@ impl Stack {
         if self.by_key.get(&assoc.key) == Some(&id) {
             self.by_key.remove(&assoc.key);
         }
-        let Key { peer_port, local_port, .. } = assoc.key;
-        self.by_tag.remove(&Tag { tag: assoc.my_tag, peer_port, local_port });
+        self.by_tag.remove(&Tag::new(assoc.my_tag, &assoc.key));
         self.dirty.remove(&id);
         if let Some(at) = assoc.scheduled {
             self.timers.remove(&(at, id));

@@ -149,6 +149,7 @@ impl Worker {
             let (errors, readable) = self.wait(lagging && stop.is_none());
             let now = self.clock.now();
             if lagging && stop.is_none() {
+                self.obey(now);
                 continue;
             }
             if errors {

@@ -351,7 +351,7 @@ fn second_dial_to_the_same_peer_uses_another_port() {
 fn nat_that_rebinds_is_followed() {
     let mut net = Net::new(2);
     let (one, two) = net.pair();
-    let outside = SocketAddr::from(([127, 201, 0, 77], 1234));
+    let outside = SocketAddr::new(addr(1).ip(), 1234);
     net.nat.insert(addr(1), outside);
     net.send(1, one, b"ping");
     let moved = Remote { addr: outside, ..remote_of(1, 3863) };
@@ -359,11 +359,57 @@ fn nat_that_rebinds_is_followed() {
     assert_eq!(net.take(2), [NetEvent::Moved { assoc: two, remote: moved }, message(two, b"ping")]);
     net.send(2, two, b"pong");
     assert_eq!(net.take(1), [message(one, b"pong")]);
-    // Without our tag nobody moves anything.
+    // A wrong tag or another address moves nothing.
     let now = net.now;
-    let forged = packet::answer(3863, 3863, 1, 3, 0, &[]);
-    net.stack(2).handle_datagram(now, addr(66), &forged);
+    let tag = net.stack(2).assocs[&two].my_tag;
+    for (from, tag) in [(SocketAddr::new(addr(1).ip(), 4321), tag ^ 1), (addr(66), tag)] {
+        let forged = packet::answer(3863, 3863, tag, 3, 0, &[]);
+        net.stack(2).handle_datagram(now, from, &forged);
+    }
     assert_eq!(net.take(2), []);
+    assert_eq!(net.counters(2).out_of_the_blue, 2);
+}
+
+/// Two elements behind one NAT, whose ports change places.
+#[test]
+fn peers_that_swap_their_ports() {
+    let mut net = Net::new(3);
+    let ports = [1001, 1002].map(|port| SocketAddr::new(addr(50).ip(), port));
+    let mut ids = [AssocId::accepted(0); 2];
+    for (n, host) in [1, 3].into_iter().enumerate() {
+        net.nat.insert(addr(host), ports[n]);
+        net.command(host, connect(1, 2));
+        let [NetEvent::Up { assoc, remote, .. }] = net.take(2)[..] else { panic!("not up") };
+        assert_eq!(remote.addr, ports[n]);
+        ids[n] = assoc;
+    }
+    net.nat = BTreeMap::from([(addr(1), ports[1]), (addr(3), ports[0])]);
+    for (n, host) in [1, 3, 1].into_iter().enumerate() {
+        net.send(host, AssocId::dialled(1), &[host]);
+        let message = NetEvent::Message { assoc: ids[n % 2], payload: vec![host] };
+        assert_eq!(net.take(2).pop(), Some(message));
+    }
+    for (id, host) in [(ids[0], 1), (ids[1], 3)] {
+        net.send(2, id, &[host]);
+        let message = NetEvent::Message { assoc: AssocId::dialled(1), payload: vec![host] };
+        assert_eq!(net.take(host).pop(), Some(message));
+    }
+    assert_eq!(net.counters(2).moves, 2);
+}
+
+#[test]
+fn data_that_overtakes_the_cookie_ack_waits() {
+    let mut net = Net::new(2);
+    let echo = cookie_echo(&mut net);
+    let now = net.now;
+    net.stack(2).handle_datagram(now, addr(1), &echo);
+    let (_, ack) = net.stack(2).transmits.pop_front().unwrap();
+    let [NetEvent::Up { assoc, .. }] = net.take(2)[..] else { panic!("not up") };
+    net.send(2, assoc, b"early");
+    assert_eq!(net.take(1), []);
+    net.stack(1).handle_datagram(now, addr(2), &ack);
+    let events = net.take(1);
+    assert!(matches!(events[..], [NetEvent::Up { .. }, NetEvent::Message { .. }]), "{events:?}");
 }
 
 #[test]
