@@ -1,6 +1,7 @@
 //! Messages made from scratch or derived from others: responses, ACK, CANCEL, requests of tools.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -266,19 +267,20 @@ pub(crate) fn stamped_via(text: &str, source: SocketAddr) -> Option<String> {
     }
     let params = via.params.as_str();
     let mut out = String::with_capacity(text.len() + 64);
-    out.push_str(via.raw[..via.raw.len() - params.len()].trim_end());
+    out.push_str(crate::syntax::trim(&via.raw[..via.raw.len() - params.len()]));
     for param in via.params.iter() {
         if param.name.eq_ignore_ascii_case("received") {
             continue;
         }
         if param.name.eq_ignore_ascii_case("rport") {
-            out.push_str(&format!(";rport={}", source.port()));
+            // Writing to a string cannot fail.
+            let _ = write!(out, ";rport={}", source.port());
         } else {
             out.push_str(param.raw);
         }
     }
     if wants_port || via.host.ip() != Some(ip) {
-        out.push_str(&format!(";received={ip}"));
+        let _ = write!(out, ";received={ip}");
     }
     Some(out)
 }

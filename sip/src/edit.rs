@@ -23,31 +23,41 @@ pub struct Edit<'a> {
 struct Splice<'a> {
     start: usize,
     end: usize,
-    /// Up to three pieces, so that a header line needs no buffer of its own.
-    text: [Cow<'a, [u8]>; 3],
+    text: Text<'a>,
+}
+
+#[derive(Debug)]
+enum Text<'a> {
+    Nothing,
+    Bytes(Cow<'a, [u8]>),
+    /// A header line: name and value.
+    Line(&'a str, Cow<'a, str>),
+}
+
+impl Text<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Line(name, value) => name.len() + value.len() + 4,
+        }
+    }
 }
 
 const TYPICAL_SPLICES: usize = 12;
-const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
 impl<'a> Edit<'a> {
     pub fn new(message: &'a Message) -> Self {
         Self { message, splices: Vec::with_capacity(TYPICAL_SPLICES) }
     }
 
-    fn splice(&mut self, span: Range<usize>, text: [Cow<'a, [u8]>; 3]) -> &mut Self {
+    fn splice(&mut self, span: Range<usize>, text: Text<'a>) -> &mut Self {
         self.splices.push(Splice { start: span.start, end: span.end, text });
         self
     }
 
-    fn insert_line(&mut self, at: usize, name: &'a str, value: Cow<'a, [u8]>) -> &mut Self {
-        // Name and separator in one piece would need a buffer; the names known to need one are short.
-        let mut line = Vec::with_capacity(name.len() + value.len() + 4);
-        line.extend_from_slice(name.as_bytes());
-        line.extend_from_slice(b": ");
-        line.extend_from_slice(&value);
-        line.extend_from_slice(b"\r\n");
-        self.splice(at..at, [line.into(), NOTHING, NOTHING])
+    fn insert_line(&mut self, at: usize, name: &'a str, value: Cow<'a, str>) -> &mut Self {
+        self.splice(at..at, Text::Line(name, value))
     }
 
     /// Replaces bytes; see [`Message::span_of`], [`crate::Header::value_span`], [`crate::Value::span`].
@@ -59,16 +69,13 @@ impl<'a> Edit<'a> {
             span.start <= span.end && span.end <= self.message.buf.len(),
             "range outside the message"
         );
-        self.splice(span, [text.into(), NOTHING, NOTHING])
+        self.splice(span, Text::Bytes(text.into()))
     }
 
     /// Replaces the Request-URI; nothing for a response.
     pub fn set_request_uri(&mut self, uri: impl Into<Cow<'a, str>>) -> &mut Self {
         if let Start::Request { uri: span, .. } = self.message.start {
-            self.splice(
-                span.start as usize..span.end as usize,
-                [bytes_of(uri.into()), NOTHING, NOTHING],
-            );
+            self.splice(span.start as usize..span.end as usize, text_of(uri.into()));
         }
         self
     }
@@ -91,7 +98,7 @@ impl<'a> Edit<'a> {
         value: impl Into<Cow<'a, str>>,
     ) -> &mut Self {
         let at = self.message.header(before).map_or(self.top(), |header| header.line_span().start);
-        self.insert_line(at, name, bytes_of(value.into()))
+        self.insert_line(at, name, value.into())
     }
 
     /// Adds a header line below the last line of `after`, or at the bottom when there is none.
@@ -103,17 +110,17 @@ impl<'a> Edit<'a> {
     ) -> &mut Self {
         let last = self.message.headers_named(after).last();
         let at = last.map_or(self.message.headers_end as usize, |header| header.line_span().end);
-        self.insert_line(at, name, bytes_of(value.into()))
+        self.insert_line(at, name, value.into())
     }
 
     /// Adds a header line directly below the start line.
     pub fn add_top(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) -> &mut Self {
-        self.insert_line(self.top(), name, bytes_of(value.into()))
+        self.insert_line(self.top(), name, value.into())
     }
 
     /// Adds a header line below all others.
     pub fn add_bottom(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) -> &mut Self {
-        self.insert_line(self.message.headers_end as usize, name, bytes_of(value.into()))
+        self.insert_line(self.message.headers_end as usize, name, value.into())
     }
 
     /// Sets the value of a header that occurs once; adds the line at the bottom when there is none, removes further
@@ -123,18 +130,14 @@ impl<'a> Edit<'a> {
         let mut headers = message.headers_named(name);
         match headers.next() {
             Some(header) => {
-                self.splice(header.value_span(), [bytes_of(value.into()), NOTHING, NOTHING]);
+                self.splice(header.value_span(), text_of(value.into()));
             }
             None => {
-                self.insert_line(
-                    message.headers_end as usize,
-                    name.as_str(),
-                    bytes_of(value.into()),
-                );
+                self.insert_line(message.headers_end as usize, name.as_str(), value.into());
             }
         }
         for header in headers {
-            self.splice(header.line_span(), [NOTHING, NOTHING, NOTHING]);
+            self.splice(header.line_span(), Text::Nothing);
         }
         self
     }
@@ -148,14 +151,14 @@ impl<'a> Edit<'a> {
     pub fn remove_headers(&mut self, name: HeaderName) -> &mut Self {
         let message = self.message;
         for header in message.headers_named(name) {
-            self.splice(header.line_span(), [NOTHING, NOTHING, NOTHING]);
+            self.splice(header.line_span(), Text::Nothing);
         }
         self
     }
 
     /// Removes one header line.
     pub fn remove_line(&mut self, header: &crate::Header<'_>) -> &mut Self {
-        self.splice(header.line_span(), [NOTHING, NOTHING, NOTHING])
+        self.splice(header.line_span(), Text::Nothing)
     }
 
     /// Removes the first `count` values of a list header, and the lines that become empty by it. Call once per header:
@@ -183,7 +186,7 @@ impl<'a> Edit<'a> {
             } else {
                 if let Some(start) = run.take() {
                     // The values that go take the comma after them along.
-                    self.splice(start..value.span.start, [NOTHING, NOTHING, NOTHING]);
+                    self.splice(start..value.span.start, Text::Nothing);
                 }
                 kept_in_line += 1;
                 kept_end = value.span.end;
@@ -192,12 +195,9 @@ impl<'a> Edit<'a> {
             if last_in_line && run.take().is_some() {
                 let entry = message.lines[line];
                 if kept_in_line == 0 {
-                    self.splice(
-                        entry.start as usize..entry.end as usize,
-                        [NOTHING, NOTHING, NOTHING],
-                    );
+                    self.splice(entry.start as usize..entry.end as usize, Text::Nothing);
                 } else {
-                    self.splice(kept_end..entry.value.end as usize, [NOTHING, NOTHING, NOTHING]);
+                    self.splice(kept_end..entry.value.end as usize, Text::Nothing);
                 }
             }
         }
@@ -207,7 +207,7 @@ impl<'a> Edit<'a> {
     /// Appends text such as `;received=192.0.2.1` to the topmost Via.
     pub fn append_to_top_via(&mut self, text: impl Into<Cow<'a, str>>) -> &mut Self {
         if let Some(Ok(value)) = self.message.values(HeaderName::Via).next() {
-            self.splice(value.span.end..value.span.end, [bytes_of(text.into()), NOTHING, NOTHING]);
+            self.splice(value.span.end..value.span.end, text_of(text.into()));
         }
         self
     }
@@ -220,7 +220,7 @@ impl<'a> Edit<'a> {
         if let Some(Ok(value)) = message.values(HeaderName::Via).next()
             && let Some(stamped) = crate::build::stamped_via(value.text, source)
         {
-            self.splice(value.span, [stamped.into_bytes().into(), NOTHING, NOTHING]);
+            self.splice(value.span, Text::Bytes(stamped.into_bytes().into()));
         }
         self
     }
@@ -230,7 +230,7 @@ impl<'a> Edit<'a> {
         let body = body.into();
         self.set_content_length(body.len());
         let message = self.message;
-        self.splice(message.body as usize..message.buf.len(), [body, NOTHING, NOTHING])
+        self.splice(message.body as usize..message.buf.len(), Text::Bytes(body))
     }
 
     /// Sets Content-Length, as streams need it (RFC 3261 section 18.3).
@@ -250,8 +250,7 @@ impl<'a> Edit<'a> {
     pub fn finish(mut self) -> Bytes {
         let source: &[u8] = &self.message.buf;
         self.splices.sort_by_key(|splice| splice.start);
-        let added: usize =
-            self.splices.iter().flat_map(|splice| splice.text.iter().map(|text| text.len())).sum();
+        let added: usize = self.splices.iter().map(|splice| splice.text.len()).sum();
         let mut out = Vec::with_capacity(source.len() + added);
         let mut at = 0;
         for splice in &self.splices {
@@ -259,8 +258,15 @@ impl<'a> Edit<'a> {
                 out.extend_from_slice(&source[at..splice.start]);
                 at = splice.start;
             }
-            for text in &splice.text {
-                out.extend_from_slice(text);
+            match &splice.text {
+                Text::Nothing => {}
+                Text::Bytes(bytes) => out.extend_from_slice(bytes),
+                Text::Line(name, value) => {
+                    out.extend_from_slice(name.as_bytes());
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(value.as_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
             }
             at = at.max(splice.end);
         }
@@ -276,9 +282,9 @@ impl<'a> Edit<'a> {
     }
 }
 
-fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
-    match text {
+fn text_of(text: Cow<'_, str>) -> Text<'_> {
+    Text::Bytes(match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
+    })
 }

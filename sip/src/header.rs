@@ -150,85 +150,110 @@ impl HeaderName {
 
     /// Finds a name by its long or compact form.
     pub fn find(name: &[u8]) -> Self {
-        let candidates: &[Self] = match name.len() {
-            1 => {
-                return match name[0].to_ascii_lowercase() {
-                    b'a' => Self::AcceptContact,
-                    b'u' => Self::AllowEvents,
-                    b'i' => Self::CallId,
-                    b'm' => Self::Contact,
-                    b'e' => Self::ContentEncoding,
-                    b'l' => Self::ContentLength,
-                    b'c' => Self::ContentType,
-                    b'o' => Self::Event,
-                    b'f' => Self::From,
-                    b'y' => Self::Identity,
-                    b'r' => Self::ReferTo,
-                    b'b' => Self::ReferredBy,
-                    b'j' => Self::RejectContact,
-                    b'd' => Self::RequestDisposition,
-                    b'x' => Self::SessionExpires,
-                    b's' => Self::Subject,
-                    b'k' => Self::Supported,
-                    b't' => Self::To,
-                    b'v' => Self::Via,
-                    _ => Self::Other,
-                };
-            }
-            2 => &[Self::To],
-            3 => &[Self::Via],
-            4 => &[Self::From, Self::Path, Self::CSeq, Self::Date, Self::RAck, Self::RSeq],
-            5 => &[Self::Route, Self::Allow, Self::Event],
-            6 => &[Self::Accept, Self::MinSe, Self::Reason, Self::Server],
-            7 => &[
-                Self::Contact,
-                Self::CallId,
-                Self::Expires,
-                Self::Privacy,
-                Self::Require,
-                Self::Subject,
-                Self::Warning,
-            ],
-            8 => &[Self::Identity, Self::Priority, Self::ReferTo, Self::Replaces, Self::ReplyTo],
-            9 => &[Self::Supported, Self::CallInfo, Self::Timestamp],
-            10 => &[Self::UserAgent, Self::AlertInfo, Self::ErrorInfo, Self::FlowTimer],
-            11 => &[
-                Self::InReplyTo,
-                Self::MaxBreadth,
-                Self::MinExpires,
-                Self::ReferredBy,
-                Self::RetryAfter,
-                Self::Unsupported,
-            ],
-            12 => &[
-                Self::MaxForwards,
-                Self::RecordRoute,
-                Self::ContentType,
-                Self::AllowEvents,
-                Self::MimeVersion,
-                Self::Organization,
-            ],
-            13 => &[Self::Authorization, Self::ProxyRequire, Self::ServiceRoute],
-            14 => &[Self::ContentLength, Self::AcceptContact, Self::RejectContact],
-            15 => &[Self::AcceptEncoding, Self::AcceptLanguage, Self::SessionExpires],
-            16 => &[Self::ContentEncoding, Self::ContentLanguage, Self::WwwAuthenticate],
-            18 => &[Self::ProxyAuthenticate, Self::SubscriptionState],
-            19 => &[
-                Self::AuthenticationInfo,
-                Self::ContentDisposition,
-                Self::PAssertedIdentity,
-                Self::ProxyAuthorization,
-                Self::RequestDisposition,
-            ],
-            20 => &[Self::PPreferredIdentity],
-            _ => &[],
+        // Lower case of the first letter tells most names of one length apart.
+        let first = match name.first() {
+            Some(byte) => byte | 0x20,
+            None => return Self::Other,
         };
-        for candidate in candidates {
-            if candidate.as_str().as_bytes().eq_ignore_ascii_case(name) {
-                return *candidate;
+        let (canonical, found) = match (name.len(), first) {
+            (1, b'a') => return Self::AcceptContact,
+            (1, b'u') => return Self::AllowEvents,
+            (1, b'i') => return Self::CallId,
+            (1, b'm') => return Self::Contact,
+            (1, b'e') => return Self::ContentEncoding,
+            (1, b'l') => return Self::ContentLength,
+            (1, b'c') => return Self::ContentType,
+            (1, b'o') => return Self::Event,
+            (1, b'f') => return Self::From,
+            (1, b'y') => return Self::Identity,
+            (1, b'r') => return Self::ReferTo,
+            (1, b'b') => return Self::ReferredBy,
+            (1, b'j') => return Self::RejectContact,
+            (1, b'd') => return Self::RequestDisposition,
+            (1, b'x') => return Self::SessionExpires,
+            (1, b's') => return Self::Subject,
+            (1, b'k') => return Self::Supported,
+            (1, b't') => return Self::To,
+            (1, b'v') => return Self::Via,
+            (2, b't') => ("To", Self::To),
+            (3, b'v') => ("Via", Self::Via),
+            (4, b'c') => ("CSeq", Self::CSeq),
+            (4, b'd') => ("Date", Self::Date),
+            (4, b'f') => ("From", Self::From),
+            (4, b'p') => ("Path", Self::Path),
+            (4, b'r') if name.eq_ignore_ascii_case(b"RAck") => return Self::RAck,
+            (4, b'r') => ("RSeq", Self::RSeq),
+            (5, b'a') => ("Allow", Self::Allow),
+            (5, b'e') => ("Event", Self::Event),
+            (5, b'r') => ("Route", Self::Route),
+            (6, b'a') => ("Accept", Self::Accept),
+            (6, b'm') => ("Min-SE", Self::MinSe),
+            (6, b'r') => ("Reason", Self::Reason),
+            (6, b's') => ("Server", Self::Server),
+            (7, b'c') if name.eq_ignore_ascii_case(b"Call-ID") => return Self::CallId,
+            (7, b'c') => ("Contact", Self::Contact),
+            (7, b'e') => ("Expires", Self::Expires),
+            (7, b'p') => ("Privacy", Self::Privacy),
+            (7, b'r') => ("Require", Self::Require),
+            (7, b's') => ("Subject", Self::Subject),
+            (7, b'w') => ("Warning", Self::Warning),
+            (8, b'i') => ("Identity", Self::Identity),
+            (8, b'p') => ("Priority", Self::Priority),
+            (8, b'r') if name.eq_ignore_ascii_case(b"Refer-To") => return Self::ReferTo,
+            (8, b'r') if name.eq_ignore_ascii_case(b"Replaces") => return Self::Replaces,
+            (8, b'r') => ("Reply-To", Self::ReplyTo),
+            (9, b'c') => ("Call-Info", Self::CallInfo),
+            (9, b's') => ("Supported", Self::Supported),
+            (9, b't') => ("Timestamp", Self::Timestamp),
+            (10, b'a') => ("Alert-Info", Self::AlertInfo),
+            (10, b'e') => ("Error-Info", Self::ErrorInfo),
+            (10, b'f') => ("Flow-Timer", Self::FlowTimer),
+            (10, b'u') => ("User-Agent", Self::UserAgent),
+            (11, b'i') => ("In-Reply-To", Self::InReplyTo),
+            (11, b'm') if name.eq_ignore_ascii_case(b"Max-Breadth") => return Self::MaxBreadth,
+            (11, b'm') => ("Min-Expires", Self::MinExpires),
+            (11, b'r') if name.eq_ignore_ascii_case(b"Referred-By") => return Self::ReferredBy,
+            (11, b'r') => ("Retry-After", Self::RetryAfter),
+            (11, b'u') => ("Unsupported", Self::Unsupported),
+            (12, b'a') => ("Allow-Events", Self::AllowEvents),
+            (12, b'c') => ("Content-Type", Self::ContentType),
+            (12, b'm') if name.eq_ignore_ascii_case(b"Max-Forwards") => return Self::MaxForwards,
+            (12, b'm') => ("MIME-Version", Self::MimeVersion),
+            (12, b'o') => ("Organization", Self::Organization),
+            (12, b'r') => ("Record-Route", Self::RecordRoute),
+            (13, b'a') => ("Authorization", Self::Authorization),
+            (13, b'p') => ("Proxy-Require", Self::ProxyRequire),
+            (13, b's') => ("Service-Route", Self::ServiceRoute),
+            (14, b'a') => ("Accept-Contact", Self::AcceptContact),
+            (14, b'c') => ("Content-Length", Self::ContentLength),
+            (14, b'r') => ("Reject-Contact", Self::RejectContact),
+            (15, b'a') if name.eq_ignore_ascii_case(b"Accept-Encoding") => {
+                return Self::AcceptEncoding;
             }
+            (15, b'a') => ("Accept-Language", Self::AcceptLanguage),
+            (15, b's') => ("Session-Expires", Self::SessionExpires),
+            (16, b'c') if name.eq_ignore_ascii_case(b"Content-Encoding") => {
+                return Self::ContentEncoding;
+            }
+            (16, b'c') => ("Content-Language", Self::ContentLanguage),
+            (16, b'w') => ("WWW-Authenticate", Self::WwwAuthenticate),
+            (18, b'p') => ("Proxy-Authenticate", Self::ProxyAuthenticate),
+            (18, b's') => ("Subscription-State", Self::SubscriptionState),
+            (19, b'a') => ("Authentication-Info", Self::AuthenticationInfo),
+            (19, b'c') => ("Content-Disposition", Self::ContentDisposition),
+            (19, b'p') if name.eq_ignore_ascii_case(b"P-Asserted-Identity") => {
+                return Self::PAssertedIdentity;
+            }
+            (19, b'p') => ("Proxy-Authorization", Self::ProxyAuthorization),
+            (19, b'r') => ("Request-Disposition", Self::RequestDisposition),
+            (20, b'p') => ("P-Preferred-Identity", Self::PPreferredIdentity),
+            _ => return Self::Other,
+        };
+        if name == canonical.as_bytes() || name.eq_ignore_ascii_case(canonical.as_bytes()) {
+            found
+        } else {
+            Self::Other
         }
-        Self::Other
     }
 
     /// Whether several values may stand in one line, separated by commas (RFC 3261 section 7.3.1). Credentials and

@@ -137,7 +137,8 @@ impl Message {
 
     /// The header lines of one name.
     pub fn headers_named(&self, name: HeaderName) -> impl Iterator<Item = Header<'_>> {
-        self.headers().filter(move |header| header.name == name)
+        let lines = self.lines.iter().filter(move |line| line.name == name);
+        lines.map(|line| Header { name: line.name, message: self, line: *line })
     }
 
     /// The first header line of a name.
@@ -301,9 +302,10 @@ impl Message {
     /// [`ParseError::Header`] when malformed, [`ParseError::Repeated`] when several lines disagree.
     pub fn content_length(&self) -> Result<Option<usize>, ParseError> {
         let mut found = None;
-        for header in self.headers_named(HeaderName::ContentLength) {
+        for line in self.lines.iter().filter(|line| line.name == HeaderName::ContentLength) {
             let error = ParseError::Header(HeaderName::ContentLength);
-            let value = crate::syntax::decimal(header.text().map_err(|_| error)?).ok_or(error)?;
+            let value =
+                crate::syntax::decimal(self.str_at(line.value).map_err(|_| error)?).ok_or(error)?;
             let value = usize::try_from(value).map_err(|_| error)?;
             if found.is_some_and(|found| found != value) {
                 return Err(ParseError::Repeated(HeaderName::ContentLength));

@@ -35,7 +35,7 @@ impl<'a> Params<'a> {
                 let start = rest.find(';')?;
                 let text = &rest[start..];
                 let end = find_outside(text.as_bytes(), 1, b';');
-                let raw = text[..end].trim_end_matches([' ', '\t', '\r', '\n']);
+                let raw = trim(&text[..end]);
                 rest = &text[end..];
                 let (name, value) = match raw[1..].split_once('=') {
                     Some((name, value)) => (trim(name), Some(trim(value))),

@@ -6,13 +6,38 @@ pub(crate) const fn is_lws(byte: u8) -> bool {
 }
 
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches([' ', '\t', '\r', '\n'])
+    let bytes = text.as_bytes();
+    let (mut start, mut end) = (0, bytes.len());
+    while start < end && is_lws(bytes[start]) {
+        start += 1;
+    }
+    while end > start && is_lws(bytes[end - 1]) {
+        end -= 1;
+    }
+    &text[start..end]
 }
 
 /// RFC 3261 section 25.1, `token`.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    TOKEN[byte as usize]
+}
+
+static TOKEN: [bool; 256] = table(b"-.!%*_+`'~");
+
+/// The set of letters, digits and these characters.
+pub(crate) const fn table(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        set[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        set[others[at] as usize] = true;
+        at += 1;
+    }
+    set
 }
 
 pub(crate) fn is_token(text: &str) -> bool {

@@ -233,40 +233,13 @@ fn headers_equivalent(one: Option<&str>, other: Option<&str>) -> bool {
     one == other || sorted(one) == sorted(other)
 }
 
+/// unreserved, escaped, user-unreserved (RFC 3261 section 25.1); what is above ASCII is tolerated, and so is '#', which
+/// telephones put there.
 const fn is_user_byte(byte: u8) -> bool {
-    // unreserved, escaped, user-unreserved (RFC 3261 section 25.1); what is above ASCII is tolerated, and so is '#',
-    // which telephones put there.
-    byte.is_ascii_alphanumeric()
-        || byte >= 0x80
-        || matches!(
-            byte,
-            b'-' | b'_'
-                | b'.'
-                | b'!'
-                | b'~'
-                | b'*'
-                | b'\''
-                | b'('
-                | b')'
-                | b'%'
-                | b'&'
-                | b'='
-                | b'+'
-                | b'$'
-                | b','
-                | b';'
-                | b'?'
-                | b'/'
-                | b'#'
-                | b'['
-                | b']'
-                | b'|'
-                | b'`'
-                | b'^'
-                | b'{'
-                | b'}'
-        )
+    byte >= 0x80 || USER[byte as usize]
 }
+
+static USER: [bool; 256] = crate::syntax::table(b"-_.!~*'()%&=+$,;?/#[]|`^{}");
 
 fn escapes_are_whole(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -35,7 +35,7 @@ impl<'a> Via<'a> {
         if !name.eq_ignore_ascii_case("SIP") || version != "2.0" {
             return Err(error);
         }
-        let rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let rest = trim(rest);
         let space = rest.bytes().position(is_lws).ok_or(error)?;
         let transport = &rest[..space];
         let rest = trim(&rest[space..]);

@@ -111,7 +111,8 @@ fn section_3_1_1_3_escapes() {
     assert_eq!(user.as_deref(), Some("sips:user@example.com"));
     let contact = message.contacts().next().expect("one").expect("contact");
     let addr = contact.addr().expect("address");
-    let plain = Uri::parse("sip:caller@host5.example.net;%6C%72;n%61me=value%25%34%31").expect("uri");
+    let plain =
+        Uri::parse("sip:caller@host5.example.net;%6C%72;n%61me=value%25%34%31").expect("uri");
     assert!(addr.uri.equivalent(&plain));
     assert!(addr.uri.sip().is_some_and(|uri| !uri.is_loose()));
 }
