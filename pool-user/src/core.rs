@@ -10,7 +10,7 @@ use dialtone_asap_client::core::{Context, HomeChange, Role, Sender};
 use dialtone_handlespace::Handle;
 use dialtone_transport::model::AssocId;
 use dialtone_wire::asap::{Message, Resolution};
-use dialtone_wire::{CauseCode, OperationError, PeId};
+use dialtone_wire::{CauseCode, OperationError, PeId, PoolElement};
 
 use crate::config::UsersConfig;
 use crate::error::ResolveError;
@@ -18,6 +18,8 @@ use crate::view::{Freshness, View};
 
 /// Option 0x803f: all elements.
 const ALL: u32 = u32::MAX;
+/// An answer of so many bytes may be one that was cut.
+const NEARLY_FULL: usize = 0xf000;
 /// Reports that are remembered for coalescing at most; beyond it the oldest knowledge is not worth the memory.
 const MAX_REPORTS: usize = 4096;
 
@@ -246,8 +248,10 @@ impl Users {
         pool.pending = None;
         let answer = match outcome {
             Ok(resolution) => {
-                // Only a registrar that knows subscriptions is known to heed the option for all members (0x803f).
-                let complete = pool.watched && accepted;
+                // Only a registrar that knows subscriptions is known to heed the option for all members (0x803f),
+                // and even then it leaves out what one message cannot hold.
+                let length: usize = resolution.elements.iter().map(PoolElement::max_len).sum();
+                let complete = pool.watched && accepted && length < NEARLY_FULL;
                 let view = pool.view.with_answer(
                     resolution.policy.as_ref(),
                     &resolution.elements,
