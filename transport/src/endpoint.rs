@@ -178,7 +178,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.control.stop(Stop::Abort);
+        self.control.stop(Stop::Drop);
         self.tcp.end_all(false);
         // The thread never waits for anyone once it is to abort.
         self.join();

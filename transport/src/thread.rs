@@ -52,7 +52,9 @@ pub(crate) struct Inlet {
 pub(crate) enum Stop {
     Graceful = 1,
     Abort = 2,
-    Vanish = 3,
+    /// As `Abort`, without waiting for the consumer.
+    Drop = 3,
+    Vanish = 4,
 }
 
 impl Control {
@@ -109,6 +111,7 @@ impl Control {
             0 => None,
             1 => Some(Stop::Graceful),
             2 => Some(Stop::Abort),
+            3 => Some(Stop::Drop),
             _ => Some(Stop::Vanish),
         }
     }
@@ -140,15 +143,16 @@ impl Worker {
                     return;
                 }
                 self.stack.end_all(self.clock.now(), stop == Stop::Graceful);
+                // Out with it, and then see what is left.
                 continue;
             }
-            // The last packets are out, and who does not take the last events will not get them.
-            if stop.is_some() && self.stack.is_empty() {
+            if stop.is_some() && self.stack.is_empty() && (!lagging || stop == Some(Stop::Drop)) {
                 return;
             }
-            let (errors, readable) = self.wait(lagging && stop.is_none());
+            let paused = lagging && stop.is_none();
+            let (errors, readable) = self.wait(lagging, paused);
             let now = self.clock.now();
-            if lagging && stop.is_none() {
+            if paused {
                 self.obey(now);
                 continue;
             }
@@ -163,19 +167,17 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self, lagging: bool) -> (bool, bool) {
-        let deadline = self.stack.next_deadline();
-        let timeout = match deadline {
-            _ if lagging => Some(LAGGING),
-            Some(at) => Some(at.saturating_duration_since(self.clock.now())),
-            None => None,
-        };
+    /// `lagging`: the consumer's channel is full. `paused`: nothing is to be read until it is not.
+    fn wait(&mut self, lagging: bool, paused: bool) -> (bool, bool) {
+        let deadline = self.stack.next_deadline().filter(|_| !paused);
+        let timer = deadline.map(|at| at.saturating_duration_since(self.clock.now()));
+        let timeout = [timer, lagging.then_some(LAGGING)].into_iter().flatten().min();
         // Rounded up: waking a moment early would spin.
         let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
             let millis = timeout.as_nanos().div_ceil(1_000_000);
             PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
         });
-        let wanted = if lagging {
+        let wanted = if paused {
             PollFlags::empty()
         } else if self.stack.transmits.is_empty() {
             PollFlags::POLLIN
@@ -187,9 +189,9 @@ impl Worker {
             PollFd::new(self.inlet.woken.as_fd(), PollFlags::POLLIN),
         ];
         // With errors pending and nothing wanted, poll would return at once, again and again.
-        let fds = if lagging { &mut fds[1..] } else { &mut fds[..] };
+        let fds = if paused { &mut fds[1..] } else { &mut fds[..] };
         let ready = poll(fds, timeout).unwrap_or(0);
-        let udp = if lagging {
+        let udp = if paused {
             PollFlags::empty()
         } else {
             fds[0].revents().unwrap_or(PollFlags::empty())
@@ -197,7 +199,7 @@ impl Worker {
         if ready > 0 {
             let _ = self.inlet.woken.read(&mut [0; 64]);
         }
-        self.clock.woke(deadline.filter(|_| !lagging));
+        self.clock.woke(deadline);
         (udp.contains(PollFlags::POLLERR), udp.intersects(PollFlags::POLLIN | PollFlags::POLLERR))
     }
 
@@ -306,5 +308,21 @@ impl Clock {
             tracing::warn!(late_ms = late.as_millis() as u64, "SCTP thread was held up");
             self.behind += late;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_stands_still_while_frozen() {
+        let mut clock = Clock::new();
+        let before = clock.now();
+        clock.woke(Some(before - Duration::from_secs(60)));
+        assert!(clock.now() < before - Duration::from_secs(59));
+        clock.woke(None);
+        clock.woke(Some(clock.now()));
+        assert!(clock.behind < Duration::from_secs(61));
     }
 }

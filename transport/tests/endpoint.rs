@@ -263,6 +263,28 @@ async fn closing_ends_what_is_up() {
     }
 }
 
+/// The last events wait for a slow consumer, too.
+#[tokio::test]
+async fn closing_delivers_what_waits() {
+    let config = EndpointConfig { event_queue: 2, ..EndpointConfig::registrar(local(13, 1), None) };
+    let (mut a, mut b) = (Peer::bind(config).await, Peer::element(13, 2).await);
+    let remote = a.remote();
+    for _ in 0..20 {
+        pair(&mut b, &mut a, remote).await;
+    }
+    let Peer { endpoint, mut events, .. } = a;
+    let closing = tokio::spawn(endpoint.close(true));
+    for _ in 0..20 {
+        assert!(matches!(b.down().await, (_, DownCause::Closed)));
+    }
+    for _ in 0..20 {
+        let event = timeout(LIMIT, events.recv()).await.unwrap();
+        assert!(matches!(event, Some(NetEvent::Down { cause: DownCause::Local, .. })), "{event:?}");
+    }
+    assert_eq!(timeout(LIMIT, events.recv()).await.unwrap(), None);
+    closing.await.unwrap();
+}
+
 #[tokio::test]
 async fn tcp_stream_torn_at_every_byte() {
     let mut a = Peer::registrar(8, 1).await;

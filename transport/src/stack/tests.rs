@@ -462,6 +462,13 @@ fn shutdown_waits_for_what_was_sent() {
     }
     net.command(1, NetCommand::Shutdown { assoc: one });
     net.send(1, one, b"too late");
+    // All that is under way is acknowledged at once, while most is still queued.
+    let now = net.now;
+    for (_, bytes) in std::mem::take(&mut net.stack(1).transmits) {
+        net.stack(2).handle_datagram(now, addr(1), &bytes);
+    }
+    let (_, ack) = std::mem::take(&mut net.stack(2).transmits).pop_back().unwrap();
+    net.stack(1).handle_datagram(now, addr(2), &ack);
     net.run(Duration::from_secs(2));
     let events = net.take(2);
     assert_eq!(events.len(), 9, "all messages, then the end");
