@@ -1,3 +1,18 @@
-//! The registrar: ASAP server (RFC 5352) and ENRP peer (RFC 5353).
+//! The registrar of the name service: ASAP server (RFC 5352) and ENRP peer (RFC 5353).
+//!
+//! [`core`] is the protocol without IO, [`driver`] the one task that owns it together with a transport endpoint,
+//! [`admin`] shows its snapshots as JSON, [`cli`] is the daemon `registrar-ns`.
+//!
+//! | task | owns | ends |
+//! |---|---|---|
+//! | driver | the core and the endpoint | at shutdown, after the endpoint was closed in order |
+//! | admin server | its listener; reads snapshots from a watch channel | at shutdown |
 
+pub mod admin;
+pub mod cli;
 pub mod core;
+pub mod driver;
+mod metrics;
+mod settings;
+
+pub use settings::{Settings, TimerSettings};

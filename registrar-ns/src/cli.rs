@@ -1,0 +1,82 @@
+//! The daemon `dialtone registrar-ns`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dialtone_daemon::bind::BindError;
+use dialtone_daemon::{Context, DaemonArgs, DataDir, Error, admin as http, bind};
+use dialtone_transport::{Endpoint, EndpointConfig};
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::admin::{AdminState, routes};
+use crate::core::Registrar;
+use crate::{Settings, driver};
+
+/// A registrar of the name service: keeps the pools, watches their elements, shares all with its peers
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+/// Runs the daemon until it is asked to stop.
+pub fn run(args: Args) -> ExitCode {
+    dialtone_daemon::run("registrar-ns", &args.daemon, serve)
+}
+
+async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
+    let _data_dir = settings.data_dir.as_deref().map(|path| DataDir::open(path, "data_dir")).transpose()?;
+    let udp = SocketAddr::new(settings.address, settings.port);
+    let tcp = (settings.tcp_port != 0).then(|| SocketAddr::new(settings.address, settings.tcp_port));
+    let admin = bind::tcp(settings.admin_addr(), "admin").await?;
+    // The endpoint does not say which of its sockets failed; each is tried by itself first.
+    drop(bind::udp(udp, "port").await?);
+    if let Some(tcp) = tcp {
+        drop(bind::tcp(tcp, "tcp_port").await?);
+    }
+    let (endpoint, events) = Endpoint::bind(EndpointConfig::registrar(udp, tcp))
+        .await
+        .map_err(|source| BindError::new(udp, "UDP", "port", source))?;
+    let mut addresses = vec![
+        ("asap", endpoint.local_addr().to_string()),
+        ("enrp", endpoint.local_addr().to_string()),
+        ("admin", bind::local_addr(&admin)?.to_string()),
+    ];
+    addresses.extend(endpoint.tcp_addr().map(|addr| ("asap-tcp", addr.to_string())));
+
+    let mut rng = fastrand::Rng::new();
+    let id = settings.identifier(&mut rng);
+    let started = now();
+    let core = Registrar::new(started, settings.core_config(), id, rng);
+    let (sender, mut snapshots) = watch::channel(Arc::new(core.snapshot(started)));
+    let state = AdminState {
+        name: settings.name.clone(),
+        address: endpoint.local_addr(),
+        snapshots: snapshots.clone(),
+    };
+    let span = tracing::info_span!("registrar", name = settings.name, %id);
+    let shutdown = context.shutdown.clone();
+    let driver = tokio::spawn(driver::run(core, endpoint, events, sender, shutdown).instrument(span));
+    let http = tokio::spawn(http::serve(admin, routes(state), context.clone()));
+
+    if snapshots.wait_for(|snapshot| snapshot.in_service).await.is_ok() {
+        context.ready.in_service(&settings.name, addresses)?;
+    }
+    let ended = driver.await.map_err(Error::other);
+    context.ready.out_of_service();
+    let asked = context.shutdown.is_cancelled();
+    context.shutdown.cancel();
+    http.await.map_err(Error::other)?;
+    match ended {
+        Ok(()) if !asked => Err(Error::Unavailable("the transport endpoint ended".to_owned())),
+        other => other,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the core is told when it starts")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,122 @@
+//! The task that owns the core and the endpoint.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dialtone_daemon::CancellationToken;
+use dialtone_transport::{Endpoint, NetEvent};
+use tokio::sync::{mpsc, watch};
+
+use crate::core::{Event, Output, Registrar, Snapshot};
+use crate::metrics::Metrics;
+
+/// Smallest distance of two published snapshots.
+const PUBLISH: Duration = Duration::from_millis(50);
+/// A large handlespace is published less often, so that at most one part in this many of the time goes into it.
+const PUBLISH_SHARE: u32 = 20;
+/// Metrics that are copied from totals.
+const TOTALS: Duration = Duration::from_secs(1);
+/// Events taken in one go before commands leave and timers are looked at.
+const BATCH: usize = 256;
+
+/// Runs a registrar until `shutdown`, then closes the endpoint in order.
+///
+/// `snapshots` always holds a recent state; [`Snapshot::in_service`] says when the start-up is over.
+pub async fn run(
+    mut core: Registrar,
+    endpoint: Endpoint,
+    mut events: mpsc::Receiver<NetEvent>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    shutdown: CancellationToken,
+) {
+    let metrics = Metrics::new();
+    let mut publish_at = now();
+    let mut totals_at = now();
+    let mut unpublished = true;
+    loop {
+        drain(&mut core, &endpoint, &metrics);
+        let time = now();
+        if unpublished && time >= publish_at {
+            let snapshot = core.snapshot(time);
+            if time >= totals_at {
+                metrics.totals(&core.counters(), &snapshot, &endpoint);
+                totals_at = time + TOTALS;
+            }
+            snapshots.send_replace(Arc::new(snapshot));
+            let done = now();
+            publish_at = done + PUBLISH.max((done - time) * PUBLISH_SHARE);
+            unpublished = false;
+        }
+        // Even a registrar at rest shows how long ago it heard of its peers.
+        let publish = if unpublished { publish_at } else { publish_at.max(time + TOTALS) };
+        let wake = core.next_deadline().map_or(publish, |deadline| deadline.min(publish));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            event = events.recv() => match event {
+                Some(event) => core.handle_net(now(), event),
+                None => {
+                    tracing::error!("the transport endpoint ended");
+                    break;
+                }
+            },
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        // What has arrived goes before what is due: silence is judged after everything was heard.
+        for _ in 0..BATCH {
+            let Ok(event) = events.try_recv() else { break };
+            core.handle_net(now(), event);
+        }
+        let time = now();
+        if core.next_deadline().is_some_and(|deadline| deadline <= time) {
+            core.handle_timeout(time);
+        }
+        unpublished = true;
+    }
+    endpoint.close(true).await;
+}
+
+fn drain(core: &mut Registrar, endpoint: &Endpoint, metrics: &Metrics) {
+    while let Some(output) = core.poll() {
+        match output {
+            Output::Net(command) => endpoint.execute(command),
+            Output::Event(event) => {
+                metrics.event(&event);
+                log(&event);
+            }
+        }
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::InService { mentor } => tracing::info!(mentor = mentor.map(tracing::field::display), "service begins"),
+        Event::Registered { pool, pe, from } => {
+            tracing::info!(%pool, %pe, from = from.map(tracing::field::display), "element registered");
+        }
+        Event::Rejected { pool, pe, reason } => {
+            tracing::warn!(%pool, %pe, reason = reason.name(), "registration refused");
+        }
+        Event::Removed { pool, pe, reason } => tracing::info!(%pool, %pe, reason = reason.name(), "element removed"),
+        Event::PeerUp { peer } => tracing::info!(%peer, "peer is up"),
+        Event::PeerDown { peer } => tracing::warn!(%peer, "peer is dead"),
+        Event::TakeoverStarted { target } => tracing::info!(%target, "takeover started"),
+        Event::TakeoverLost { target, to } => {
+            tracing::info!(%target, to = to.map(tracing::field::display), "takeover stopped");
+        }
+        Event::TakeoverWon { target, elements } => tracing::info!(%target, elements, "takeover won"),
+        Event::TakenOver { target, by, elements } => tracing::info!(%target, %by, elements, "taken over by a peer"),
+        Event::ResyncStarted { peer } => tracing::debug!(%peer, "resync started"),
+        Event::ResyncDone { peer, changed, removed } => tracing::info!(%peer, changed, removed, "resync done"),
+        Event::ResyncFailed { peer } => tracing::info!(%peer, "resync failed, to be tried again"),
+        Event::PoolConflict { pool, winner } => {
+            tracing::warn!(%pool, %winner, "two registrars created a pool with different rules");
+        }
+        Event::Starved { millis } => tracing::warn!(millis, "this process was not run for a while"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,355 @@
+//! The daemon's configuration file. `packaging/examples/registrar-ns.toml` is its commented form.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dialtone_daemon::{Checked, Problems};
+use dialtone_handlespace::Handle;
+use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
+use dialtone_wire::{Compat, ServerId};
+use serde::Deserialize;
+
+use crate::core::{Config, Limits, TimerConfig};
+
+/// Keys of the configuration file. Durations are in milliseconds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How this registrar calls itself in the ready file and in logs.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Own address. One of this machine's, not the wildcard: peers and elements are told it.
+    pub address: IpAddr,
+    /// UDP port that carries SCTP (RFC 6951). Peers that learn of this registrar from others expect 9899.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// TCP port for pool users; 0: none.
+    #[serde(default = "default_tcp_port")]
+    pub tcp_port: u16,
+    /// Own identifier, hexadecimal; random when absent, which is right unless a test wants a known one.
+    pub server_id: Option<HexId>,
+    /// The other registrars.
+    #[serde(default)]
+    pub peers: Vec<PeerAddress>,
+    /// Whom to ask for the handlespace at start, in this order; all peers when absent.
+    pub mentors: Option<Vec<PeerAddress>>,
+    /// Begin without a mentor when none answers for this long. Absent: wait as long as it takes.
+    #[serde(default = "default_alone_after")]
+    pub alone_after_ms: u64,
+    /// Set to wait for a mentor for ever: for installations in which some registrar always runs.
+    #[serde(default)]
+    pub never_alone: bool,
+    /// Timers to start from.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Single timers that differ from the profile.
+    #[serde(default)]
+    pub timers: TimerSettings,
+    /// MAX-BAD-PE-REPORT.
+    #[serde(default = "default_reports")]
+    pub max_bad_pe_reports: u32,
+    /// Pools whose elements register addresses that are not their own.
+    #[serde(default = "default_advertised")]
+    pub advertised_pools: Vec<String>,
+    /// Elements in an answer to a resolution that names no number.
+    #[serde(default = "default_items")]
+    pub default_items: usize,
+    /// Elements in all pools together.
+    #[serde(default = "default_elements")]
+    pub max_elements: usize,
+    /// Where the admin interface listens; absent: port 9090 of `address`.
+    pub admin: Option<SocketAddr>,
+    /// A folder of its own, locked while the process runs. The registrar keeps nothing in it yet.
+    pub data_dir: Option<PathBuf>,
+    /// Whose habits to follow where they differ from the RFCs.
+    #[serde(default)]
+    pub compat: CompatSetting,
+}
+
+/// Timers of the configuration file, in milliseconds; absent ones are the profile's.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimerSettings {
+    /// PEER-HEARTBEAT-CYCLE.
+    pub heartbeat_ms: Option<u64>,
+    /// MAX-TIME-LAST-HEARD.
+    pub last_heard_ms: Option<u64>,
+    /// MAX-TIME-NO-RESPONSE.
+    pub no_response_ms: Option<u64>,
+    /// Acknowledgements of a takeover.
+    pub takeover_ack_ms: Option<u64>,
+    /// Period of keep-alives to elements, spread by half of it.
+    pub keep_alive_ms: Option<u64>,
+    /// After this an unanswered keep-alive is repeated; one and a half times this after the last one, the element is
+    /// removed.
+    pub keep_alive_timeout_ms: Option<u64>,
+    /// Counters of unreachability reports halve in this time.
+    pub report_halving_ms: Option<u64>,
+    /// Subscribers are told of changed loads at most once in this time.
+    pub push_ms: Option<u64>,
+}
+
+/// Timers to start from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    #[default]
+    Telephony,
+    Rfc,
+}
+
+/// Whose habits to follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompatSetting {
+    #[default]
+    Rfc,
+    Rsplib,
+}
+
+/// `IP` or `IP:UDP-PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PeerAddress(pub SocketAddr);
+
+impl TryFrom<String> for PeerAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+        text.parse()
+            .or_else(|_| bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, ENCAPSULATION_PORT)))
+            .map(Self)
+            .map_err(|_| format!("{text:?} is not an address; use IP or IP:UDP-PORT, like \"192.0.2.1:9899\""))
+    }
+}
+
+/// A server identifier: up to 8 hexadecimal digits, `0x` before them or not, not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HexId(pub u32);
+
+impl TryFrom<String> for HexId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match u32::from_str_radix(text.trim_start_matches("0x"), 16) {
+            Ok(0) | Err(_) => {
+                Err(format!("{text:?} is not a server identifier; use one like \"0x1a2b3c4d\", not 0"))
+            }
+            Ok(id) => Ok(Self(id)),
+        }
+    }
+}
+
+fn default_name() -> String {
+    "registrar-ns".to_owned()
+}
+
+fn default_port() -> u16 {
+    ENCAPSULATION_PORT
+}
+
+fn default_tcp_port() -> u16 {
+    ASAP_PORT
+}
+
+fn default_alone_after() -> u64 {
+    2000
+}
+
+fn default_reports() -> u32 {
+    3
+}
+
+fn default_advertised() -> Vec<String> {
+    ["sip-edge-udp", "sip-edge-tcp", "sip-edge-tls"].map(str::to_owned).to_vec()
+}
+
+fn default_items() -> usize {
+    Limits::default().default_items
+}
+
+fn default_elements() -> usize {
+    Limits::default().elements
+}
+
+impl Checked for Settings {
+    fn check(&self, problems: &mut Problems) {
+        if self.address.is_unspecified() || self.address.is_multicast() {
+            problems.add(
+                "address",
+                format_args!("{} names no single address", self.address),
+                "use the address that peers and elements reach",
+            );
+        }
+        if self.port == 0 {
+            problems.add("port", "peers cannot find port 0", "use 9899");
+        }
+        problems.in_range("alone_after_ms", self.alone_after_ms, 0..=3_600_000);
+        problems.in_range("max_bad_pe_reports", self.max_bad_pe_reports, 0..=1000);
+        problems.in_range("default_items", self.default_items, 1..=4096);
+        problems.in_range("max_elements", self.max_elements, 1..=10_000_000);
+        for (index, pool) in self.advertised_pools.iter().enumerate() {
+            if let Err(error) = pool.parse::<Handle>() {
+                problems.add(&format!("advertised_pools[{index}]"), error, "use a pool handle");
+            }
+        }
+        let t = &self.timers;
+        for (key, value) in [
+            ("timers.heartbeat_ms", t.heartbeat_ms),
+            ("timers.last_heard_ms", t.last_heard_ms),
+            ("timers.no_response_ms", t.no_response_ms),
+            ("timers.takeover_ack_ms", t.takeover_ack_ms),
+            ("timers.keep_alive_ms", t.keep_alive_ms),
+            ("timers.keep_alive_timeout_ms", t.keep_alive_timeout_ms),
+            ("timers.report_halving_ms", t.report_halving_ms),
+            ("timers.push_ms", t.push_ms),
+        ] {
+            if let Some(value) = value {
+                problems.in_range(key, value, 10..=3_600_000);
+            }
+        }
+        let timers = self.timer_config();
+        if timers.last_heard <= timers.heartbeat {
+            problems.add(
+                "timers.last_heard_ms",
+                format_args!("a live peer is silent for a heartbeat of {} ms", timers.heartbeat.as_millis()),
+                "use more than timers.heartbeat_ms, better twice as much",
+            );
+        }
+    }
+}
+
+impl Settings {
+    /// Where the admin interface listens.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.unwrap_or(SocketAddr::new(self.address, 9090))
+    }
+
+    fn timer_config(&self) -> TimerConfig {
+        let mut timers = match self.profile {
+            Profile::Telephony => TimerConfig::telephony(),
+            Profile::Rfc => TimerConfig::rfc(),
+        };
+        let s = &self.timers;
+        let set = |slot: &mut Duration, value: Option<u64>| {
+            if let Some(value) = value {
+                *slot = Duration::from_millis(value);
+            }
+        };
+        set(&mut timers.heartbeat, s.heartbeat_ms);
+        set(&mut timers.last_heard, s.last_heard_ms);
+        set(&mut timers.no_response, s.no_response_ms);
+        timers.no_response_evidence = timers.no_response_evidence.min(timers.no_response);
+        set(&mut timers.takeover_ack, s.takeover_ack_ms);
+        if s.takeover_ack_ms.is_some() {
+            timers.takeover_guard = 3 * timers.takeover_ack;
+        }
+        set(&mut timers.keep_alive, s.keep_alive_ms);
+        set(&mut timers.keep_alive_timeout, s.keep_alive_timeout_ms);
+        if s.keep_alive_timeout_ms.is_some() {
+            timers.keep_alive_last_timeout = timers.keep_alive_timeout.mul_f64(1.5);
+            timers.keep_alive_evidence = timers.keep_alive_evidence.min(timers.keep_alive_timeout);
+        }
+        set(&mut timers.report_halving, s.report_halving_ms);
+        set(&mut timers.push, s.push_ms);
+        timers
+    }
+
+    /// What the core is told.
+    pub fn core_config(&self) -> Config {
+        let peers: Vec<SocketAddr> = self.peers.iter().map(|peer| peer.0).collect();
+        let own = SocketAddr::new(self.address, self.port);
+        let mentors = match &self.mentors {
+            Some(mentors) => mentors.iter().map(|mentor| mentor.0).collect(),
+            None => peers.clone(),
+        };
+        Config {
+            udp_port: self.port,
+            mentors: mentors.into_iter().filter(|mentor| *mentor != own).collect(),
+            peers,
+            alone_after: (!self.never_alone).then(|| Duration::from_millis(self.alone_after_ms)),
+            advertised_pools: self.advertised_pools.iter().filter_map(|pool| pool.parse().ok()).collect(),
+            timers: self.timer_config(),
+            limits: Limits {
+                elements: self.max_elements,
+                default_items: self.default_items,
+                ..Limits::default()
+            },
+            max_bad_pe_reports: self.max_bad_pe_reports,
+            compat: match self.compat {
+                CompatSetting::Rfc => Compat::Rfc,
+                CompatSetting::Rsplib => Compat::Rsplib,
+            },
+            ..Config::new(self.address)
+        }
+    }
+
+    /// The identifier from the file, or a random one (RFC 5353 section 3.2.1).
+    pub fn identifier(&self, rng: &mut fastrand::Rng) -> ServerId {
+        ServerId(self.server_id.map_or_else(|| rng.u32(1..), |id| id.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        dialtone_daemon::config::parse(Path::new("registrar-ns.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_example_is_right() {
+        let settings = parse(include_str!("../../packaging/examples/registrar-ns.toml")).unwrap();
+        let config = settings.core_config();
+        assert_eq!(config.peers.len(), 1);
+        assert_eq!(config.mentors, config.peers);
+        assert_eq!(config.timers, TimerConfig::telephony());
+    }
+
+    /// Every key that the example shows commented out is a key, with the default that it shows.
+    #[test]
+    fn the_commented_keys_of_the_example_are_right() {
+        let text: String = include_str!("../../packaging/examples/registrar-ns.toml")
+            .lines()
+            .map(|line| match line.strip_prefix("#") {
+                Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let settings = parse(&text).unwrap();
+        let config = settings.core_config();
+        assert_eq!(config.timers, TimerConfig::telephony());
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.advertised_pools, Config::new(settings.address).advertised_pools);
+        assert!(settings.server_id.is_some());
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let wrong = [
+            ("", "address"),
+            ("address = \"0.0.0.0\"", "address"),
+            ("address = \"127.0.0.1\"\npears = []", "pears"),
+            ("address = \"127.0.0.1\"\npeers = [\"localhost\"]", "IP:UDP-PORT"),
+            ("address = \"127.0.0.1\"\nserver_id = \"0\"", "not 0"),
+            ("address = \"127.0.0.1\"\nprofile = \"fast\"", "telephony"),
+            ("address = \"127.0.0.1\"\n[timers]\nlast_heard_ms = 500", "heartbeat"),
+            ("address = \"127.0.0.1\"\nport = 0", "9899"),
+        ];
+        for (text, hint) in wrong {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(hint) && error.starts_with("registrar-ns.toml:"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn our_own_entry_is_no_mentor() {
+        let settings = parse("address = \"127.0.0.1\"\npeers = [\"127.0.0.1\", \"127.0.0.2\"]").unwrap();
+        assert_eq!(settings.core_config().mentors, ["127.0.0.2:9899".parse().unwrap()]);
+    }
+}
