@@ -118,6 +118,11 @@ impl Replica {
         slots.iter().filter(move |slot| !slot.removed && slot.until > now_ms).map(Slot::target)
     }
 
+    /// Whether anything is known of an address-of-record, be it ended or removed.
+    pub fn is_known(&self, aor: &str) -> bool {
+        self.shards[self.shard(aor)].contains_key(aor)
+    }
+
     /// Forgets what has ended in one 256th of the table. Call it some times a second.
     pub fn sweep(&mut self, now_ms: u64) {
         let shard = &mut self.shards[self.next_swept];

@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The SIP registrar and proxy.
+//!
+//! - [`core`] is everything that decides, without IO: registrar, routing, forking.
+//! - [`driver`] connects it to sockets, to the location database and to the pools.
+//! - [`config`] is its configuration file, [`cli`] its command line.
+
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod driver;
+
+/// The pool of the proxies.
+pub const POOL: &str = "sip-proxy";

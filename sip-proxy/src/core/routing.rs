@@ -1,0 +1,295 @@
+//! What a request is and where it goes (RFC 3261 sections 16.3 to 16.5).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use dialtone_location::Request;
+use dialtone_sip::transaction::ServerId;
+use dialtone_sip::{Edit, HeaderName, Message, Method, NameAddr, SipUri, Uri};
+use dialtone_sip_pool::token::{DialogCookie, Use};
+use dialtone_sip_pool::uri::pool_of_host;
+
+use crate::POOL;
+use crate::core::context::Context;
+use crate::core::hop::{self, Hop};
+use crate::core::{Proxy, Waiting, register};
+
+/// Route values that are looked at; more are no route but an attack.
+const MAX_ROUTES: usize = 32;
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the next hop that Route or, inside a dialog that we stayed in, the Request-URI names.
+    Hop(Hop),
+    /// To the bindings of an address-of-record.
+    Bindings(Box<str>),
+    /// To this proxy itself.
+    Here,
+    /// Nowhere: status code.
+    Refused(u16),
+}
+
+impl Proxy {
+    /// A request that opened a transaction.
+    pub(super) fn request(
+        &mut self,
+        now: Instant,
+        server: ServerId,
+        request: Message,
+        source: Hop,
+        cancels: Option<ServerId>,
+    ) {
+        if request.method() == Some(Method::Cancel) {
+            // RFC 3261 section 16.10; without a transaction for it, 481 as section 9.2 has it.
+            let code = if cancels.is_some() { 200 } else { 481 };
+            self.refuse(now, server, &request, source, code);
+            if let Some(invite) = cancels {
+                self.cancelled(now, invite);
+            }
+            return;
+        }
+        // RFC 3261 section 16.3 step 2.
+        let uri = match request.request_uri() {
+            Ok(Uri::Sip(uri)) if !uri.secure => uri,
+            Ok(_) => return self.refuse(now, server, &request, source, 416),
+            Err(_) => return self.refuse(now, server, &request, source, 400),
+        };
+        // Step 3.
+        if request.max_forwards() == Ok(Some(0)) {
+            return self.refuse(now, server, &request, source, 483);
+        }
+        // Step 4, as RFC 5393 section 4.2 demands it of forking proxies.
+        let loop_hash = self.loop_hash(&request);
+        if self.has_looped(&request, loop_hash) {
+            return self.refuse(now, server, &request, source, 482);
+        }
+        // Step 5.
+        let demanded: Vec<&str> = request.tokens(HeaderName::ProxyRequire).collect();
+        if !demanded.is_empty() {
+            let demanded = demanded.join(", ");
+            return self.respond(now, server, &request, source, 420, |response| {
+                response.header("Unsupported", demanded)
+            });
+        }
+        let (way, own_routes) = self.way(&request, &uri, source);
+        match way {
+            Way::Here => self.serve(now, server, &request, source),
+            Way::Refused(code) => self.refuse(now, server, &request, source, code),
+            Way::Hop(_) | Way::Bindings(_) if self.contexts.len() >= self.settings.max_contexts => {
+                self.unavailable(now, server, &request, source);
+            }
+            Way::Hop(hop) => {
+                let context = Context::new(server, request, source, loop_hash, own_routes);
+                self.forward(now, context, hop);
+            }
+            Way::Bindings(aor) => {
+                let context = Context::new(server, request, source, loop_hash, own_routes);
+                self.call(now, context, aor);
+            }
+        }
+    }
+
+    /// RFC 3261 sections 16.4, 16.5. Also says how many Route values on top are ours and go.
+    fn way(&self, request: &Message, uri: &SipUri<'_>, source: Hop) -> (Way, usize) {
+        let mut own = 0;
+        // Whether a Route of ours says that we stayed in this dialog.
+        let mut in_dialog = false;
+        let mut next = None;
+        for route in request.routes().take(MAX_ROUTES) {
+            let Ok(route) = route else { return (Way::Refused(400), 0) };
+            let Some(route_uri) = route.uri.sip().copied() else { return (Way::Refused(416), 0) };
+            if !self.is_own_route(&route_uri) {
+                next = Some(route_uri);
+                break;
+            }
+            own += 1;
+            in_dialog |= self.is_cookie(&route_uri) && has_to_tag(request);
+        }
+        let way = match next {
+            // A token of a gateway is permission enough; other routes are followed for pool elements only, and for
+            // dialogs that we stayed in: this is no open relay.
+            Some(route) => match hop::token_of(&route, &self.keys) {
+                Some(token) if token.use_ == Use::Dialog => {
+                    Way::Hop(Hop::Element(token.flow.gateway))
+                }
+                Some(_) => Way::Refused(403),
+                None if in_dialog || source.is_core() => {
+                    hop::of_address(&route).map_or(Way::Refused(502), Way::Hop)
+                }
+                None => Way::Refused(403),
+            },
+            None => self.way_by_uri(request, uri, in_dialog),
+        };
+        (way, own)
+    }
+
+    fn way_by_uri(&self, request: &Message, uri: &SipUri<'_>, in_dialog: bool) -> Way {
+        let method = request.method();
+        match self.names.domain_of(uri) {
+            Some(_) if method == Some(Method::Register) => Way::Here,
+            Some(_) if uri.user.is_none_or(str::is_empty) => match method {
+                Some(Method::Options) => Way::Here,
+                _ => Way::Refused(404),
+            },
+            Some(_) => self.names.aor(uri).map_or(Way::Refused(404), Way::Bindings),
+            None if in_dialog => hop::of_address(uri).map_or(Way::Refused(502), Way::Hop),
+            None => Way::Refused(403),
+        }
+    }
+
+    /// Whether a Route value names this proxy or its pool.
+    fn is_own_route(&self, uri: &SipUri<'_>) -> bool {
+        let host = uri.host.to_string();
+        pool_of_host(host.as_bytes()).is_some_and(|pool| pool.eq_ignore_ascii_case(POOL.as_bytes()))
+            || self.names.is_own(&uri.host, uri.port_or_default())
+            || (hop::token_of(uri, &self.keys).is_none() && self.names.domain_of(uri).is_some())
+    }
+
+    fn is_cookie(&self, uri: &SipUri<'_>) -> bool {
+        uri.user.is_some_and(|user| DialogCookie::verify(&self.keys, user.as_bytes()).is_ok())
+    }
+
+    /// REGISTER and OPTIONS for this proxy.
+    fn serve(&mut self, now: Instant, server: ServerId, request: &Message, source: Hop) {
+        if request.method() != Some(Method::Register) {
+            return self.options(now, server, request, source);
+        }
+        self.stats.registers += 1;
+        let now_ms = self.settings.wall(now);
+        match register::request(request, source, &self.names, &self.settings, &self.keys, now_ms) {
+            Ok(work) => {
+                let waiting =
+                    Waiting::Register { server, request: Box::new(request.clone()), source };
+                self.ask(now, work, waiting, Some(self.settings.store_timeout));
+            }
+            Err(refusal) => {
+                let code = match &refusal {
+                    register::Refusal::Status(code, _) => *code,
+                    register::Refusal::Extensions(_) => 420,
+                    register::Refusal::TooBrief(_) => 423,
+                };
+                self.reply(
+                    now,
+                    server,
+                    request,
+                    source,
+                    code,
+                    register::refused(request, &refusal),
+                );
+            }
+        }
+    }
+
+    /// The bindings of an address-of-record, from memory if there are any, else from the database.
+    fn call(&mut self, now: Instant, mut context: Context, aor: Box<str>) {
+        let now_ms = self.settings.wall(now);
+        let bindings: Vec<_> = self.replica.lookup(&aor, now_ms).map(hop::Binding::from).collect();
+        let server = context.server;
+        context.aor = Some(aor.clone());
+        if bindings.is_empty() {
+            self.contexts.insert(server, Box::new(context));
+            self.stats.lookups += 1;
+            let patience = Some(self.settings.lookup_timeout);
+            self.ask(now, Request::Lookup { aor, now_ms }, Waiting::Lookup { server }, patience);
+        } else {
+            context.plan(bindings);
+            self.contexts.insert(server, Box::new(context));
+            self.with_context(now, server, |proxy, context| proxy.settle(now, context));
+        }
+    }
+
+    /// An ACK for a 2xx, or a stray one: forwarded without state if it has a way (RFC 3261 section 16.11).
+    pub(super) fn ack(&mut self, now: Instant, request: &Message, source: Hop) {
+        let uri = request.request_uri();
+        let way = match &uri {
+            Ok(Uri::Sip(uri)) if request.max_forwards() != Ok(Some(0)) => {
+                self.way(request, uri, source)
+            }
+            _ => (Way::Refused(400), 0),
+        };
+        let (Way::Hop(hop), own_routes) = way else {
+            self.stats.dropped += 1;
+            return;
+        };
+        // "The branch must be the same for retransmitted requests": derived from the branch below.
+        let mut hasher = DefaultHasher::new();
+        self.secret.hash(&mut hasher);
+        request
+            .top_via()
+            .map(|via| via.branch().unwrap_or("").to_owned())
+            .unwrap_or_default()
+            .hash(&mut hasher);
+        let branch = format!("z9hG4bK{:016x}.ack", hasher.finish());
+        let mut edit = Edit::new(request);
+        self.edit_forwarded(&mut edit, request, source, hop, &branch);
+        edit.remove_values(HeaderName::Route, own_routes);
+        let bytes = edit.finish();
+        self.stats.forwarded += 1;
+        self.send(now, hop, bytes);
+    }
+
+    /// What changes in every forwarded request: Via, Max-Forwards (RFC 3261 section 16.6 steps 3, 8).
+    pub(super) fn edit_forwarded(
+        &self,
+        edit: &mut Edit<'_>,
+        request: &Message,
+        source: Hop,
+        hop: Hop,
+        branch: &str,
+    ) {
+        if let Some(address) = source.edge_address() {
+            edit.stamp_via(address);
+        }
+        let sent_by = match hop {
+            Hop::Core(_) | Hop::Element(_) => self.settings.core_address,
+            Hop::Tcp(_) => self.settings.edge_tcp.unwrap_or(self.settings.core_address),
+            Hop::Udp { .. } => self.settings.edge_udp.unwrap_or(self.settings.core_address),
+        };
+        let rport = if hop.is_core() { "" } else { ";rport" };
+        edit.push_via(format!(
+            "SIP/2.0/{} {sent_by}{rport};branch={branch}",
+            hop.transport().as_str()
+        ));
+        match request.max_forwards() {
+            Ok(Some(left)) => edit.set_max_forwards(left.saturating_sub(1)),
+            _ => edit.set_max_forwards(70),
+        };
+        if !matches!(hop, Hop::Udp { .. }) {
+            edit.ensure_content_length();
+        }
+    }
+
+    /// RFC 3261 section 16.6 step 8: over everything that decides where a request goes. Equal for a request that comes
+    /// back unchanged (a loop), different when the Request-URI or the routes have changed (a spiral).
+    fn loop_hash(&self, request: &Message) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.secret.hash(&mut hasher);
+        request.request_uri_str().hash(&mut hasher);
+        request.call_id().unwrap_or("").hash(&mut hasher);
+        request.cseq().map(|cseq| cseq.seq).unwrap_or(0).hash(&mut hasher);
+        for party in [request.from(), request.to()] {
+            party.ok().and_then(|party| party.tag().map(str::to_owned)).hash(&mut hasher);
+        }
+        for name in [HeaderName::Route, HeaderName::ProxyRequire, HeaderName::ProxyAuthorization] {
+            for header in request.headers_named(name) {
+                header.value().hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    fn has_looped(&self, request: &Message, loop_hash: u64) -> bool {
+        request.vias().flatten().any(|via| {
+            self.names.is_own(&via.host, via.port_or_default())
+                && via
+                    .branch()
+                    .and_then(|branch| branch.rsplit_once('.'))
+                    .is_some_and(|(_, hash)| u64::from_str_radix(hash, 16) == Ok(loop_hash))
+        })
+    }
+}
+
+fn has_to_tag(request: &Message) -> bool {
+    request.to().is_ok_and(|to: NameAddr<'_>| to.tag().is_some())
+}

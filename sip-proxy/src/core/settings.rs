@@ -1,0 +1,175 @@
+//! What the core is told once: its names, limits and times.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use dialtone_sip::transaction::Timers;
+use dialtone_sip::{Host, SipUri};
+
+/// Names that this proxy answers for.
+///
+/// Every name belongs to a domain; `alice@localhost` and `alice@dialtone.test` are one address-of-record when
+/// `localhost` is an alias of `dialtone.test`.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Lower-case host, or `host:port` for one port only, to domain.
+    served: BTreeMap<Box<str>, Box<str>>,
+    /// Addresses of this process.
+    own: Vec<SocketAddr>,
+}
+
+impl Names {
+    /// `domain` is served under its own name, under `localhost` and under `aliases` (host, or address with port).
+    /// The addresses of this process are aliases as well.
+    pub fn new(domain: &str, aliases: &[String], own: &[SocketAddr]) -> Self {
+        let domain: Box<str> = domain.to_ascii_lowercase().into();
+        let mut served = BTreeMap::new();
+        for name in aliases.iter().map(String::as_str).chain([&*domain, "localhost"]) {
+            served.insert(name.to_ascii_lowercase().into(), domain.clone());
+        }
+        for addr in own {
+            served.insert(addr.to_string().into(), domain.clone());
+        }
+        Self { served, own: own.to_vec() }
+    }
+
+    /// Serves one more domain.
+    pub fn add_domain(&mut self, domain: &str) {
+        let domain: Box<str> = domain.to_ascii_lowercase().into();
+        self.served.insert(domain.clone(), domain);
+    }
+
+    /// The domain that serves this URI, if it is ours. A name is served on any port, a numeric host without port
+    /// stands for the default port.
+    pub fn domain_of(&self, uri: &SipUri<'_>) -> Option<&str> {
+        let host = uri.host.to_string().to_ascii_lowercase();
+        let with_port = || self.served.get(&*format!("{host}:{}", uri.port_or_default()));
+        let alone = || match uri.host.ip() {
+            Some(_) if uri.port.is_some_and(|port| port != 5060) => None,
+            _ => self.served.get(&*host),
+        };
+        alone().or_else(with_port).map(|domain| &**domain)
+    }
+
+    /// Whether host and port are an address of this very process.
+    pub fn is_own(&self, host: &Host<'_>, port: u16) -> bool {
+        host.ip().is_some_and(|ip| self.own.contains(&SocketAddr::new(ip, port)))
+    }
+
+    /// The address-of-record for a user of a served URI (RFC 3261 section 10.3 step 5); parameters do not count.
+    pub fn aor(&self, uri: &SipUri<'_>) -> Option<Box<str>> {
+        let domain = self.domain_of(uri)?;
+        let user =
+            uri.user_unescaped().filter(|user| !user.is_empty() && user.len() <= MAX_USER)?;
+        // Control characters would only serve to confuse whoever reads the table.
+        (!user.chars().any(char::is_control)).then(|| format!("{user}@{domain}").into())
+    }
+}
+
+/// Longest user part of an address-of-record, bytes.
+const MAX_USER: usize = 256;
+
+/// Everything else.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What stands in Via of requests to gateways: the core listener.
+    pub core_address: SocketAddr,
+    /// What stands in Via of requests over UDP and TCP to phones: the edge listeners, if there are any.
+    pub edge_udp: Option<SocketAddr>,
+    pub edge_tcp: Option<SocketAddr>,
+    /// Stay in the path of dialogs, for phones that use this proxy directly.
+    pub record_route: bool,
+    /// Shortest life of a binding, seconds; a shorter wish is answered 423.
+    pub min_expires: u32,
+    /// Longest life of a binding, seconds; a longer wish gets this.
+    pub max_expires: u32,
+    /// Life of a binding without a wish, seconds.
+    pub default_expires: u32,
+    /// Bindings of one address-of-record.
+    pub max_bindings: usize,
+    /// How long a call waits for the database when the replica has nothing.
+    pub lookup_timeout: Duration,
+    /// How long a REGISTER waits for the database until it is answered 503.
+    pub store_timeout: Duration,
+    /// What 503 answers say in Retry-After, seconds.
+    pub retry_after: u32,
+    /// RFC 3261 section 16.6 step 11: more than 3 minutes.
+    pub timer_c: Duration,
+    /// How long the branches of a request live on when the connection it came over is gone: time for its sender to
+    /// attach them to another proxy.
+    pub orphan_timeout: Duration,
+    /// Calls and other requests being forwarded at a time; more are answered 503.
+    pub max_contexts: usize,
+    pub timers: Timers,
+    /// A moment by both clocks, the second in milliseconds since 1970.
+    pub epoch: (Instant, u64),
+}
+
+impl Settings {
+    pub fn new(core_address: SocketAddr, epoch: (Instant, u64)) -> Self {
+        Self {
+            core_address,
+            edge_udp: None,
+            edge_tcp: None,
+            record_route: false,
+            min_expires: 60,
+            max_expires: 7200,
+            default_expires: 3600,
+            max_bindings: 16,
+            lookup_timeout: Duration::from_millis(100),
+            store_timeout: Duration::from_secs(4),
+            retry_after: 5,
+            timer_c: Duration::from_secs(185),
+            orphan_timeout: Duration::from_secs(3),
+            max_contexts: 100_000,
+            timers: Timers::default(),
+            epoch,
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn wall(&self, now: Instant) -> u64 {
+        self.epoch.1 + now.saturating_duration_since(self.epoch.0).as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses() {
+        let own = [
+            "127.0.0.1:5070".parse().expect("address"),
+            "127.0.0.1:5060".parse().expect("address"),
+        ];
+        let mut names =
+            Names::new("Dialtone.Test", &["10.0.0.1".into(), "10.0.0.2:5080".into()], &own);
+        names.add_domain("other.test");
+        let aor = |uri: &str| names.aor(&SipUri::parse(uri).expect(uri)).map(String::from);
+        for served in [
+            "sip:al%69ce@dialtone.test",
+            "sip:alice@DIALTONE.test:5099;transport=tcp",
+            "sips:alice:secret@localhost",
+            "sip:alice@127.0.0.1:5070",
+            "sip:alice@127.0.0.1",
+            "sip:alice@10.0.0.1",
+            "sip:alice@10.0.0.1:5060",
+            "sip:alice@10.0.0.2:5080",
+        ] {
+            assert_eq!(aor(served).as_deref(), Some("alice@dialtone.test"), "{served}");
+        }
+        assert_eq!(aor("sip:alice@other.test").as_deref(), Some("alice@other.test"));
+        for foreign in [
+            "sip:alice@127.0.0.1:5071",
+            "sip:alice@10.0.0.1:5061",
+            "sip:alice@10.0.0.2",
+            "sip:alice@example.com",
+            "sip:dialtone.test",
+            "sip:a%00b@dialtone.test",
+        ] {
+            assert_eq!(aor(foreign), None, "{foreign}");
+        }
+    }
+}
