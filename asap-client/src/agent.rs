@@ -5,19 +5,23 @@
 //! |---|---|---|
 //! | agent (one per [`Agent`]) | the client core, the endpoint, the facade sinks | [`Agent::stop`], or the [`Agent`] is dropped |
 //!
-//! The task waits on the endpoint's events, on commands (bounded queue, refused when full) and on the core's next
-//! deadline; every wait is cancel safe. State for readers leaves through watch channels that the sinks hold.
+//! The task waits on the endpoint's events, on commands (bounded queue, refused when full), on multicast announcements
+//! if configured, and on the core's next deadline; every wait is cancel safe. What has arrived goes before what is
+//! due: a process that was stopped for a while hears first who spoke to it, and only then judges silence.
+//! State for readers leaves through watch channels that the sinks hold.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 
 use dialtone_transport::model::{NetEvent, Remote};
+use dialtone_transport::multicast::Listener;
 use dialtone_transport::{Endpoint, EndpointConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::config::ClientConfig;
 use crate::core::{Client, Either, Home, Output, Role};
@@ -25,6 +29,8 @@ use crate::error::AgentError;
 
 /// Commands that wait for the agent at most.
 const COMMAND_QUEUE: usize = 1024;
+/// Events taken in one go before timers are looked at.
+const BATCH: usize = 256;
 
 /// What an agent needs to start.
 #[derive(Clone, Debug)]
@@ -32,6 +38,17 @@ pub struct AgentConfig {
     pub client: ClientConfig,
     /// Where the ASAP endpoint binds. RFC 5352 section 3.1 R1: elements bind the address that they register.
     pub endpoint: EndpointConfig,
+    /// Where to listen for registrars that announce themselves (RFC 5352 section 3.6); `None`: only configured ones.
+    pub announcements: Option<Announcements>,
+}
+
+/// The multicast channel of registrars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcements {
+    /// [`dialtone_transport::multicast::ASAP_GROUP`], unless the operator chose another one.
+    pub group: SocketAddrV4,
+    /// Address of the interface to listen on.
+    pub interface: Ipv4Addr,
 }
 
 impl AgentConfig {
@@ -40,6 +57,7 @@ impl AgentConfig {
         Self {
             client: ClientConfig::telephony(registrars),
             endpoint: EndpointConfig::element(SocketAddr::new(bind, 0)),
+            announcements: None,
         }
     }
 }
@@ -128,6 +146,10 @@ impl<R: Facade> Agent<R> {
     /// # Errors
     /// [`AgentError::Endpoint`] when the address cannot be bound.
     pub async fn start(config: AgentConfig, role: R) -> Result<Self, AgentError> {
+        let announcements = config
+            .announcements
+            .map(|from| Listener::join(from.group, from.interface))
+            .transpose()?;
         let (endpoint, events) = Endpoint::bind(config.endpoint).await?;
         let local = endpoint.local_addr();
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -141,9 +163,8 @@ impl<R: Facade> Agent<R> {
         let (stop, stopped) = oneshot::channel();
         let client = Client::new(clock(), config.client, role, fastrand::Rng::new());
         let driver = Driver { client, endpoint, sink, home: home_out };
-        let task = tokio::spawn(
-            driver.run(events, commands, stopped).instrument(info_span!("asap", %local)),
-        );
+        let inputs = Inputs { events, commands, announcements, stopped };
+        let task = tokio::spawn(driver.run(inputs).instrument(info_span!("asap", %local)));
         Ok(Self { handle, local, home, stop, task })
     }
 
@@ -169,6 +190,21 @@ impl<R: Facade> Agent<R> {
     }
 }
 
+/// What the task waits for.
+struct Inputs<C> {
+    events: mpsc::Receiver<NetEvent>,
+    commands: mpsc::Receiver<C>,
+    announcements: Option<Listener>,
+    stopped: oneshot::Receiver<()>,
+}
+
+async fn hear(announcements: &mut Option<Listener>) -> io::Result<(&[u8], SocketAddr)> {
+    match announcements {
+        Some(listener) => listener.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Driver<R: Facade> {
     client: Client<R>,
     endpoint: Endpoint,
@@ -177,12 +213,7 @@ struct Driver<R: Facade> {
 }
 
 impl<R: Facade> Driver<R> {
-    async fn run(
-        mut self,
-        mut events: mpsc::Receiver<NetEvent>,
-        mut commands: mpsc::Receiver<R::Command>,
-        mut stopped: oneshot::Receiver<()>,
-    ) {
+    async fn run(mut self, mut inputs: Inputs<R::Command>) {
         self.drain();
         loop {
             let deadline = self.client.next_deadline();
@@ -193,14 +224,9 @@ impl<R: Facade> Driver<R> {
                 }
             };
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.client.handle_net(clock(), event),
-                    None => return,
-                },
-                Some(command) = commands.recv() => self.client.handle_command(clock(), command),
-                () = timer => self.client.handle_timeout(clock()),
+                biased;
                 // Either stopped or the Agent was dropped.
-                stop = &mut stopped => {
+                stop = &mut inputs.stopped => {
                     if stop.is_ok() {
                         self.client.shut_down();
                         self.drain();
@@ -208,8 +234,34 @@ impl<R: Facade> Driver<R> {
                     }
                     return;
                 }
+                event = inputs.events.recv() => match event {
+                    Some(event) => self.client.handle_net(clock(), event),
+                    None => {
+                        error!("the endpoint ended");
+                        return;
+                    }
+                },
+                Some(command) = inputs.commands.recv() => self.client.handle_command(clock(), command),
+                heard = hear(&mut inputs.announcements) => match heard {
+                    Ok((message, from)) => self.client.handle_announce(clock(), from.ip(), message),
+                    Err(error) => {
+                        warn!(%error, "no more announcements of registrars are heard");
+                        inputs.announcements = None;
+                    }
+                },
+                () = timer => {}
             }
             self.drain();
+            for _ in 0..BATCH {
+                let Ok(event) = inputs.events.try_recv() else { break };
+                self.client.handle_net(clock(), event);
+                self.drain();
+            }
+            let now = clock();
+            if self.client.next_deadline().is_some_and(|at| at <= now) {
+                self.client.handle_timeout(now);
+                self.drain();
+            }
         }
     }
 

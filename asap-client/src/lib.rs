@@ -15,6 +15,6 @@ mod config;
 pub mod core;
 mod error;
 
-pub use agent::{Agent, AgentConfig, CommandSender, Facade};
+pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade};
 pub use config::{ClientConfig, parse_registrar, registrar_sctp, registrar_tcp};
 pub use error::{AgentError, ParseRegistrarError};

@@ -69,13 +69,16 @@ pub struct Registrar {
     subscribers: BTreeSet<(AssocId, Vec<u8>)>,
 }
 
+/// By identifier: the element, and the association over which it registered.
+type Members = BTreeMap<u32, (PoolElement<'static>, Option<AssocId>)>;
+
 pub struct World<R: Role> {
     pub start: Instant,
     pub now: Instant,
     pub client: Client<R>,
     pub registrars: BTreeMap<u8, Registrar>,
     /// The handlespace that all registrars share; the association over which each element is watched.
-    pub pools: BTreeMap<Vec<u8>, BTreeMap<u32, (PoolElement<'static>, Option<AssocId>)>>,
+    pub pools: BTreeMap<Vec<u8>, Members>,
     pub seen: Vec<(Duration, u8, Seen)>,
     pub events: Vec<(Duration, R::Event)>,
     pub connects: Vec<(Duration, u8)>,
