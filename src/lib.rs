@@ -1,1 +1,4 @@
-//! The launcher that localnet and the multi-process tests share.
+//! Dialtone as a whole: the launcher that starts daemons on one machine, and localnet, which stands on it.
+
+pub mod launcher;
+pub mod localnet;

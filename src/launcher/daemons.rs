@@ -1,0 +1,189 @@
+//! The configuration of each daemon: names, addresses in the slice, TOML files.
+//!
+//! Registrar n is at 127.X.Y.n, gateway n's core at .(20+n), proxy n at .(40+n), sidecars from .60 on. Registrars have
+//! the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP). Admin HTTP is TCP 9090 of each daemon's own address.
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use super::{Error, Launcher};
+
+/// The port of everybody's admin server.
+const ADMIN_PORT: u16 = 9090;
+
+/// The port of everybody's core listener.
+const CORE_PORT: u16 = 5060;
+
+/// The host number of the location database's sidecar.
+const LOCATION_DB: u8 = 60;
+
+/// What all configurations have in common.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The domain whose users are served, besides localhost and the gateways' own addresses.
+    pub domain: String,
+    /// Where phones reach the gateways.
+    pub edge_address: IpAddr,
+    /// The edge port of gateway 1; gateway n has it plus 10(n-1). `None`: 5060 of the gateway's address in the slice,
+    /// so that tests do not meet each other.
+    pub edge_port: Option<u16>,
+    /// How many registrars there are for the others to name.
+    pub registrars: u8,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            domain: "dialtone.test".to_owned(),
+            edge_address: Ipv4Addr::LOCALHOST.into(),
+            edge_port: None,
+            registrars: 2,
+        }
+    }
+}
+
+impl Layout {
+    /// Where gateway `n` has its phones, given its address in the slice.
+    pub fn edge(&self, n: u8, own: IpAddr) -> SocketAddr {
+        match self.edge_port {
+            Some(port) => SocketAddr::new(self.edge_address, port + 10 * u16::from(n - 1)),
+            None => SocketAddr::new(own, 5062),
+        }
+    }
+}
+
+/// A sidecar of a test's own.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    pub name: String,
+    pub pool: String,
+    /// As `--transport` has it.
+    pub transport: String,
+    /// Further options, such as `--check`.
+    pub options: Vec<String>,
+    /// The server; empty if it is started by somebody else.
+    pub command: Vec<OsString>,
+}
+
+type Started = Result<(String, Vec<OsString>), Error>;
+
+pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
+    let name = format!("registrar-ns-{n}");
+    let address = launcher.slice.host(n);
+    let mut toml = header(&name);
+    let peers: Vec<IpAddr> = registrars(launcher).filter(|peer| *peer != address).collect();
+    key(&mut toml, "name", &name);
+    key(&mut toml, "data_dir", data(launcher, &name).as_str());
+    key(&mut toml, "address", address.to_string());
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT).to_string());
+    key(&mut toml, "peers", peers);
+    configured(launcher, "registrar-ns", name, &toml)
+}
+
+pub(super) fn gateway(launcher: &Launcher, n: u8) -> Started {
+    let name = format!("sip-gateway-{n}");
+    let address = launcher.slice.host(20 + n);
+    let edge = launcher.layout.edge(n, address).to_string();
+    let mut toml = common(launcher, &name, address);
+    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT).to_string());
+    section(&mut toml, "edge");
+    key(&mut toml, "udp", &edge);
+    key(&mut toml, "tcp", &edge);
+    configured(launcher, "sip-gateway", name, &toml)
+}
+
+pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
+    let name = format!("sip-proxy-{n}");
+    let address = launcher.slice.host(40 + n);
+    let mut toml = common(launcher, &name, address);
+    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT).to_string());
+    key(&mut toml, "location_dir", text(&launcher.folder.join("location")));
+    let mut domains = vec![launcher.layout.domain.clone(), "localhost".to_owned()];
+    domains.push(launcher.layout.edge_address.to_string());
+    key(&mut toml, "domains", domains);
+    configured(launcher, "sip-proxy", name, &toml)
+}
+
+/// What gateways and proxies have in common.
+fn common(launcher: &Launcher, name: &str, address: IpAddr) -> String {
+    let mut toml = header(name);
+    key(&mut toml, "name", name);
+    key(&mut toml, "data_dir", data(launcher, name).as_str());
+    key(&mut toml, "key_file", text(&launcher.folder.join("keys")));
+    key(&mut toml, "address", address.to_string());
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT).to_string());
+    key(&mut toml, "registrars", registrars(launcher).collect::<Vec<_>>());
+    toml
+}
+
+pub(super) fn location_db(launcher: &Launcher) -> (String, Vec<OsString>) {
+    let path = launcher.folder.join("location/location.db");
+    let address = launcher.slice.host(LOCATION_DB);
+    let sidecar = Sidecar {
+        name: "location-db".to_owned(),
+        pool: "location-db".to_owned(),
+        transport: format!("sqlite:{}", path.display()),
+        options: vec![
+            format!("--address={address}"),
+            format!("--admin={}", SocketAddr::new(address, ADMIN_PORT)),
+        ],
+        command: Vec::new(),
+    };
+    self::sidecar(launcher, &sidecar)
+}
+
+pub(super) fn sidecar(launcher: &Launcher, sidecar: &Sidecar) -> (String, Vec<OsString>) {
+    let mut arguments = vec![
+        "pool-element".to_owned(),
+        format!("--name={}", sidecar.name),
+        format!("--pool={}", sidecar.pool),
+        format!("--transport={}", sidecar.transport),
+        format!("--data-dir={}", data(launcher, &sidecar.name)),
+    ];
+    arguments.extend(registrars(launcher).map(|registrar| format!("--registrar={registrar}")));
+    arguments.extend(sidecar.options.iter().cloned());
+    let mut arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
+    if !sidecar.command.is_empty() {
+        arguments.push("--".into());
+        arguments.extend(sidecar.command.iter().cloned());
+    }
+    (sidecar.name.clone(), arguments)
+}
+
+fn registrars(launcher: &Launcher) -> impl Iterator<Item = IpAddr> + '_ {
+    (1..=launcher.layout.registrars).map(|n| launcher.slice.host(n))
+}
+
+fn data(launcher: &Launcher, name: &str) -> String {
+    text(&launcher.folder.join(name))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn header(name: &str) -> String {
+    format!("# {name}: written by the launcher; changes are overwritten.\n")
+}
+
+fn section(toml: &mut String, name: &str) {
+    let _ = write!(toml, "\n[{name}]\n");
+}
+
+/// Strings and arrays of strings look the same in JSON and TOML.
+fn key(toml: &mut String, name: &str, value: impl serde::Serialize) {
+    if let Ok(value) = serde_json::to_string(&value) {
+        let _ = writeln!(toml, "{name} = {value}");
+    }
+}
+
+fn configured(launcher: &Launcher, subcommand: &str, name: String, toml: &str) -> Started {
+    let path = launcher.folder.join("run").join(format!("{name}.toml"));
+    fs::write(&path, toml).map_err(|source| Error::File { path: path.clone(), source })?;
+    Ok((name, vec![subcommand.into(), "--config".into(), path.into()]))
+}
