@@ -260,6 +260,7 @@ proptest! {
                 for pool in &chunk.pools {
                     downloaded.extend(pool.elements.iter().map(|element| (pool.handle.0.to_vec(), element.pe_id)));
                 }
+                prop_assert!(downloaded.len() <= space.len(), "a download ends");
                 cursor = chunk.next;
                 if cursor.is_none() {
                     break;
