@@ -1,0 +1,221 @@
+//! Proxies that die and freeze at every moment of a call: phones notice nothing.
+
+use dialtone_sip::{Method, ack_for, cancel_for};
+
+use super::super::*;
+use super::lab::{Lab, Phone};
+
+fn phones() -> (Lab, Phone, Phone) {
+    let mut lab = Lab::new(2, 2);
+    let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
+    bob.register(&mut lab);
+    lab.at_proxy.clear();
+    (lab, alice, bob)
+}
+
+#[test]
+fn killed_before_it_has_seen_the_request() {
+    let (mut lab, alice, bob) = phones();
+    lab.sabotage = Some(|message| message.method() == Some(Method::Invite) && message.is_request());
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab);
+    assert_eq!(invite.len(), 1, "without any time passing");
+    bob.answer(&mut lab, &invite[0], 200);
+    assert_eq!(alice.got(&mut lab), ["100", "200"]);
+    assert_eq!(lab.reports.len(), 2, "each gateway reports the proxy");
+}
+
+#[test]
+fn killed_while_it_rings() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    lab.run(1_000);
+    let proxy = lab.busy_proxy();
+    lab.kill(proxy);
+    lab.run(3_000);
+    assert_eq!(bob.got(&mut lab), Vec::<String>::new(), "the phone rings once and is not cancelled");
+    bob.answer(&mut lab, &invite, 200);
+    assert_eq!(alice.got(&mut lab), ["100", "180", "180", "200"]);
+    assert_eq!(lab.gateways[1].counters().reattached, 1);
+    let legs: Vec<_> = lab.at_proxy.iter().map(|m| m.top_via().unwrap().branch().unwrap()[..24].to_owned()).collect();
+    assert_eq!(legs[0], legs[1], "the same leg, another attempt");
+    assert_ne!(lab.at_proxy[0].top_via().unwrap().branch(), lab.at_proxy[1].top_via().unwrap().branch());
+}
+
+#[test]
+fn killed_with_the_final_answer_in_its_hands() {
+    for (code, acks) in [(200, 0), (486, 1)] {
+        let (mut lab, alice, bob) = phones();
+        alice.invite(&mut lab, "bob");
+        let invite = bob.take(&mut lab).remove(0);
+        lab.sabotage = Some(|message| message.status() >= Some(200));
+        bob.answer(&mut lab, &invite, code);
+        assert_eq!(alice.got(&mut lab), ["100".to_owned(), code.to_string()]);
+        assert_eq!(bob.got(&mut lab).len(), acks);
+    }
+}
+
+#[test]
+fn frozen_before_and_after_it_has_forwarded() {
+    for ringing in [false, true] {
+        let (mut lab, alice, bob) = phones();
+        // Whichever proxy gets the call is frozen.
+        if ringing {
+            alice.invite(&mut lab, "bob");
+            let invite = bob.take(&mut lab).remove(0);
+            bob.answer(&mut lab, &invite, 180);
+            let proxy = lab.busy_proxy();
+            lab.freeze(proxy);
+            lab.run(50);
+            bob.answer(&mut lab, &invite, 200);
+            lab.run(350);
+            assert_eq!(alice.got(&mut lab), ["100", "180", "200"]);
+        } else {
+            lab.freeze(0);
+            lab.freeze(1);
+            alice.invite(&mut lab, "bob");
+            lab.run(100);
+            assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+            lab.kill(0);
+            lab.revive(0);
+            lab.run(500);
+            let invite = bob.take(&mut lab).remove(0);
+            bob.answer(&mut lab, &invite, 200);
+            assert_eq!(alice.got(&mut lab), ["100", "200"]);
+        }
+        assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn killed_during_cancel() {
+    // Killed with the CANCEL in its hands, and killed after it passed the CANCEL on.
+    for passed in [false, true] {
+        let (mut lab, alice, bob) = phones();
+        let invite = alice.invite(&mut lab, "bob");
+        let got = bob.take(&mut lab).remove(0);
+        bob.answer(&mut lab, &got, 180);
+        if !passed {
+            lab.sabotage = Some(|message| message.method() == Some(Method::Cancel));
+        }
+        alice.send(&mut lab, cancel_for(&invite).unwrap());
+        if passed {
+            let proxy = lab.busy_proxy();
+            lab.kill(proxy);
+        }
+        let cancel = bob.take(&mut lab);
+        assert_eq!(cancel.len(), 1, "passed: {passed}");
+        bob.answer(&mut lab, &cancel[0], 200);
+        bob.answer(&mut lab, &got, 487);
+        assert_eq!(bob.got(&mut lab), ["ACK"]);
+        let answers = alice.take(&mut lab);
+        assert_eq!(answers.last().unwrap().status(), Some(487));
+        alice.send(&mut lab, ack_for(&invite, answers.last().unwrap()).unwrap());
+        lab.run(60_000);
+        assert_eq!(lab.gateways[0].unfinished() + lab.gateways[1].unfinished(), 0);
+    }
+}
+
+#[test]
+fn all_proxies_die_and_one_comes_back_within_two_seconds() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    lab.run(10_000);
+    alice.got(&mut lab);
+    lab.kill(0);
+    lab.kill(1);
+    lab.run(500);
+    let register = alice.request(&mut lab, Method::Register, "alice").build();
+    alice.send(&mut lab, register);
+    lab.run(100);
+    lab.revive(1);
+    lab.run(1_300);
+    let mut got = alice.got(&mut lab);
+    got.sort_unstable();
+    assert_eq!(got, ["180", "180", "200"], "the registration waited, the call rings on");
+    bob.answer(&mut lab, &invite, 200);
+    assert_eq!(alice.got(&mut lab), ["200"]);
+    assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+}
+
+#[test]
+fn without_any_proxy_everything_is_answered_503_after_two_seconds() {
+    let mut lab = Lab::new(1, 0);
+    let alice = Phone::new("alice", 0, 1);
+    let invite = alice.invite(&mut lab, "bob");
+    let options = alice.request(&mut lab, Method::Options, "bob").build();
+    alice.send(&mut lab, options);
+    lab.run(1_999);
+    assert_eq!(alice.got(&mut lab), ["100"]);
+    lab.run(1);
+    let answers = alice.take(&mut lab);
+    assert_eq!(answers.iter().map(|a| a.status().unwrap()).collect::<Vec<_>>(), [503, 503]);
+    assert!(answers.iter().all(|a| a.header(dialtone_sip::HeaderName::RetryAfter).is_some()));
+    let refused = answers.iter().find(|a| a.method() == Some(Method::Invite)).unwrap();
+    alice.send(&mut lab, ack_for(&invite, refused).unwrap());
+    // A waiting call that is cancelled ends at once.
+    let invite = alice.invite(&mut lab, "bob");
+    alice.send(&mut lab, cancel_for(&invite).unwrap());
+    assert_eq!(alice.got(&mut lab), ["100", "200", "487"]);
+}
+
+#[test]
+fn a_call_whose_caller_is_lost_stops_ringing_after_two_seconds() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    // The first gateway dies together with the proxy: nobody repeats the INVITE.
+    lab.gateways[0] = Gateway::new(Settings::new(100, Vec::new(), "127.0.0.1:1".parse().unwrap()), super::lab::keys(), fastrand::Rng::new());
+    let proxy = lab.busy_proxy();
+    lab.kill(proxy);
+    lab.run(1_999);
+    assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+    lab.run(1);
+    assert_eq!(bob.got(&mut lab), ["CANCEL"]);
+    assert_eq!(lab.gateways[1].counters().orphaned, 1);
+}
+
+#[test]
+fn a_repeated_bye_gets_the_same_answer_without_a_second_bye() {
+    let (mut lab, alice, bob) = phones();
+    // BYE outside of our dialogs goes by the proxy, where it can be repeated.
+    let bye = alice.request(&mut lab, Method::Other("PING"), "bob").build();
+    lab.sabotage = Some(|message| message.status() == Some(200));
+    alice.send(&mut lab, bye);
+    let got = bob.take(&mut lab);
+    assert_eq!(got.len(), 1);
+    bob.answer(&mut lab, &got[0], 200);
+    assert_eq!(alice.got(&mut lab), ["200"]);
+    assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+    assert_eq!(lab.gateways[1].counters().reattached, 1);
+}
+
+#[test]
+fn a_slow_phone_is_no_dead_proxy() {
+    let (mut lab, alice, bob) = phones();
+    let request = alice.request(&mut lab, Method::Options, "bob").build();
+    alice.send(&mut lab, request);
+    let got = bob.take(&mut lab).remove(0);
+    lab.run(3_000);
+    bob.answer(&mut lab, &got, 200);
+    assert_eq!(alice.got(&mut lab), ["200"]);
+    assert_eq!((lab.gateways[0].counters().failed_over, lab.reports.len()), (0, 0));
+}
+
+#[test]
+fn a_process_that_was_frozen_drops_what_others_have_given_up() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    lab.input(1, Input::Frozen);
+    let late = Input::CoreMessage { conn: ConnId(hops::ACCEPTED + 1), bytes: invite.bytes().clone() };
+    let strays = lab.gateways[1].counters().stray;
+    lab.input(1, late);
+    assert_eq!(lab.gateways[1].counters().stray, strays + 1);
+}

@@ -1,0 +1,6 @@
+//! Scenarios on gateway cores in virtual time: gateways are real, proxies and phones are models.
+
+mod calls;
+mod failover;
+mod hostile;
+mod lab;
