@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use dialtone_location::{BindingKey, Change, NewBinding, Record, Request, Save};
 use dialtone_sip::{Contact, HeaderName, Message, NameAddr, ResponseBuilder, SipUri, Uri, unquote};
@@ -132,7 +133,7 @@ fn binding(
             .header_str(HeaderName::UserAgent)
             .map_or("", |text| cut(text, 100))
             .into(),
-        received: received(uri, source).into(),
+        received: received(message, source).into(),
         gateway,
         flow_token: flow_token.into(),
         path: path.into(),
@@ -157,24 +158,19 @@ fn joined_paths(message: &Message) -> Result<String, Refusal> {
     Ok(joined)
 }
 
-/// Where a phone that registers directly must be called, unless its contact says the same.
-fn received(contact: &SipUri<'_>, source: Hop) -> String {
+/// Where a phone that registers directly must be called, if that is not its contact: where the request came from, when
+/// its Via does not say the same (RFC 3581 section 4: it is behind a NAT). A sender without NAT may register another
+/// place than its own.
+fn received(message: &Message, source: Hop) -> String {
+    let Some(address) = source.edge_address() else { return String::new() };
+    let written = message
+        .top_via()
+        .ok()
+        .and_then(|via| Some(SocketAddr::new(via.host.ip()?, via.port_or_default())));
     match source {
-        Hop::Udp { .. }
-            if hop::of_address(contact).is_some_and(|hop| hop == without_socket(source)) =>
-        {
-            String::new()
-        }
-        Hop::Udp { peer, .. } => format!("udp:{peer}"),
-        Hop::Tcp(peer) => format!("tcp:{peer}"),
-        Hop::Core(_) | Hop::Element(_) => String::new(),
-    }
-}
-
-fn without_socket(hop: Hop) -> Hop {
-    match hop {
-        Hop::Udp { peer, .. } => Hop::Udp { socket: 0, peer },
-        other => other,
+        _ if written == Some(address) => String::new(),
+        Hop::Tcp(_) => format!("tcp:{address}"),
+        _ => format!("udp:{address}"),
     }
 }
 
