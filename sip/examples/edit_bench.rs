@@ -39,6 +39,11 @@ fn main() {
         let message = Message::parse(black_box(bytes.clone())).expect("valid");
         black_box(edit(&message, source));
     });
+    let unfolded = common::invite().replace("one\r\n two,\r\n\tthree", "one two, three");
+    time("rsip: parse, serialise", || {
+        let message = rsip::Request::try_from(black_box(unfolded.as_bytes())).expect("valid");
+        black_box(message.to_string());
+    });
     time("response", || {
         black_box(
             ResponseBuilder::new(black_box(&message), 180).to_tag("abc").build().expect("built"),

@@ -8,7 +8,7 @@
 //! - [`transaction`] has the state machines of RFC 3261 section 17 without IO, and a layer that holds many of them.
 //!   `handle_*(now, …)` changes state, `poll()` is drained after each input, `next_deadline()` says when to call
 //!   `handle_timeout(now)`.
-//! - [`transport`] drives UDP sockets and TCP connections.
+//! - [`transport`] drives UDP sockets and TCP connections, keep-alives included.
 
 mod address;
 mod build;
@@ -22,6 +22,7 @@ mod method;
 mod params;
 mod resolve;
 mod scan;
+mod stun;
 mod syntax;
 pub mod transaction;
 pub mod transport;
@@ -38,5 +39,6 @@ pub use message::{Header, Limits, Message, Value};
 pub use method::Method;
 pub use params::{Param, Params, unquote};
 pub use resolve::{NumericResolver, ResolveError, Resolver, Target, TransportKind};
+pub use stun::stun_response;
 pub use uri::{Host, SipUri, Uri, host_port, unescape};
 pub use via::{BRANCH_COOKIE, Via};

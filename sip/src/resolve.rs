@@ -88,3 +88,27 @@ impl Resolver for NumericResolver {
         Ok(vec![Target { transport, addr: SocketAddr::new(ip, uri.port.unwrap_or(default)) }])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numeric_hosts_and_defaults() {
+        let resolve = |text| {
+            let targets = NumericResolver.resolve(&SipUri::parse(text).expect("uri"));
+            targets.map(|targets| format!("{} {}", targets[0].transport.as_str(), targets[0].addr))
+        };
+        assert_eq!(resolve("sip:192.0.2.1").as_deref(), Ok("UDP 192.0.2.1:5060"));
+        assert_eq!(
+            resolve("sip:a@[2001:db8::1]:5070;transport=tcp").as_deref(),
+            Ok("TCP [2001:db8::1]:5070")
+        );
+        assert_eq!(resolve("sips:localhost").as_deref(), Ok("TLS 127.0.0.1:5061"));
+        assert_eq!(resolve("sips:localhost;transport=tcp").as_deref(), Ok("TLS 127.0.0.1:5061"));
+        assert_eq!(resolve("sip:example.com;maddr=192.0.2.2").as_deref(), Ok("UDP 192.0.2.2:5060"));
+        assert_eq!(resolve("sip:example.com"), Err(ResolveError::Host));
+        assert_eq!(resolve("sip:192.0.2.1;transport=sctp"), Err(ResolveError::Transport));
+        assert_eq!(resolve("sips:192.0.2.1;transport=udp"), Err(ResolveError::Transport));
+    }
+}

@@ -191,6 +191,9 @@ impl<'a> SipUri<'a> {
             (Some(one), Some(other)) => unescape(one) == unescape(other),
             _ => false,
         };
+        if self.raw == other.raw {
+            return true;
+        }
         self.secure == other.secure
             && same_user(self.user, other.user)
             && same_user(self.password, other.password)
@@ -357,4 +360,86 @@ fn parse_port(text: &str) -> Option<u16> {
 /// A socket address as it stands in Via, Contact and URIs: IPv6 in brackets, IPv4-mapped addresses as IPv4.
 pub fn host_port(addr: SocketAddr) -> String {
     SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn equivalent(one: &str, other: &str) -> bool {
+        let parse = |text| Uri::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(parse(one).equivalent(&parse(other)), parse(other).equivalent(&parse(one)));
+        parse(one).equivalent(&parse(other))
+    }
+
+    /// The examples of RFC 3261 section 19.1.4.
+    #[test]
+    fn equality() {
+        for (one, other) in [
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            ("sip:[2001:db8::1]", "sip:[2001:0DB8:0:0::1]"),
+        ] {
+            assert!(equivalent(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;security=off"),
+            ("sip:a@b", "sips:a@b"),
+            ("tel:+1", "tel:1"),
+        ] {
+            assert!(!equivalent(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_record() {
+        let aor = |text| SipUri::parse(text).map(|uri| uri.address_of_record());
+        assert_eq!(
+            aor("sip:%61lice:pw@AtLanTa.CoM:5060;x=y?h=1").as_deref(),
+            Ok("sip:alice@atlanta.com")
+        );
+        assert_eq!(aor("sips:a@b:5060").as_deref(), Ok("sips:a@b:5060"));
+        assert_eq!(aor("tel:+1"), Err(ParseError::Uri));
+    }
+
+    #[test]
+    fn malformed_ones() {
+        for text in [
+            "",
+            "sip",
+            "sip:",
+            "sip:@b",
+            "sip:a@",
+            "sip:a@b:",
+            "sip:a@b:65536",
+            "sip:a@b:x",
+            "sip:a@[::1",
+            "sip:a@[x]",
+            "sip:a b@c",
+            "sip:a@b c",
+            "<sip:a@b>",
+            "sip:a%4@b",
+            "sip:a%zz@b",
+            "1x:y",
+            ":x",
+            "sip:a@b@c:d@",
+        ] {
+            assert_eq!(Uri::parse(text), Err(ParseError::Uri), "{text}");
+        }
+    }
 }

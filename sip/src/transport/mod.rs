@@ -36,7 +36,8 @@ pub enum TransportEvent {
     Message { flow: Flow, bytes: Bytes },
     /// A connection was accepted by the listener of this number, or came up after [`TcpTransport::connect`].
     Connected { conn: ConnId, peer: SocketAddr, local: SocketAddr, listener: Option<u16> },
-    /// CRLF CRLF came and was answered; over UDP any datagram of line ends only, answered by CRLF.
+    /// CRLF CRLF came and was answered; over UDP also a STUN binding
+    /// request, answered, or other line ends, not answered.
     Ping { flow: Flow },
     /// CRLF came.
     Pong { flow: Flow },

@@ -389,6 +389,9 @@ async fn serve(
                         Ok(Some(Frame::Ping)) => {
                             let mut queue = lock(&connection.queue);
                             queue.bytes += 2;
+                            if queue.bytes > config.max_queued {
+                                return CloseCause::Congested;
+                            }
                             queue.waiting.push_back(Bytes::from_static(b"\r\n"));
                             events.push_back(TransportEvent::Ping { flow });
                         }

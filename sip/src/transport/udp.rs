@@ -116,6 +116,9 @@ async fn receive(
                     let _ = socket.try_send_to(b"\r\n", peer);
                 }
                 TransportEvent::Ping { flow }
+            } else if let Some(response) = crate::stun_response(datagram, peer) {
+                let _ = socket.try_send_to(&response, peer);
+                TransportEvent::Ping { flow }
             } else {
                 TransportEvent::Message { flow, bytes: Bytes::copy_from_slice(datagram) }
             };
