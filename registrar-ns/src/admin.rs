@@ -13,7 +13,9 @@ use dialtone_wire::{ParameterType, Policy, PolicyType, TransportUse};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::core::{AddressSnapshot, Counters, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot};
+use crate::core::{
+    AddressSnapshot, Counters, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot,
+};
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -122,12 +124,18 @@ async fn status(State(state): State<AdminState>) -> Json<StatusJson> {
 
 async fn peers(State(state): State<AdminState>) -> Json<PeersJson> {
     let snapshot = state.snapshots.borrow().clone();
-    Json(PeersJson { server_id: id(snapshot.id.0), peers: snapshot.peers.iter().map(peer_json).collect() })
+    Json(PeersJson {
+        server_id: id(snapshot.id.0),
+        peers: snapshot.peers.iter().map(peer_json).collect(),
+    })
 }
 
 async fn pools(State(state): State<AdminState>) -> Json<PoolsJson> {
     let snapshot = state.snapshots.borrow().clone();
-    Json(PoolsJson { server_id: id(snapshot.id.0), pools: snapshot.pools.iter().map(pool_json).collect() })
+    Json(PoolsJson {
+        server_id: id(snapshot.id.0),
+        pools: snapshot.pools.iter().map(pool_json).collect(),
+    })
 }
 
 async fn pool(
@@ -137,7 +145,10 @@ async fn pool(
     let snapshot = state.snapshots.borrow().clone();
     let found = snapshot.pools.iter().find(|pool| pool.handle.to_string() == handle);
     found.map(|pool| Json(pool_json(pool))).ok_or_else(|| {
-        (StatusCode::NOT_FOUND, Json(serde_json::json!({ "error": "unknown pool handle", "handle": handle })))
+        (
+            StatusCode::NOT_FOUND,
+            Json(serde_json::json!({ "error": "unknown pool handle", "handle": handle })),
+        )
     })
 }
 
@@ -211,10 +222,13 @@ fn policy_name(policy: PolicyType) -> String {
 
 fn policy_values(policy: &Policy<'_>) -> serde_json::Value {
     match policy {
-        Policy::LeastUsedDegradation { load, degradation } | Policy::PriorityLeastUsed { load, degradation } => {
+        Policy::LeastUsedDegradation { load, degradation }
+        | Policy::PriorityLeastUsed { load, degradation } => {
             serde_json::json!({ "load": load, "degradation": degradation })
         }
-        Policy::LeastUsed { load } | Policy::RandomizedLeastUsed { load } => serde_json::json!({ "load": load }),
+        Policy::LeastUsed { load } | Policy::RandomizedLeastUsed { load } => {
+            serde_json::json!({ "load": load })
+        }
         Policy::Priority { priority } => serde_json::json!({ "priority": priority }),
         Policy::WeightedRandom { weight } | Policy::WeightedRoundRobin { weight } => {
             serde_json::json!({ "weight": weight })

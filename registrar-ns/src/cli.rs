@@ -28,9 +28,11 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
-    let _data_dir = settings.data_dir.as_deref().map(|path| DataDir::open(path, "data_dir")).transpose()?;
+    let _data_dir =
+        settings.data_dir.as_deref().map(|path| DataDir::open(path, "data_dir")).transpose()?;
     let udp = SocketAddr::new(settings.address, settings.port);
-    let tcp = (settings.tcp_port != 0).then(|| SocketAddr::new(settings.address, settings.tcp_port));
+    let tcp =
+        (settings.tcp_port != 0).then(|| SocketAddr::new(settings.address, settings.tcp_port));
     let admin = bind::tcp(settings.admin_addr(), "admin").await?;
     // The endpoint does not say which of its sockets failed; each is tried by itself first.
     drop(bind::udp(udp, "port").await?);
@@ -59,7 +61,8 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     };
     let span = tracing::info_span!("registrar", name = settings.name, %id);
     let shutdown = context.shutdown.clone();
-    let driver = tokio::spawn(driver::run(core, endpoint, events, sender, shutdown).instrument(span));
+    let driver =
+        tokio::spawn(driver::run(core, endpoint, events, sender, shutdown).instrument(span));
     let http = tokio::spawn(http::serve(admin, routes(state), context.clone()));
 
     if snapshots.wait_for(|snapshot| snapshot.in_service).await.is_ok() {

@@ -90,24 +90,34 @@ fn drain(core: &mut Registrar, endpoint: &Endpoint, metrics: &Metrics) {
 
 fn log(event: &Event) {
     match event {
-        Event::InService { mentor } => tracing::info!(mentor = mentor.map(tracing::field::display), "service begins"),
+        Event::InService { mentor } => {
+            tracing::info!(mentor = mentor.map(tracing::field::display), "service begins")
+        }
         Event::Registered { pool, pe, from } => {
             tracing::info!(%pool, %pe, from = from.map(tracing::field::display), "element registered");
         }
         Event::Rejected { pool, pe, reason } => {
             tracing::warn!(%pool, %pe, reason = reason.name(), "registration refused");
         }
-        Event::Removed { pool, pe, reason } => tracing::info!(%pool, %pe, reason = reason.name(), "element removed"),
+        Event::Removed { pool, pe, reason } => {
+            tracing::info!(%pool, %pe, reason = reason.name(), "element removed")
+        }
         Event::PeerUp { peer } => tracing::info!(%peer, "peer is up"),
         Event::PeerDown { peer } => tracing::warn!(%peer, "peer is dead"),
         Event::TakeoverStarted { target } => tracing::info!(%target, "takeover started"),
         Event::TakeoverLost { target, to } => {
             tracing::info!(%target, to = to.map(tracing::field::display), "takeover stopped");
         }
-        Event::TakeoverWon { target, elements } => tracing::info!(%target, elements, "takeover won"),
-        Event::TakenOver { target, by, elements } => tracing::info!(%target, %by, elements, "taken over by a peer"),
+        Event::TakeoverWon { target, elements } => {
+            tracing::info!(%target, elements, "takeover won")
+        }
+        Event::TakenOver { target, by, elements } => {
+            tracing::info!(%target, %by, elements, "taken over by a peer")
+        }
         Event::ResyncStarted { peer } => tracing::debug!(%peer, "resync started"),
-        Event::ResyncDone { peer, changed, removed } => tracing::info!(%peer, changed, removed, "resync done"),
+        Event::ResyncDone { peer, changed, removed } => {
+            tracing::info!(%peer, changed, removed, "resync done")
+        }
         Event::ResyncFailed { peer } => tracing::info!(%peer, "resync failed, to be tried again"),
         Event::PoolConflict { pool, winner } => {
             tracing::warn!(%pool, %winner, "two registrars created a pool with different rules");

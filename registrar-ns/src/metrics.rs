@@ -27,14 +27,29 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        describe_counter!("dialtone_registrar_registrations_total", "registrations and re-registrations granted");
+        describe_counter!(
+            "dialtone_registrar_registrations_total",
+            "registrations and re-registrations granted"
+        );
         describe_counter!("dialtone_registrar_rejects_total", "registrations refused, by reason");
-        describe_counter!("dialtone_registrar_removals_total", "own elements removed or moved away, by reason");
+        describe_counter!(
+            "dialtone_registrar_removals_total",
+            "own elements removed or moved away, by reason"
+        );
         describe_counter!("dialtone_registrar_resolutions_total", "handle resolutions answered");
-        describe_counter!("dialtone_registrar_takeovers_total", "takeovers, by what became of them");
-        describe_counter!("dialtone_registrar_resyncs_total", "resyncs with peers, by what became of them");
+        describe_counter!(
+            "dialtone_registrar_takeovers_total",
+            "takeovers, by what became of them"
+        );
+        describe_counter!(
+            "dialtone_registrar_resyncs_total",
+            "resyncs with peers, by what became of them"
+        );
         describe_gauge!("dialtone_registrar_elements", "elements in all pools");
-        describe_gauge!("dialtone_registrar_owned_elements", "elements whose home this registrar is");
+        describe_gauge!(
+            "dialtone_registrar_owned_elements",
+            "elements whose home this registrar is"
+        );
         describe_gauge!("dialtone_registrar_peers", "peers that are active");
         Self {
             registrations: counter!("dialtone_registrar_registrations_total"),
@@ -62,16 +77,32 @@ impl Metrics {
             counter!(name, key => value).increment(1);
         };
         match event {
-            Event::Rejected { reason, .. } => count("dialtone_registrar_rejects_total", "cause", reason.name()),
-            Event::Removed { reason, .. } => count("dialtone_registrar_removals_total", "reason", reason.name()),
-            Event::ResyncStarted { .. } => count("dialtone_registrar_resyncs_total", "step", "started"),
+            Event::Rejected { reason, .. } => {
+                count("dialtone_registrar_rejects_total", "cause", reason.name())
+            }
+            Event::Removed { reason, .. } => {
+                count("dialtone_registrar_removals_total", "reason", reason.name())
+            }
+            Event::ResyncStarted { .. } => {
+                count("dialtone_registrar_resyncs_total", "step", "started")
+            }
             Event::ResyncDone { .. } => count("dialtone_registrar_resyncs_total", "step", "done"),
-            Event::ResyncFailed { .. } => count("dialtone_registrar_resyncs_total", "step", "failed"),
-            Event::TakeoverStarted { .. } => count("dialtone_registrar_takeovers_total", "step", "started"),
-            Event::TakeoverLost { .. } => count("dialtone_registrar_takeovers_total", "step", "lost"),
+            Event::ResyncFailed { .. } => {
+                count("dialtone_registrar_resyncs_total", "step", "failed")
+            }
+            Event::TakeoverStarted { .. } => {
+                count("dialtone_registrar_takeovers_total", "step", "started")
+            }
+            Event::TakeoverLost { .. } => {
+                count("dialtone_registrar_takeovers_total", "step", "lost")
+            }
             Event::TakeoverWon { .. } => count("dialtone_registrar_takeovers_total", "step", "won"),
-            Event::TakenOver { .. } => count("dialtone_registrar_takeovers_total", "step", "by-peer"),
-            Event::PoolConflict { .. } => counter!("dialtone_registrar_pool_conflicts_total").increment(1),
+            Event::TakenOver { .. } => {
+                count("dialtone_registrar_takeovers_total", "step", "by-peer")
+            }
+            Event::PoolConflict { .. } => {
+                counter!("dialtone_registrar_pool_conflicts_total").increment(1)
+            }
             Event::Starved { .. } => counter!("dialtone_registrar_starved_total").increment(1),
             _ => {}
         }

@@ -121,7 +121,11 @@ impl TryFrom<String> for PeerAddress {
         text.parse()
             .or_else(|_| bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, ENCAPSULATION_PORT)))
             .map(Self)
-            .map_err(|_| format!("{text:?} is not an address; use IP or IP:UDP-PORT, like \"192.0.2.1:9899\""))
+            .map_err(|_| {
+                format!(
+                    "{text:?} is not an address; use IP or IP:UDP-PORT, like \"192.0.2.1:9899\""
+                )
+            })
     }
 }
 
@@ -135,9 +139,9 @@ impl TryFrom<String> for HexId {
 
     fn try_from(text: String) -> Result<Self, String> {
         match u32::from_str_radix(text.trim_start_matches("0x"), 16) {
-            Ok(0) | Err(_) => {
-                Err(format!("{text:?} is not a server identifier; use one like \"0x1a2b3c4d\", not 0"))
-            }
+            Ok(0) | Err(_) => Err(format!(
+                "{text:?} is not a server identifier; use one like \"0x1a2b3c4d\", not 0"
+            )),
             Ok(id) => Ok(Self(id)),
         }
     }
@@ -215,7 +219,10 @@ impl Checked for Settings {
         if timers.last_heard <= timers.heartbeat {
             problems.add(
                 "timers.last_heard_ms",
-                format_args!("a live peer is silent for a heartbeat of {} ms", timers.heartbeat.as_millis()),
+                format_args!(
+                    "a live peer is silent for a heartbeat of {} ms",
+                    timers.heartbeat.as_millis()
+                ),
                 "use more than timers.heartbeat_ms, better twice as much",
             );
         }
@@ -271,7 +278,11 @@ impl Settings {
             mentors: mentors.into_iter().filter(|mentor| *mentor != own).collect(),
             peers,
             alone_after: (!self.never_alone).then(|| Duration::from_millis(self.alone_after_ms)),
-            advertised_pools: self.advertised_pools.iter().filter_map(|pool| pool.parse().ok()).collect(),
+            advertised_pools: self
+                .advertised_pools
+                .iter()
+                .filter_map(|pool| pool.parse().ok())
+                .collect(),
             timers: self.timer_config(),
             limits: Limits {
                 elements: self.max_elements,
@@ -299,7 +310,8 @@ mod tests {
     use std::path::Path;
 
     fn parse(text: &str) -> Result<Settings, String> {
-        dialtone_daemon::config::parse(Path::new("registrar-ns.toml"), text).map_err(|error| error.to_string())
+        dialtone_daemon::config::parse(Path::new("registrar-ns.toml"), text)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -343,13 +355,17 @@ mod tests {
         ];
         for (text, hint) in wrong {
             let error = parse(text).unwrap_err();
-            assert!(error.contains(hint) && error.starts_with("registrar-ns.toml:"), "{text}: {error}");
+            assert!(
+                error.contains(hint) && error.starts_with("registrar-ns.toml:"),
+                "{text}: {error}"
+            );
         }
     }
 
     #[test]
     fn our_own_entry_is_no_mentor() {
-        let settings = parse("address = \"127.0.0.1\"\npeers = [\"127.0.0.1\", \"127.0.0.2\"]").unwrap();
+        let settings =
+            parse("address = \"127.0.0.1\"\npeers = [\"127.0.0.1\", \"127.0.0.2\"]").unwrap();
         assert_eq!(settings.core_config().mentors, ["127.0.0.2:9899".parse().unwrap()]);
     }
 }

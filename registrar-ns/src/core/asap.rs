@@ -193,6 +193,9 @@ impl Registrar {
         let limits = &self.config.limits;
         let known = self.space.get(key.0.as_bytes(), key.1).is_some();
         let in_pool = self.space.pool(key.0.as_bytes()).map_or(0, |pool| pool.len());
+        if key.0.as_bytes().len() + element.to_wire().max_len() > limits.entry_bytes {
+            return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
+        }
         if !known && (self.space.len() >= limits.elements || in_pool >= limits.elements_per_pool) {
             return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
         }

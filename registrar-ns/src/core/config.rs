@@ -83,6 +83,8 @@ pub struct Limits {
     pub elements: usize,
     /// Elements in one pool.
     pub elements_per_pool: usize,
+    /// Bytes of a pool handle and an element together: they have to fit every message that carries them.
+    pub entry_bytes: usize,
     /// Elements in an answer to a resolution that does not say how many it wants.
     pub default_items: usize,
     /// Elements in an answer to a resolution, whatever it wants; a message's size limits it as well.
@@ -181,6 +183,7 @@ impl Default for Limits {
         Self {
             elements: 200_000,
             elements_per_pool: 50_000,
+            entry_bytes: 16_000,
             default_items: 128,
             max_items: 4096,
             subscriptions: 1024,

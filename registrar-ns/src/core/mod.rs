@@ -112,8 +112,10 @@ struct Assoc {
     up: bool,
     /// Aborted by this side; what still arrives is ignored.
     closing: bool,
-    /// ENRP: shut down by this side, since there is a better one with the same peer.
+    /// Shut down by this side: ENRP, since there is a better one with the same peer; ASAP, since it is idle.
     draining: bool,
+    /// ASAP: heartbeats without use.
+    idle: u8,
     /// ENRP: who is there, once it spoke.
     peer: Option<ServerId>,
     /// ASAP: elements that are watched over it.
@@ -360,6 +362,7 @@ impl Assoc {
             up: false,
             closing: false,
             draining: false,
+            idle: 0,
             peer: None,
             elements: BTreeSet::new(),
             subscriptions: BTreeMap::new(),

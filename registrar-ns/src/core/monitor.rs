@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use dialtone_transport::{AssocId, DownCause, Link, Protocol, Remote};
+use dialtone_transport::{AssocId, DownCause, Link, NetCommand, Protocol, Remote};
 use dialtone_wire::asap::Message;
 use dialtone_wire::{Compat, ServerId};
 
 use super::output::{Event, Removal};
 use super::{Assoc, Key, Registrar, Timer};
+
+/// A dialled association without elements and subscriptions is kept for so many heartbeats.
+const IDLE_HEARTBEATS: u8 = 60;
 
 /// How we watch one element: idle between keep-alives, or with `probing` of them unanswered.
 ///
@@ -126,7 +129,10 @@ impl Registrar {
         else {
             return;
         };
-        match self.by_remote.get(&remote).copied() {
+        let usable = |id: &AssocId| {
+            self.assocs.get(id).is_some_and(|assoc| !assoc.closing && !assoc.draining)
+        };
+        match self.by_remote.get(&remote).copied().filter(usable) {
             Some(id) => {
                 self.attach(key, id);
                 if self.assocs.get(&id).is_some_and(|assoc| assoc.up) {
@@ -175,6 +181,24 @@ impl Registrar {
                     self.probe(now, &key);
                 }
             }
+        }
+    }
+
+    /// Ends what we dialled to ask an element that is nobody's business here any more.
+    pub(super) fn end_idle(&mut self) {
+        let mut idle = Vec::new();
+        for (id, assoc) in &mut self.assocs {
+            if assoc.protocol == Protocol::Asap && assoc.dialled && assoc.up && !assoc.draining {
+                let used = !assoc.elements.is_empty() || !assoc.subscriptions.is_empty();
+                assoc.idle = if used { 0 } else { assoc.idle + 1 };
+                if assoc.idle > IDLE_HEARTBEATS {
+                    assoc.draining = true;
+                    idle.push(*id);
+                }
+            }
+        }
+        for id in idle {
+            self.net(NetCommand::Shutdown { assoc: id });
         }
     }
 

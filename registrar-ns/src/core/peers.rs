@@ -129,6 +129,7 @@ impl Registrar {
 
     pub(super) fn heartbeat(&mut self, now: Instant) {
         self.announce_presence();
+        self.end_idle();
         self.timers.set(Timer::Heartbeat, now + self.config.timers.heartbeat);
     }
 
@@ -229,7 +230,8 @@ impl Registrar {
         }
         tracing::debug!(?peer, ?addr, ?cause, "association with a peer ended");
         self.stop_resync(peer);
-        self.question_peer(now, peer, true);
+        // Retransmissions that run out say no more than silence does.
+        self.question_peer(now, peer, cause != DownCause::TimedOut);
     }
 
     fn redial_wait(&mut self, assoc: &Assoc, failures: u32) -> std::time::Duration {

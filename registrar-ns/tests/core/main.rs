@@ -1,0 +1,11 @@
+//! Scenarios for registrar cores on a virtual network. Names carry the identifiers of the conformance checklist
+//! where one row is what a test shows.
+
+mod element;
+mod world;
+
+mod monitoring;
+mod registration;
+mod startup;
+mod subscriptions;
+mod takeover;

@@ -1,0 +1,309 @@
+//! RFC 5353 sections 3.3, 3.5, 3.6: takeover, late updates, audit.
+
+use std::net::SocketAddr;
+
+use dialtone_registrar_ns::core::{Event, Removal};
+use dialtone_wire::enrp::{Body, Message};
+use dialtone_wire::{Policy, PolicyType, ServerId};
+
+use crate::element::Element;
+use crate::world::{Name, World, ms, reg};
+
+fn add_elements(world: &mut World, count: u8, registrar: u8) -> Vec<Name> {
+    (1..=count)
+        .map(|id| {
+            // They know nobody else, so that only a takeover finds them a new home.
+            let element = Element::new("echo", id + 50 * registrar, &[registrar]);
+            let name = element.name.clone();
+            world.add_element(element);
+            name
+        })
+        .collect()
+}
+
+fn all_at(world: &World, seen_by: u8, names: &[Name], home: u32) -> bool {
+    names.iter().all(|name| world.home_of(seen_by, name) == Some(home))
+}
+
+/// All handlespaces agree, and every home monitors what it owns.
+fn converged(world: &World, registrars: &[u8]) -> bool {
+    let table = |n: u8| {
+        let space = world.registrar(n).handlespace();
+        space.elements().map(|(handle, e)| (handle.clone(), e.pe_id, e.home)).collect::<Vec<_>>()
+    };
+    registrars.windows(2).all(|pair| table(pair[0]) == table(pair[1]))
+}
+
+fn bodies<'a>(
+    world: &'a World,
+    since: std::time::Instant,
+) -> impl Iterator<Item = (SocketAddr, Message<'a>)> {
+    world
+        .enrp
+        .iter()
+        .filter(move |(at, ..)| *at >= since)
+        .map(|(_, from, _, payload)| (*from, Message::decode(payload).unwrap().message))
+}
+
+/// A killed registrar: its elements have another home in 3 s, a frozen one's in 6 s. E-069 to E-085.
+#[test]
+fn elements_of_a_dead_registrar_are_rehomed() {
+    for frozen in [false, true] {
+        for seed in 0..8 {
+            let mut world = World::with_registrars(3);
+            let names = add_elements(&mut world, 10, 1);
+            world.run(ms(2000 + 131 * seed));
+            assert!(all_at(&world, 2, &names, 1) && all_at(&world, 3, &names, 1));
+            let at = world.now;
+            if frozen {
+                world.freeze(reg(1));
+            } else {
+                world.kill(reg(1));
+            }
+            let limit = if frozen { ms(6000) } else { ms(3000) };
+            world.until(limit, |world| {
+                let home = world.home_of(2, &names[0]);
+                home != Some(1)
+                    && home.is_some()
+                    && all_at(world, 2, &names, home.unwrap())
+                    && converged(world, &[2, 3])
+            });
+            let winner = if world.home_of(2, &names[0]) == Some(2) { 2 } else { 3 };
+            let lost = |e: &Event| matches!(e, Event::Removed { .. });
+            world.run(ms(3000));
+            assert_eq!(world.when(winner, at, lost), None, "nobody was dropped on the way");
+            let started = |e: &Event| matches!(e, Event::TakeoverStarted { .. });
+            assert!(world.when(winner, at, started).is_some());
+            assert!(
+                bodies(&world, at)
+                    .any(|(_, m)| m.body == Body::TakeoverServer { target: ServerId(1) }),
+                "E-080"
+            );
+            if frozen {
+                // It finds out and fights nobody.
+                world.thaw(reg(1));
+                let back = world.now;
+                world.run(ms(6000));
+                assert!(converged(&world, &[1, 2, 3]), "{seed}");
+                assert!(all_at(&world, 1, &names, u32::from(winner)), "{seed}");
+                for n in 1..=3 {
+                    let gone = |e: &Event| matches!(e, Event::Removed { reason, .. } if *reason != Removal::Moved);
+                    assert_eq!(world.when(n, back, gone), None, "{seed}: {n}");
+                    let again = |e: &Event| matches!(e, Event::TakeoverWon { .. });
+                    assert_eq!(world.when(n, back, again), None, "{seed}: {n}");
+                }
+            }
+        }
+    }
+}
+
+/// E-074, E-075: two start at once; the larger identifier wins, once.
+#[test]
+fn e_074_two_start_a_takeover_at_once() {
+    let mut world = World::with_registrars(3);
+    let names = add_elements(&mut world, 5, 1);
+    world.run(ms(2000));
+    let at = world.now;
+    world.kill(reg(1));
+    // Neither hears the other until both have started.
+    world.cut(reg(2), reg(3));
+    world.until(ms(3000), |world| {
+        let started = |e: &Event| matches!(e, Event::TakeoverStarted { target: ServerId(1) });
+        [2, 3].iter().all(|n| world.when(*n, at, started).is_some())
+    });
+    world.heal(reg(2), reg(3));
+    world.until(ms(3000), |world| all_at(world, 2, &names, 3) && all_at(world, 3, &names, 3));
+    let won = |e: &Event| matches!(e, Event::TakeoverWon { target: ServerId(1), .. });
+    assert!(world.when(3, at, won).is_some());
+    assert_eq!(world.when(2, at, won), None);
+    let lost =
+        |e: &Event| matches!(e, Event::TakeoverLost { target: ServerId(1), to: Some(ServerId(3)) });
+    assert!(world.when(2, at, lost).is_some());
+}
+
+/// G2: the announcement is lost with its association. Without repetition the smaller identifier, which starts later,
+/// would wait for the larger one's acknowledgement, and the larger one for the smaller one's.
+#[test]
+fn g2_lost_announcements_are_repeated() {
+    let mut world = World::with_registrars(3);
+    let names = add_elements(&mut world, 5, 1);
+    world.run(ms(2000));
+    let at = world.now;
+    world.kill(reg(1));
+    world.freeze(reg(2));
+    let started = |e: &Event| matches!(e, Event::TakeoverStarted { target: ServerId(1) });
+    world.until(ms(3000), |world| world.when(3, at, started).is_some());
+    world.until(ms(3000), |world| {
+        let snapshot = world.registrar(3).snapshot(world.now);
+        snapshot.peers.iter().any(|peer| peer.id == ServerId(2) && peer.addr.is_none())
+    });
+    world.thaw(reg(2));
+    world.until(ms(6000), |world| all_at(world, 2, &names, 3) && all_at(world, 3, &names, 3));
+    let taken = |e: &Event| matches!(e, Event::TakeoverWon { target: ServerId(2), .. });
+    assert_eq!(world.when(3, at, taken), None, "nobody else was taken over");
+}
+
+/// G2: the winner dies after the acknowledgements, before it tells anybody.
+#[test]
+fn the_winner_dies_after_the_acks() {
+    let mut world = World::with_registrars(4);
+    let names = add_elements(&mut world, 5, 1);
+    world.run(ms(2000));
+    let at = world.now;
+    world.kill(reg(1));
+    let started = |e: &Event| matches!(e, Event::TakeoverStarted { target: ServerId(1) });
+    world.until(ms(3000), |world| [2, 3, 4].iter().any(|n| world.when(*n, at, started).is_some()));
+    let initiator = *[2, 3, 4].iter().find(|n| world.when(**n, at, started).is_some()).unwrap();
+    // Its announcement has arrived, the acknowledgements are on the way, its conclusion never comes.
+    world.run(ms(1));
+    world.kill(reg(initiator));
+    let acks = bodies(&world, at)
+        .filter(|(_, m)| m.body == Body::InitTakeoverAck { target: ServerId(1) })
+        .count();
+    assert_eq!(acks, 2);
+    assert!(!bodies(&world, at).any(|(_, m)| matches!(m.body, Body::TakeoverServer { .. })));
+    let rest: Vec<u8> = [2, 3, 4].into_iter().filter(|n| *n != initiator).collect();
+    world.until(ms(12_000), |world| {
+        let home = world.home_of(rest[0], &names[0]);
+        home.is_some_and(|home| {
+            rest.contains(&(home as u8)) && all_at(world, rest[0], &names, home)
+        }) && converged(world, &rest)
+    });
+    world.run(ms(5000));
+    assert!(converged(&world, &rest));
+}
+
+/// E-072, E-073, E-079: the target comes back in the middle.
+#[test]
+fn e_079_the_target_comes_back() {
+    let mut world = World::with_registrars(3);
+    let names = add_elements(&mut world, 5, 1);
+    world.run(ms(2000));
+    let at = world.now;
+    world.freeze(reg(1));
+    // The other's acknowledgement is missing, so the takeover hangs.
+    world.run(ms(1000));
+    world.freeze(reg(3));
+    let started = |e: &Event| matches!(e, Event::TakeoverStarted { target: ServerId(1) });
+    world.until(ms(6000), |world| world.when(2, at, started).is_some());
+    world.thaw(reg(1));
+    world.run(ms(300));
+    world.thaw(reg(3));
+    world.run(ms(6000));
+    let lost = |e: &Event| matches!(e, Event::TakeoverLost { target: ServerId(1), to: None });
+    assert!(world.when(2, at, lost).is_some());
+    assert!([1, 2, 3].iter().all(|n| all_at(&world, *n, &names, 1)));
+}
+
+/// Split between two registrars only, while elements reach both: everybody agrees again after it heals.
+#[test]
+fn a_partition_between_registrars_heals() {
+    let mut world = World::with_registrars(2);
+    let mut names = add_elements(&mut world, 4, 1);
+    names.extend(add_elements(&mut world, 4, 2));
+    world.run(ms(2000));
+    world.cut(reg(1), reg(2));
+    world.run(ms(10_000));
+    for name in &names {
+        assert!(
+            world.home_of(1, name).is_some() && world.home_of(2, name).is_some(),
+            "{name:?} stays resolvable"
+        );
+    }
+    world.heal(reg(1), reg(2));
+    world.run(ms(10_000));
+    assert!(converged(&world, &[1, 2]));
+    assert_eq!(world.registrar(1).handlespace().len(), names.len());
+    // Quiet: no resync goes on for ever.
+    let quiet = world.now;
+    world.run(ms(20_000));
+    for n in [1, 2] {
+        assert_eq!(
+            world.when(n, quiet, |e| !matches!(e, Event::PeerUp { .. })),
+            None,
+            "{:?}",
+            world.events(n).last()
+        );
+    }
+}
+
+/// G15: an element moved on; its former home says that it is gone.
+#[test]
+fn g15_late_deletion_from_a_former_home() {
+    let mut world = World::with_registrars(3);
+    let element = Element::new("echo", 1, &[1]);
+    let (addr, name) = (element.addr, element.name.clone());
+    world.add_element(element);
+    world.run(ms(500));
+    // The former home does not hear of the move, so that it will find the element dead.
+    world.cut(reg(1), reg(2));
+    world.element(addr).move_to(2);
+    world.drain(addr);
+    world.cut(addr, reg(1));
+    let at = world.now;
+    world.run(ms(2400));
+    let removed = |e: &Event| {
+        matches!(e, Event::Removed { reason: Removal::KeepAlive | Removal::Unreachable, .. })
+    };
+    assert!(world.when(1, at, removed).is_some(), "{:?}", world.events(1));
+    assert_eq!(world.home_of(3, &name), Some(2), "the deletion of a former home is ignored");
+    assert_eq!(world.home_of(2, &name), Some(2));
+    world.heal(reg(1), reg(2));
+    world.run(ms(10_000));
+    assert!((1..=3).all(|n| world.home_of(n, &name) == Some(2)));
+}
+
+/// G17: two registrars create a pool with different policies at the same moment.
+#[test]
+fn g17_pools_created_twice() {
+    let mut world = World::with_registrars(3);
+    world.add_element(Element::new("echo", 1, &[2]).with(Policy::LeastUsed { load: 7 }));
+    let other = Element::new("echo", 2, &[1]);
+    let other_addr = other.addr;
+    world.add_element(other);
+    world.run(ms(3000));
+    for n in 1..=3 {
+        let space = world.registrar(n).handlespace();
+        assert_eq!(
+            space.pool(b"echo").unwrap().kind().policy,
+            PolicyType::ROUND_ROBIN,
+            "{n}: the smaller home's"
+        );
+        assert_eq!(space.len(), 1);
+    }
+    assert!(world.element(other_addr).up.len() == 1);
+    let told = world.element("127.0.1.1:40000".parse().unwrap()).take();
+    assert!(told.iter().any(|payload| payload[0] == 0x04), "the loser is told");
+    let quiet = world.now;
+    world.run(ms(20_000));
+    let noise = |e: &Event| matches!(e, Event::ResyncStarted { .. } | Event::PoolConflict { .. });
+    assert!((1..=3).all(|n| world.when(n, quiet, noise).is_none()), "no endless resync");
+}
+
+/// E-088 to E-100: updates that were lost are found by the checksum; attributes after a cut, whatever it says.
+#[test]
+fn e_089_lost_updates_are_found() {
+    let mut world = World::with_registrars(2);
+    let changed = Element::new("echo", 1, &[1]).with(Policy::LeastUsed { load: 1 });
+    let removed = Element::new("echo", 2, &[1]).with(Policy::LeastUsed { load: 1 });
+    let (addr, gone, name) = (changed.addr, removed.addr, changed.name.clone());
+    world.add_element(changed);
+    world.add_element(removed);
+    world.run(ms(500));
+    // Long enough to end the associations, too short for a takeover.
+    world.cut(reg(1), reg(2));
+    world.element(addr).policy = Policy::LeastUsed { load: 2 };
+    world.element(addr).register();
+    world.drain(addr);
+    world.kill(gone);
+    world.run(ms(1800));
+    world.heal(reg(1), reg(2));
+    world.run(ms(3000));
+    assert!(converged(&world, &[1, 2]));
+    let load = |n: u8| {
+        let space = world.registrar(n).handlespace();
+        space.get(b"echo", dialtone_wire::PeId(name.1)).unwrap().policy.load()
+    };
+    assert_eq!((load(1), load(2)), (Some(2), Some(2)));
+    assert_eq!(world.registrar(2).handlespace().len(), 1);
+}
