@@ -26,6 +26,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::config::ClientConfig;
 use crate::core::{Client, Either, Home, Output, Role};
 use crate::error::AgentError;
+use crate::metrics::Metrics;
 
 /// Commands that wait for the agent at most.
 const COMMAND_QUEUE: usize = 1024;
@@ -162,7 +163,7 @@ impl<R: Facade> Agent<R> {
         let (home_out, home) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
         let client = Client::new(clock(), config.client, role, fastrand::Rng::new());
-        let driver = Driver { client, endpoint, sink, home: home_out };
+        let driver = Driver { client, endpoint, sink, home: home_out, metrics: Metrics::new() };
         let inputs = Inputs { events, commands, announcements, stopped };
         let task = tokio::spawn(driver.run(inputs).instrument(info_span!("asap", %local)));
         Ok(Self { handle, local, home, stop, task })
@@ -210,6 +211,7 @@ struct Driver<R: Facade> {
     endpoint: Endpoint,
     sink: R::Sink,
     home: watch::Sender<Option<Home>>,
+    metrics: Metrics,
 }
 
 impl<R: Facade> Driver<R> {
@@ -262,6 +264,7 @@ impl<R: Facade> Driver<R> {
                 self.client.handle_timeout(now);
                 self.drain();
             }
+            self.metrics.totals(&self.client.counters(), self.client.home().is_some());
         }
     }
 

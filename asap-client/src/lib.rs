@@ -14,6 +14,7 @@ pub mod agent;
 mod config;
 pub mod core;
 mod error;
+mod metrics;
 
 pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade};
 pub use config::{ClientConfig, parse_registrar, registrar_sctp, registrar_tcp};

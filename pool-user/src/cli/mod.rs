@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
+use dialtone_daemon::exit;
 use dialtone_handlespace::Handle;
 use dialtone_transport::model::Remote;
 
@@ -23,10 +24,8 @@ use crate::error::ResolveError;
 use crate::pool_user::PoolUser;
 use crate::view::{Freshness, View};
 
+/// Exit code of a resolution of a handle that no registrar knows.
 const UNKNOWN_POOL: u8 = 1;
-const USAGE: u8 = 64;
-const UNAVAILABLE: u8 = 69;
-const SOFTWARE: u8 = 70;
 
 /// Look into pools.
 #[derive(Debug, clap::Args)]
@@ -100,6 +99,10 @@ struct Asap {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
+    // Whoever wants to see more than answers asks for it.
+    if std::env::var_os("RUST_LOG").is_some() {
+        dialtone_daemon::logging::init();
+    }
     let outcome = match args.command {
         Command::Resolve { handle, key, asap, json } => {
             with_user(&asap, async |user| resolve(&user, &handle, key.as_deref(), json).await)
@@ -142,7 +145,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::new(0, ""),
-            _ => Self::new(SOFTWARE, error.to_string()),
+            _ => Self::new(exit::SOFTWARE, error.to_string()),
         }
     }
 }
@@ -155,7 +158,7 @@ fn with_user(
     let bind = match (asap.bind, registrars.first()) {
         (Some(ip), _) => ip,
         (None, Some(first)) => source_towards(first.addr)?,
-        (None, None) => return Err(Failure::new(USAGE, "no registrar given")),
+        (None, None) => return Err(Failure::new(exit::CONFIG, "no registrar given")),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -163,7 +166,7 @@ fn with_user(
         let users = Users::new(UsersConfig { resolve_limit: limit, ..UsersConfig::telephony() });
         let agent = Agent::start(AgentConfig::telephony(bind, registrars), users)
             .await
-            .map_err(|error| Failure::new(SOFTWARE, error.to_string()))?;
+            .map_err(|error| Failure::new(exit::SOFTWARE, error.to_string()))?;
         let outcome = command(agent.handle()).await;
         agent.stop().await;
         outcome
@@ -176,7 +179,7 @@ impl Asap {
         let remotes = named.map(|text| {
             let schemed = text.starts_with("tcp:") || text.starts_with("sctp:");
             let text = if self.tcp && !schemed { format!("tcp:{text}") } else { text.to_owned() };
-            parse_registrar(&text).map_err(|error| Failure::new(USAGE, error.to_string()))
+            parse_registrar(&text).map_err(|error| Failure::new(exit::CONFIG, error.to_string()))
         });
         remotes.collect()
     }
@@ -202,8 +205,8 @@ async fn resolve(
     let view = user.resolve(handle).await.map_err(|error| {
         let code = match error {
             ResolveError::UnknownPool => UNKNOWN_POOL,
-            ResolveError::NoRegistrar => UNAVAILABLE,
-            _ => SOFTWARE,
+            ResolveError::NoRegistrar => exit::UNAVAILABLE,
+            _ => exit::SOFTWARE,
         };
         Failure::new(code, format!("{handle}: {error}"))
     })?;
@@ -222,7 +225,7 @@ async fn watch(
     count: Option<u64>,
     json: bool,
 ) -> Result<(), Failure> {
-    let stopped = || Failure::new(SOFTWARE, "the ASAP agent has stopped");
+    let stopped = || Failure::new(exit::SOFTWARE, "the ASAP agent has stopped");
     let mut views = user.watch(handle).map_err(|_| stopped())?;
     let mut shown: Option<Arc<View>> = None;
     let mut lines = 0;

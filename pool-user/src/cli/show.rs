@@ -12,9 +12,6 @@ pub(super) fn json(view: &View, key: Option<&str>) -> Value {
     let mut object = Map::new();
     object.insert("handle".into(), view.handle.to_string().into());
     object.insert("policy".into(), policy_name(view.policy).into());
-    object.insert("version".into(), view.version.into());
-    object.insert("complete".into(), view.complete.into());
-    object.insert("freshness".into(), freshness(view.freshness).into());
     let members = view.order.iter().filter_map(|pe_id| view.member(*pe_id));
     object.insert("elements".into(), members.map(element).collect());
     if let Some(key) = key {
@@ -28,6 +25,10 @@ pub(super) fn json_line(view: &View, time: &str) -> Value {
     let mut line = json(view, None);
     if let Value::Object(object) = &mut line {
         object.insert("time".into(), time.into());
+        // What only a subscription can tell.
+        object.insert("version".into(), view.version.into());
+        object.insert("complete".into(), view.complete.into());
+        object.insert("freshness".into(), freshness(view.freshness).into());
     }
     line
 }
