@@ -87,8 +87,8 @@ impl<'a> ResponseBuilder<'a> {
         if !request.is_request() {
             return Err(BuildError::NotRequest);
         }
-        let top = request.values(HeaderName::Via).next();
-        let Some(Ok(top)) = top else { return Err(BuildError::Missing(HeaderName::Via)) };
+        let top = request.first_value(HeaderName::Via);
+        let Some(top) = top else { return Err(BuildError::Missing(HeaderName::Via)) };
         let body: &[u8] = self.body.as_ref().map_or(&[], |(_, body)| body);
         let mut out = Vec::with_capacity(request.head().len() + body.len() + 256);
         out.extend_from_slice(b"SIP/2.0 ");
@@ -227,7 +227,7 @@ pub fn cancel_for(invite: &Message) -> Result<Bytes, BuildError> {
 
 fn derive(invite: &Message, method: Method<'_>, to: &[u8]) -> Result<Bytes, BuildError> {
     let uri = invite.request_uri_str().ok_or(BuildError::NotRequest)?;
-    let Some(Ok(via)) = invite.values(HeaderName::Via).next() else {
+    let Some(via) = invite.first_value(HeaderName::Via) else {
         return Err(BuildError::Missing(HeaderName::Via));
     };
     let from = invite.header(HeaderName::From).ok_or(BuildError::Missing(HeaderName::From))?;

@@ -23,7 +23,9 @@ impl Message {
         for via in self.vias() {
             via?;
         }
-        self.top_via()?;
+        if self.header(HeaderName::Via).is_none() {
+            return Err(ParseError::Missing(HeaderName::Via));
+        }
         self.from()?;
         self.to()?;
         self.call_id()?;

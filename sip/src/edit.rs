@@ -206,7 +206,7 @@ impl<'a> Edit<'a> {
 
     /// Appends text such as `;received=192.0.2.1` to the topmost Via.
     pub fn append_to_top_via(&mut self, text: impl Into<Cow<'a, str>>) -> &mut Self {
-        if let Some(Ok(value)) = self.message.values(HeaderName::Via).next() {
+        if let Some(value) = self.message.first_value(HeaderName::Via) {
             self.splice(value.span.end..value.span.end, text_of(text.into()));
         }
         self
@@ -217,7 +217,7 @@ impl<'a> Edit<'a> {
     /// itself are replaced.
     pub fn stamp_via(&mut self, source: SocketAddr) -> &mut Self {
         let message = self.message;
-        if let Some(Ok(value)) = message.values(HeaderName::Via).next()
+        if let Some(value) = message.first_value(HeaderName::Via)
             && let Some(stamped) = crate::build::stamped_via(value.text, source)
         {
             self.splice(value.span, Text::Bytes(stamped.into_bytes().into()));

@@ -187,6 +187,19 @@ impl Message {
         )
     }
 
+    /// The first value of a list header, as [`Message::values`] has it, without looking at the rest.
+    pub(crate) fn first_value(&self, name: HeaderName) -> Option<Value<'_>> {
+        let (index, line) = self.lines.iter().enumerate().find(|(_, line)| line.name == name)?;
+        let text = self.str_at(line.value).ok()?;
+        let value = trim(&text[..find_outside(text.as_bytes(), 0, b',')]);
+        let start = line.value.start as usize;
+        (!value.is_empty()).then(|| Value {
+            text: value,
+            line: index,
+            span: start..start + value.len(),
+        })
+    }
+
     fn parsed<'a, T>(
         &'a self,
         name: HeaderName,
@@ -212,7 +225,13 @@ impl Message {
     /// # Errors
     /// [`ParseError::Missing`] or [`ParseError::Header`].
     pub fn top_via(&self) -> Result<Via<'_>, ParseError> {
-        self.vias().next().unwrap_or(Err(ParseError::Missing(HeaderName::Via)))
+        match self.first_value(HeaderName::Via) {
+            Some(value) => Via::parse(value.text),
+            None if self.header(HeaderName::Via).is_some() => {
+                Err(ParseError::Header(HeaderName::Via))
+            }
+            None => Err(ParseError::Missing(HeaderName::Via)),
+        }
     }
 
     /// From.

@@ -1,6 +1,6 @@
 //! `;name=value` parameters of URIs and headers.
 
-use crate::syntax::{find_outside, is_lws, quoted_end, trim};
+use crate::syntax::{find_outside, is_lws, quoted_end, split_at_byte, trim};
 
 /// Parameters as they stand in a message, from the first semicolon on; read on demand, unknown ones untouched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,12 +32,12 @@ impl<'a> Params<'a> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             loop {
-                let start = rest.find(';')?;
+                let start = memchr::memchr(b';', rest.as_bytes())?;
                 let text = &rest[start..];
                 let end = find_outside(text.as_bytes(), 1, b';');
                 let raw = trim(&text[..end]);
                 rest = &text[end..];
-                let (name, value) = match raw[1..].split_once('=') {
+                let (name, value) = match split_at_byte(&raw[1..], b'=') {
                     Some((name, value)) => (trim(name), Some(trim(value))),
                     None => (trim(&raw[1..]), None),
                 };

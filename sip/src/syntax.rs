@@ -40,6 +40,12 @@ pub(crate) const fn table(others: &[u8]) -> [bool; 256] {
     set
 }
 
+/// The texts before and after the first `byte`, which must be ASCII. Quicker on short texts than `split_once`.
+pub(crate) fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = memchr::memchr(byte, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::syntax::is_token_byte;
+use crate::syntax::{is_token_byte, split_at_byte};
 use crate::{Params, ParseError};
 
 /// Any URI that may stand in a message.
@@ -48,7 +48,7 @@ impl<'a> Uri<'a> {
     /// # Errors
     /// [`ParseError::Uri`] when there is no scheme, or a `sip:` URI is malformed.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
-        let colon = text.find(':').ok_or(ParseError::Uri)?;
+        let colon = memchr::memchr(b':', text.as_bytes()).ok_or(ParseError::Uri)?;
         let scheme = &text[..colon];
         if scheme.eq_ignore_ascii_case("sip") {
             return SipUri::parse_after(text, colon + 1, false).map(Self::Sip);
@@ -122,7 +122,7 @@ impl<'a> SipUri<'a> {
         };
         let (user, password) = match userinfo {
             None => (None, None),
-            Some(info) => match info.split_once(':') {
+            Some(info) => match split_at_byte(info, b':') {
                 Some((user, password)) => (Some(user), Some(password)),
                 None => (Some(info), None),
             },
@@ -133,11 +133,11 @@ impl<'a> SipUri<'a> {
         {
             return Err(ParseError::Uri);
         }
-        let (rest, headers) = match rest.split_once('?') {
+        let (rest, headers) = match split_at_byte(rest, b'?') {
             Some((rest, headers)) => (rest, Some(headers)),
             None => (rest, None),
         };
-        let (hostport, params) = match rest.find(';') {
+        let (hostport, params) = match memchr::memchr(b';', rest.as_bytes()) {
             Some(at) => (&rest[..at], &rest[at..]),
             None => (rest, ""),
         };
@@ -299,7 +299,7 @@ impl<'a> Host<'a> {
             };
             return Some((Self::V6(inner.parse().ok()?), port));
         }
-        let (name, port) = match text.split_once(':') {
+        let (name, port) = match split_at_byte(text, b':') {
             Some((name, port)) => (name, Some(parse_port(port)?)),
             None => (text, None),
         };

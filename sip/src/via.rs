@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::syntax::{is_lws, is_token, trim};
+use crate::syntax::{is_lws, is_token, split_at_byte, trim};
 use crate::{HeaderName, Host, Params, ParseError};
 
 /// The cookie that begins a branch made by RFC 3261 (section 8.1.1.7).
@@ -15,6 +15,8 @@ pub struct Via<'a> {
     pub raw: &'a str,
     /// `UDP`, `TCP`, `TLS` or another token, as written.
     pub transport: &'a str,
+    /// Host and port as written.
+    pub sent_by: &'a str,
     pub host: Host<'a>,
     pub port: Option<u16>,
     pub params: Params<'a>,
@@ -28,10 +30,9 @@ impl<'a> Via<'a> {
     pub fn parse(raw: &'a str) -> Result<Self, ParseError> {
         let error = ParseError::Header(HeaderName::Via);
         let raw = trim(raw);
-        let mut parts = raw.splitn(3, '/');
-        let name = trim(parts.next().ok_or(error)?);
-        let version = trim(parts.next().ok_or(error)?);
-        let rest = parts.next().ok_or(error)?;
+        let (name, rest) = split_at_byte(raw, b'/').ok_or(error)?;
+        let (version, rest) = split_at_byte(rest, b'/').ok_or(error)?;
+        let (name, version) = (trim(name), trim(version));
         if !name.eq_ignore_ascii_case("SIP") || version != "2.0" {
             return Err(error);
         }
@@ -39,7 +40,7 @@ impl<'a> Via<'a> {
         let space = rest.bytes().position(is_lws).ok_or(error)?;
         let transport = &rest[..space];
         let rest = trim(&rest[space..]);
-        let (sent_by, params) = match rest.find(';') {
+        let (sent_by, params) = match memchr::memchr(b';', rest.as_bytes()) {
             Some(at) => (trim(&rest[..at]), &rest[at..]),
             None => (rest, ""),
         };
@@ -57,7 +58,7 @@ impl<'a> Via<'a> {
                 (Host::parse(trim(host)).ok_or(error)?, Some(port.ok_or(error)?))
             }
         };
-        Ok(Self { raw, transport, host, port, params })
+        Ok(Self { raw, transport, sent_by, host, port, params })
     }
 
     /// The branch, unless it is empty.

@@ -26,7 +26,7 @@ impl ClientKey {
     }
 
     pub fn new(branch: &str, method: Method<'_>) -> Self {
-        Self(format!("{branch} {method}").into())
+        Self([branch, " ", method.as_str()].concat().into())
     }
 }
 
@@ -65,6 +65,7 @@ impl ServerKey {
                 key.push_str(request.from()?.tag().unwrap_or(""));
                 key.push(' ');
                 key.push_str(request.call_id()?);
+                // Writing to a string cannot fail.
                 let _ = write!(key, " {} ", request.cseq()?.seq);
                 key.push_str(via.branch().unwrap_or(""));
                 Self::push_sent_by(&mut key, &via);
@@ -75,9 +76,10 @@ impl ServerKey {
     }
 
     fn push_sent_by(key: &mut String, via: &Via<'_>) {
-        let host = key.len();
-        // Writing to a string cannot fail.
-        let _ = write!(key, " {}:{} ", via.host, via.port_or_default());
-        key[host..].make_ascii_lowercase();
+        key.push(' ');
+        let at = key.len();
+        key.push_str(via.sent_by);
+        key[at..].make_ascii_lowercase();
+        key.push(' ');
     }
 }
