@@ -38,7 +38,8 @@ impl DatabaseName {
     }
 }
 
-/// The identity of this machine: `/etc/machine-id`, or else what `fallback` holds; that file is made at first use.
+/// The identity of this machine: `/etc/machine-id`; where there is none, as in many containers, that of the running
+/// kernel, so that all processes see the same; or else what `fallback` holds; that file is made at first use.
 ///
 /// # Errors
 /// [`Error::Io`] with the path if the fallback is needed and can be neither read nor written.
@@ -46,8 +47,10 @@ pub fn machine_id(fallback: &Path) -> Result<String, Error> {
     let usable = |text: String| {
         Some(text.trim().to_owned()).filter(|id| !id.is_empty() && !id.contains(':'))
     };
-    if let Some(id) = fs::read_to_string("/etc/machine-id").ok().and_then(usable) {
-        return Ok(id);
+    for path in ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"] {
+        if let Some(id) = fs::read_to_string(path).ok().and_then(usable) {
+            return Ok(id);
+        }
     }
     if let Some(id) = fs::read_to_string(fallback).ok().and_then(usable) {
         return Ok(id);
