@@ -38,7 +38,7 @@ impl ClientConfig {
         Self {
             registrars,
             hunt_initial: Duration::from_millis(500),
-            hunt_max: Duration::from_secs(4),
+            hunt_max: Duration::from_secs(2),
             announce_lifetime: Duration::from_secs(5),
             linger: Duration::from_secs(1),
             adoption_guard: Duration::from_secs(10),
