@@ -113,7 +113,9 @@ impl Gateway {
 
     fn deliver(&mut self, now: Instant, key: Key, asker: Asker, request: Message, peer: Peer) {
         let bytes = self.for_phone(&request, peer, true);
-        let sent = Message::parse(bytes).ok().and_then(|sent| self.layer.send_request(now, &sent, peer).ok());
+        let sent = Message::parse(bytes)
+            .ok()
+            .and_then(|sent| self.layer.send_request(now, &sent, peer).ok());
         let Some(client) = sent else {
             self.table.forget(&key);
             self.answer(now, asker.server, &request, 400);
@@ -122,7 +124,8 @@ impl Gateway {
         self.counters.delivered += 1;
         self.delivery_of_key.insert(key.clone(), client);
         self.delivery_of_server.insert(asker.server, client);
-        let delivery = Delivery { key, request, askers: vec![asker], cancel_wanted: false, answered: false };
+        let delivery =
+            Delivery { key, request, askers: vec![asker], cancel_wanted: false, answered: false };
         self.deliveries.insert(client, delivery);
     }
 
@@ -142,11 +145,13 @@ impl Gateway {
         edit.remove_headers(HeaderName::Via);
         edit.remove_values(HeaderName::Route, 1);
         edit.remove_headers(HeaderName::Path);
-        let records = may_record && !is_in_dialog(request) && request.method().is_some_and(makes_dialog);
+        let records =
+            may_record && !is_in_dialog(request) && request.method().is_some_and(makes_dialog);
         if records && let Some(value) = self.flows.route_value(&self.keys, peer, Use::Dialog) {
             edit.add_before(HeaderName::RecordRoute, "Record-Route", value);
         }
-        let max_forwards = request.max_forwards().ok().flatten().map_or(70, |hops| hops.saturating_sub(1));
+        let max_forwards =
+            request.max_forwards().ok().flatten().map_or(70, |hops| hops.saturating_sub(1));
         edit.set_max_forwards(max_forwards);
         edit.ensure_content_length();
         edit.finish()
@@ -154,21 +159,34 @@ impl Gateway {
 
     /// RFC 3261 section 9.2. Only the requester that has the delivery now may cancel it: a proxy that was given up
     /// may not end what its successor goes on with.
-    pub(super) fn core_cancel(&mut self, now: Instant, id: ServerId, cancel: &Message, cancels: Option<ServerId>) {
+    pub(super) fn core_cancel(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        cancel: &Message,
+        cancels: Option<ServerId>,
+    ) {
         let code = if cancels.is_some() { 200 } else { 481 };
         self.answer(now, id, cancel, code);
-        let Some((server, client)) = cancels.and_then(|id| Some((id, *self.delivery_of_server.get(&id)?))) else {
+        let Some((server, client)) =
+            cancels.and_then(|id| Some((id, *self.delivery_of_server.get(&id)?)))
+        else {
             return;
         };
-        let current =
-            self.deliveries.get(&client).is_some_and(|delivery| self.table.requester(&delivery.key) == Some(&server));
+        let current = self
+            .deliveries
+            .get(&client)
+            .is_some_and(|delivery| self.table.requester(&delivery.key) == Some(&server));
         if current {
             self.cancel_delivery(now, client);
         }
     }
 
     fn cancel_delivery(&mut self, now: Instant, client: ClientId) {
-        let Some(delivery) = self.deliveries.get_mut(&client).filter(|delivery| !delivery.answered) else { return };
+        let Some(delivery) = self.deliveries.get_mut(&client).filter(|delivery| !delivery.answered)
+        else {
+            return;
+        };
         if delivery.key.method.as_ref() == b"INVITE" {
             // Without a provisional answer the CANCEL waits for one (RFC 3261 section 9.1).
             delivery.cancel_wanted = !matches!(self.layer.cancel(now, client), Ok(Some(_)));
@@ -184,10 +202,9 @@ impl Gateway {
     }
 
     pub(super) fn core_ack(&mut self, now: Instant, ack: &Message) {
-        let token = ack
-            .routes()
-            .next()
-            .and_then(|route| FlowToken::verify(&self.keys, route.ok()?.uri.sip()?.user?.as_bytes()).ok());
+        let token = ack.routes().next().and_then(|route| {
+            FlowToken::verify(&self.keys, route.ok()?.uri.sip()?.user?.as_bytes()).ok()
+        });
         let Some(peer) = token.and_then(|token| self.flows.peer_of(&token.flow)) else {
             // Also the ACK for an answer of our own, whose transaction is over.
             self.counters.stray += 1;
@@ -235,12 +252,17 @@ impl Gateway {
 
     /// No final answer came from the phone, or its connection is gone.
     pub(super) fn phone_silent(&mut self, now: Instant, id: ClientId) {
-        let Some(delivery) = self.deliveries.get_mut(&id).filter(|delivery| !delivery.answered) else { return };
+        let Some(delivery) = self.deliveries.get_mut(&id).filter(|delivery| !delivery.answered)
+        else {
+            return;
+        };
         delivery.answered = true;
         let gone = self.flows.peer_of(&delivery.key.flow).is_none();
         let invite = delivery.key.method.as_ref() == b"INVITE";
         let code = if gone { 430 } else { 408 };
-        let answer = ResponseBuilder::new(&delivery.request, code).to_tag(format!("{:016x}", self.rng.u64(..))).build();
+        let answer = ResponseBuilder::new(&delivery.request, code)
+            .to_tag(format!("{:016x}", self.rng.u64(..)))
+            .build();
         let answer = answer.ok().and_then(|bytes| Message::parse(bytes).ok());
         let askers = delivery.askers.clone();
         if gone {
@@ -286,7 +308,8 @@ impl Gateway {
 
 /// All Via lines of a request, as they stand.
 fn via_lines(request: &Message) -> Bytes {
-    let lines: Vec<&[u8]> = request.headers_named(HeaderName::Via).map(|header| header.raw()).collect();
+    let lines: Vec<&[u8]> =
+        request.headers_named(HeaderName::Via).map(|header| header.raw()).collect();
     lines.concat().into()
 }
 

@@ -10,7 +10,7 @@ use dialtone_sip_pool::token::{DialogCookie, FlowToken, Use};
 use dialtone_sip_pool::uri;
 
 use super::legs::{Leg, Way};
-use super::{Gateway, Peer, stun};
+use super::{Gateway, Peer};
 
 /// More Route values than this are no route set of ours.
 const ROUTES: usize = 8;
@@ -19,16 +19,19 @@ const ROUTES: usize = 8;
 const OPTIONS: [&str; 3] = ["gruu", "outbound", "path"];
 
 impl Gateway {
-    pub(super) fn datagram(&mut self, now: Instant, listener: u8, remote: SocketAddr, bytes: Bytes) {
+    pub(super) fn datagram(
+        &mut self,
+        now: Instant,
+        listener: u8,
+        remote: SocketAddr,
+        bytes: Bytes,
+    ) {
         if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
             if bytes.len() >= 4 && self.sources.admit(now, remote.ip()) {
                 self.send(now, Peer::Udp { listener, remote }, Bytes::from_static(b"\r\n"));
             }
-        } else if stun::is_stun(&bytes) {
-            if self.sources.admit(now, remote.ip())
-                && let Some(answer) = stun::answer(&bytes, remote)
-            {
-                self.counters.stun += 1;
+        } else if let Some(answer) = dialtone_sip::stun_response(&bytes, remote) {
+            if self.sources.admit(now, remote.ip()) {
                 self.send(now, Peer::Udp { listener, remote }, answer.into());
             }
         } else {
@@ -36,7 +39,13 @@ impl Gateway {
         }
     }
 
-    pub(super) fn edge_message(&mut self, now: Instant, source: Peer, remote: SocketAddr, bytes: Bytes) {
+    pub(super) fn edge_message(
+        &mut self,
+        now: Instant,
+        source: Peer,
+        remote: SocketAddr,
+        bytes: Bytes,
+    ) {
         if !self.sources.admit(now, remote.ip()) {
             self.counters.over_bounds += 1;
             return;
@@ -47,7 +56,13 @@ impl Gateway {
         }
     }
 
-    pub(super) fn edge_request(&mut self, now: Instant, id: ServerId, request: Message, source: Peer) {
+    pub(super) fn edge_request(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        request: Message,
+        source: Peer,
+    ) {
         let Some(remote) = self.remote_of(source) else { return };
         let method = request.method().unwrap_or(Method::Other(""));
         let refusal = if request.max_forwards() == Ok(Some(0)) {
@@ -91,7 +106,13 @@ impl Gateway {
     }
 
     /// RFC 3261 section 9.2.
-    pub(super) fn edge_cancel(&mut self, now: Instant, id: ServerId, cancel: &Message, cancels: Option<ServerId>) {
+    pub(super) fn edge_cancel(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        cancel: &Message,
+        cancels: Option<ServerId>,
+    ) {
         let leg = cancels.and_then(|invite| self.leg_of_server.get(&invite).copied());
         let code = if cancels.is_some() { 200 } else { 481 };
         self.answer(now, id, cancel, code);
@@ -127,7 +148,9 @@ impl Gateway {
                     route.host.ip() == Some(listener.advertised.ip())
                         && route.port.unwrap_or(5060) == listener.advertised.port()
                 });
-                ours && route.user.is_some_and(|user| FlowToken::verify(&self.keys, user.as_bytes()).is_err())
+                ours && route
+                    .user
+                    .is_some_and(|user| FlowToken::verify(&self.keys, user.as_bytes()).is_err())
             };
             return if routes.iter().any(tampered) { Err(403) } else { Ok((Way::Proxy, None)) };
         }
@@ -154,14 +177,27 @@ impl Gateway {
             && let Some(pool) = uri::pool_of_host(name.as_bytes())
         {
             let cookie = DialogCookie::verify(&self.keys, user).ok()?;
-            return pool.eq_ignore_ascii_case(b"sip-proxy").then_some(Way::PreferredProxy(cookie.preferred));
+            return pool
+                .eq_ignore_ascii_case(b"sip-proxy")
+                .then_some(Way::PreferredProxy(cookie.preferred));
         }
-        let token = FlowToken::verify(&self.keys, user).ok().filter(|token| token.use_ == Use::Dialog)?;
-        Some(if token.flow.gateway == self.settings.element { Way::Loop } else { Way::Gateway(token.flow.gateway) })
+        let token =
+            FlowToken::verify(&self.keys, user).ok().filter(|token| token.use_ == Use::Dialog)?;
+        Some(if token.flow.gateway == self.settings.element {
+            Way::Loop
+        } else {
+            Way::Gateway(token.flow.gateway)
+        })
     }
 
     /// A REGISTER was answered 2xx: keeps the phone's pinhole open as long as it is registered.
-    pub(super) fn registered(&mut self, now: Instant, source: Peer, request: &Message, response: &Message) {
+    pub(super) fn registered(
+        &mut self,
+        now: Instant,
+        source: Peer,
+        request: &Message,
+        response: &Message,
+    ) {
         let mut asked = false;
         let mut longest = 0;
         for contact in request.contacts().flatten() {
@@ -193,7 +229,12 @@ pub(super) fn is_in_dialog(request: &Message) -> bool {
 pub(super) fn makes_dialog(method: Method<'_>) -> bool {
     matches!(
         method,
-        Method::Invite | Method::Subscribe | Method::Refer | Method::Notify | Method::Update | Method::Other(_)
+        Method::Invite
+            | Method::Subscribe
+            | Method::Refer
+            | Method::Notify
+            | Method::Update
+            | Method::Other(_)
     )
 }
 

@@ -79,7 +79,11 @@ impl Flows {
             Peer::Tcp(conn) => {
                 let connection = self.connections.get(&conn)?;
                 // Numbers are used up to 2^32 connections; later ones could only be mistaken with the same remote port.
-                (connection.listener, connection.remote, self.first_serial.wrapping_add(conn as u32))
+                (
+                    connection.listener,
+                    connection.remote,
+                    self.first_serial.wrapping_add(conn as u32),
+                )
             }
             Peer::Udp { listener, remote } => (listener, remote, 0),
         };
@@ -98,7 +102,8 @@ impl Flows {
         }
         let conn = u64::from(flow.serial.wrapping_sub(self.first_serial));
         let connection = self.connections.get(&conn)?;
-        (connection.remote == flow.remote && connection.listener == flow.listener).then_some(Peer::Tcp(conn))
+        (connection.remote == flow.remote && connection.listener == flow.listener)
+            .then_some(Peer::Tcp(conn))
     }
 
     /// The listener that a peer uses.
@@ -115,7 +120,8 @@ impl Flows {
     pub(crate) fn route_value(&self, keys: &Keys, peer: Peer, use_: Use) -> Option<String> {
         let token = FlowToken { use_, flow: self.flow_of(peer)? }.sign(keys);
         let listener = self.listener(peer)?;
-        let transport = if listener.transport == EdgeTransport::Udp { "" } else { ";transport=tcp" };
+        let transport =
+            if listener.transport == EdgeTransport::Udp { "" } else { ";transport=tcp" };
         // RFC 5626 section 5.1: "ob" tells that the edge proxy knows outbound.
         let outbound = if use_ == Use::Path { ";ob" } else { "" };
         let advertised = dialtone_sip::host_port(listener.advertised);
@@ -150,7 +156,9 @@ impl Flows {
     /// The phones to which something must be sent now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(u8, SocketAddr)> {
         let mut due = Vec::new();
-        while let Some((deadline, key)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now).copied() {
+        while let Some((deadline, key)) =
+            self.deadlines.first().filter(|(deadline, _)| *deadline <= now).copied()
+        {
             self.deadlines.remove(&(deadline, key));
             let Some(pinhole) = self.pinholes.get_mut(&key) else { continue };
             if pinhole.until <= now {

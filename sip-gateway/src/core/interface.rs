@@ -269,7 +269,7 @@ pub enum Output {
 }
 
 /// Counts since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
     /// Messages from phones that were no SIP; answered with 400 where possible.
     pub broken: u64,
@@ -293,14 +293,12 @@ pub struct Counters {
     pub over_bounds: u64,
     /// Messages dropped because they belong to nothing.
     pub stray: u64,
-    /// STUN binding requests answered.
-    pub stun: u64,
     /// Pinholes refreshed.
     pub refreshed: u64,
 }
 
 /// Sizes at the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Gauges {
     /// Client transactions of the layer.
     pub clients: usize,
@@ -329,7 +327,10 @@ pub fn pool_view(pool: Pool, version: u64, members: &[Member]) -> Arc<View> {
                 home: ServerId(1),
                 life: 30,
                 encaps_port: None,
-                transport: Transport::Tcp { port: member.address.port(), addr: member.address.ip() },
+                transport: Transport::Tcp {
+                    port: member.address.port(),
+                    addr: member.address.ip(),
+                },
                 policy: Policy::RoundRobin,
                 asap_transport: None,
             })

@@ -76,7 +76,10 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    #[expect(clippy::too_many_arguments, reason = "one place makes legs; names would be repeated there")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one place makes legs; names would be repeated there"
+    )]
     pub(super) fn new(
         server: ServerId,
         source: Peer,
@@ -129,7 +132,8 @@ impl Gateway {
         }
         leg.attempt += 1;
         let branch = id.branch(&self.keys, leg.attempt);
-        let via = format!("SIP/2.0/TCP {};branch={branch}", dialtone_sip::host_port(self.settings.core));
+        let via =
+            format!("SIP/2.0/TCP {};branch={branch}", dialtone_sip::host_port(self.settings.core));
         let bytes = forwarded(leg, &via);
         leg.sent = bytes.clone();
         leg.state = State::Sent { provisional: false };
@@ -148,10 +152,13 @@ impl Gateway {
                 }
                 return;
             }
-            Way::Gateway(element) => self.gateways.send_to(now, element, request, bytes).ok().map(|()| element),
+            Way::Gateway(element) => {
+                self.gateways.send_to(now, element, request, bytes).ok().map(|()| element)
+            }
             Way::Proxy | Way::PreferredProxy(_) => {
                 let element = self.choose(now, id);
-                element.and_then(|element| self.proxies.send_any(now, &[element], request, bytes).ok())
+                element
+                    .and_then(|element| self.proxies.send_any(now, &[element], request, bytes).ok())
             }
         };
         let Some(leg) = self.legs.get_mut(&id) else { return };
@@ -240,7 +247,10 @@ impl Gateway {
 
     /// An answer has come from the core.
     pub(super) fn core_response(&mut self, now: Instant, response: &Message) {
-        let found = response.top_via().ok().and_then(|via| LegId::from_branch(&self.keys, via.branch()?.as_bytes()));
+        let found = response
+            .top_via()
+            .ok()
+            .and_then(|via| LegId::from_branch(&self.keys, via.branch()?.as_bytes()));
         let (Some((id, attempt)), Some(code)) = (found, response.status()) else {
             self.counters.stray += 1;
             return;
@@ -280,7 +290,9 @@ impl Gateway {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if invite && code >= 300 {
             let (way, element, sent) = (leg.way.clone(), leg.element, leg.sent.clone());
-            if let Some(ack) = Message::parse(sent).ok().and_then(|sent| ack_for(&sent, response).ok()) {
+            if let Some(ack) =
+                Message::parse(sent).ok().and_then(|sent| ack_for(&sent, response).ok())
+            {
                 self.send_beside(now, &way, element, ack);
             }
         }
@@ -360,7 +372,9 @@ impl Gateway {
                 return;
             }
             (Way::Gateway(_), Some(element)) => self.gateways.send_only(now, element, bytes),
-            (Way::Proxy | Way::PreferredProxy(_), Some(element)) => self.proxies.send_only(now, element, bytes),
+            (Way::Proxy | Way::PreferredProxy(_), Some(element)) => {
+                self.proxies.send_only(now, element, bytes)
+            }
             (_, None) => return,
         };
         if sent.is_err() {
@@ -369,17 +383,26 @@ impl Gateway {
     }
 
     /// Sends the ACK for a 2xx on its way.
-    pub(super) fn forward_ack(&mut self, now: Instant, ack: &Message, way: &Way, keep_routes: Option<usize>) {
+    pub(super) fn forward_ack(
+        &mut self,
+        now: Instant,
+        ack: &Message,
+        way: &Way,
+        keep_routes: Option<usize>,
+    ) {
         // A leg of its own, since nothing answers it and nothing is repeated.
         let branch = LegId::mint(&mut self.rng).branch(&self.keys, 1);
-        let via = format!("SIP/2.0/TCP {};branch={branch}", dialtone_sip::host_port(self.settings.core));
+        let via =
+            format!("SIP/2.0/TCP {};branch={branch}", dialtone_sip::host_port(self.settings.core));
         let mut edit = Edit::new(ack);
         edit.push_via(via);
         common_edits(&mut edit, ack, keep_routes);
         let element = match way {
             Way::Gateway(element) => Some(*element),
             Way::Loop => None,
-            Way::PreferredProxy(preferred) if self.proxies.is_usable(*preferred) => Some(*preferred),
+            Way::PreferredProxy(preferred) if self.proxies.is_usable(*preferred) => {
+                Some(*preferred)
+            }
             Way::PreferredProxy(_) | Way::Proxy => {
                 let mut members = self.selector.view().members.iter().map(|member| member.pe_id.0);
                 members.find(|element| self.proxies.is_usable(*element))
@@ -475,7 +498,13 @@ impl Gateway {
     }
 
     /// Keeps the record of a dialog: `outgoing` when the phone of this gateway sent the request.
-    pub(super) fn note_dialog(&mut self, now: Instant, request: &Message, response: &Message, outgoing: bool) {
+    pub(super) fn note_dialog(
+        &mut self,
+        now: Instant,
+        request: &Message,
+        response: &Message,
+        outgoing: bool,
+    ) {
         let (Ok(from), Ok(to), Ok(call_id), Ok(cseq)) =
             (response.from(), response.to(), response.call_id(), response.cseq())
         else {
@@ -483,14 +512,16 @@ impl Gateway {
         };
         let (Some(from), Some(to)) = (from.tag(), to.tag()) else { return };
         let (local, remote) = if outgoing { (from, to) } else { (to, from) };
-        let dialog = DialogId { call_id: call_id.into(), local: local.into(), remote: remote.into() };
+        let dialog =
+            DialogId { call_id: call_id.into(), local: local.into(), remote: remote.into() };
         if request.method() == Some(Method::Bye) {
             self.dialogs.ended(&dialog);
             return;
         }
         let asker = request.header_str(HeaderName::Contact);
         let answerer = response.header_str(HeaderName::Contact);
-        let (local_target, remote_target) = if outgoing { (asker, answerer) } else { (answerer, asker) };
+        let (local_target, remote_target) =
+            if outgoing { (asker, answerer) } else { (answerer, asker) };
         let seen = Seen {
             local_target,
             remote_target,
@@ -524,7 +555,8 @@ fn common_edits(edit: &mut Edit<'_>, request: &Message, keep_routes: Option<usiz
     edit.remove_headers(HeaderName::Path);
     edit.remove_headers(HeaderName::RecordRoute);
     // RFC 3261 section 16.6 step 3: a proxy adds 70 where there is none.
-    let max_forwards = request.max_forwards().ok().flatten().map_or(70, |hops| hops.saturating_sub(1));
+    let max_forwards =
+        request.max_forwards().ok().flatten().map_or(70, |hops| hops.saturating_sub(1));
     edit.set_max_forwards(max_forwards);
     edit.ensure_content_length();
 }

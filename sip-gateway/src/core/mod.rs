@@ -15,7 +15,6 @@ mod flows;
 mod interface;
 mod legs;
 mod sources;
-mod stun;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +33,9 @@ use dialtone_sip_pool::hops::{self, ConnId, Hops, Member};
 use dialtone_sip_pool::keys::Keys;
 use dialtone_sip_pool::leg::LegId;
 
-pub use interface::{Bounds, Choice, Counters, Gauges, Input, Listener, Output, Pool, Settings, pool_view};
+pub use interface::{
+    Bounds, Choice, Counters, Gauges, Input, Listener, Output, Pool, Settings, pool_view,
+};
 
 use deliver::Delivery;
 use flows::Flows;
@@ -113,16 +114,25 @@ impl Gateway {
         let bounds = &settings.bounds;
         Self {
             layer: Layer::new(settings.timers),
-            flows: Flows::new(settings.listeners.clone(), settings.element, settings.keep_alive, &mut rng),
+            flows: Flows::new(
+                settings.listeners.clone(),
+                settings.element,
+                settings.keep_alive,
+                &mut rng,
+            ),
             sources: Sources::new(bounds.per_source),
             proxies: Hops::new(settings.hops.clone(), 1, rng.fork()),
             gateways: Hops::new(settings.hops.clone(), 2, rng.fork()),
-            selector: Selector::new(Arc::new(View::unknown(Pool::Proxy.handle())), Duration::ZERO, rng.fork()),
+            selector: Selector::new(
+                Arc::new(View::unknown(Pool::Proxy.handle())),
+                Duration::ZERO,
+                rng.fork(),
+            ),
             table: Table::new(bounds.deliveries),
             dialogs: Dialogs::new(bounds.dialogs),
             keys,
             rng,
-                        accepted: BTreeSet::new(),
+            accepted: BTreeSet::new(),
             legs: BTreeMap::new(),
             leg_deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -150,7 +160,9 @@ impl Gateway {
                 }
             }
             Input::CoreMessage { conn, bytes } => self.core_message(now, conn, bytes),
-            Input::Datagram { listener, remote, bytes } => self.datagram(now, listener, remote, bytes),
+            Input::Datagram { listener, remote, bytes } => {
+                self.datagram(now, listener, remote, bytes)
+            }
             Input::EdgeClosed { conn } => {
                 if self.flows.closed(conn) {
                     self.layer.handle_transport_error(now, Peer::Tcp(conn));
@@ -161,7 +173,9 @@ impl Gateway {
                     self.edge_message(now, Peer::Tcp(conn), remote, bytes);
                 }
             }
-            Input::EdgeOpened { conn, listener, remote } => self.flows.opened(conn, listener, remote),
+            Input::EdgeOpened { conn, listener, remote } => {
+                self.flows.opened(conn, listener, remote)
+            }
             Input::Frozen => {
                 for conn in std::mem::take(&mut self.accepted) {
                     self.outputs.push_back(Output::CoreClose { conn });
@@ -174,7 +188,11 @@ impl Gateway {
                 let members: Vec<Member> = view
                     .members
                     .iter()
-                    .filter_map(|member| Some(Member { element: member.pe_id.0, address: member.addr()? }))
+                    // Nobody needs a connection to itself.
+                    .filter(|member| pool == Pool::Proxy || member.pe_id.0 != self.settings.element)
+                    .filter_map(|member| {
+                        Some(Member { element: member.pe_id.0, address: member.addr()? })
+                    })
                     .collect();
                 match pool {
                     Pool::Gateway => self.gateways.set_members(now, &members),
@@ -236,7 +254,8 @@ impl Gateway {
     pub fn unfinished(&self) -> usize {
         let waiting = |leg: &&Leg| !leg.is_answered();
         let delivering = |delivery: &&Delivery| !delivery.answered;
-        self.legs.values().filter(waiting).count() + self.deliveries.values().filter(delivering).count()
+        self.legs.values().filter(waiting).count()
+            + self.deliveries.values().filter(delivering).count()
     }
 
     /// The records of dialogs that pass.
@@ -253,13 +272,19 @@ impl Gateway {
         self.gateways.handle_timeout(now);
         self.table.handle_timeout(now);
         self.dialogs.handle_timeout(now);
-        while let Some((_, leg)) = self.leg_deadlines.first().filter(|(deadline, _)| *deadline <= now).copied() {
+        while let Some((_, leg)) =
+            self.leg_deadlines.first().filter(|(deadline, _)| *deadline <= now).copied()
+        {
             self.set_leg_deadline(leg, None);
             self.leg_expired(now, leg);
         }
         for (listener, remote) in self.flows.due(now) {
             self.counters.refreshed += 1;
-            self.outputs.push_back(Output::Datagram { listener, remote, bytes: Bytes::from_static(hops::PING) });
+            self.outputs.push_back(Output::Datagram {
+                listener,
+                remote,
+                bytes: Bytes::from_static(hops::PING),
+            });
         }
     }
 
@@ -292,7 +317,9 @@ impl Gateway {
                     (false, false) => self.edge_request(now, id, request, source),
                 }
             }
-            LayerOutput::Ack { request, source, .. } if source.is_core() => self.core_ack(now, &request),
+            LayerOutput::Ack { request, source, .. } if source.is_core() => {
+                self.core_ack(now, &request)
+            }
             LayerOutput::Ack { request, .. } => self.edge_ack(now, &request),
             LayerOutput::Response { id, response } => self.phone_response(now, id, response),
             LayerOutput::StrayResponse { .. } => self.counters.stray += 1,
@@ -309,7 +336,9 @@ impl Gateway {
     fn hop_output(&mut self, now: Instant, pool: Pool, output: hops::Output) {
         match output {
             hops::Output::Close { conn } => self.outputs.push_back(Output::CoreClose { conn }),
-            hops::Output::Dial { conn, address } => self.outputs.push_back(Output::CoreDial { conn, address }),
+            hops::Output::Dial { conn, address } => {
+                self.outputs.push_back(Output::CoreDial { conn, address })
+            }
             hops::Output::Failed { request, element, .. } => self.hop_failed(now, request, element),
             hops::Output::Suspect { element, cause } => {
                 self.outputs.push_back(Output::ReportUnreachable { pool, element, cause });
@@ -322,7 +351,9 @@ impl Gateway {
                     }
                 }
             }
-            hops::Output::Write { conn, data } => self.outputs.push_back(Output::CoreWrite { conn, bytes: data }),
+            hops::Output::Write { conn, data } => {
+                self.outputs.push_back(Output::CoreWrite { conn, bytes: data })
+            }
         }
     }
 
@@ -336,7 +367,9 @@ impl Gateway {
                 }
             }
             Peer::Tcp(conn) => self.outputs.push_back(Output::EdgeWrite { conn, bytes }),
-            Peer::Udp { listener, remote } => self.outputs.push_back(Output::Datagram { listener, remote, bytes }),
+            Peer::Udp { listener, remote } => {
+                self.outputs.push_back(Output::Datagram { listener, remote, bytes })
+            }
         }
     }
 
@@ -378,7 +411,8 @@ impl Gateway {
     }
 
     fn parse(&self, bytes: Bytes) -> Result<Message, Partial> {
-        let limits = MessageLimits { max_message: self.settings.bounds.message, ..MessageLimits::default() };
+        let limits =
+            MessageLimits { max_message: self.settings.bounds.message, ..MessageLimits::default() };
         Message::parse_within(bytes, &limits)
     }
 
@@ -395,7 +429,10 @@ impl Gateway {
     /// Answers what cannot be processed with the headers that could be read, without a transaction.
     fn answer_broken(&mut self, now: Instant, source: Peer, partial: &Partial) {
         self.counters.broken += 1;
-        let Some(request) = partial.message.as_deref().filter(|message| message.is_request()) else { return };
+        let Some(request) = partial.message.as_deref().filter(|message| message.is_request())
+        else {
+            return;
+        };
         // RFC 3261 section 17.1.1.3: nothing answers an ACK.
         if request.bytes().starts_with(b"ACK ") {
             return;
@@ -404,7 +441,14 @@ impl Gateway {
         self.answer_stateless(now, source, request, code, reason);
     }
 
-    fn answer_stateless(&mut self, now: Instant, source: Peer, request: &Message, code: u16, reason: &str) {
+    fn answer_stateless(
+        &mut self,
+        now: Instant,
+        source: Peer,
+        request: &Message,
+        code: u16,
+        reason: &str,
+    ) {
         let tag = format!("{:016x}", self.rng.u64(..));
         let mut response = ResponseBuilder::new(request, code).reason(reason).to_tag(tag);
         if let Some(remote) = self.remote_of(source) {

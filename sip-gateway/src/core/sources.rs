@@ -25,7 +25,10 @@ impl Sources {
         if self.per_second == 0 {
             return true;
         }
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+        if self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
+        {
             self.since = Some(now);
             self.counts.clear();
             self.others = 0;
@@ -50,7 +53,10 @@ mod tests {
     fn each_address_has_its_own_share_of_each_second() {
         let (now, mut sources) = (Instant::now(), Sources::new(2));
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        assert_eq!([one, one, one, other].map(|ip| sources.admit(now, ip)), [true, true, false, true]);
+        assert_eq!(
+            [one, one, one, other].map(|ip| sources.admit(now, ip)),
+            [true, true, false, true]
+        );
         assert!(sources.admit(now + Duration::from_secs(1), one));
     }
 }

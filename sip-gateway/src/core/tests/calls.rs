@@ -29,8 +29,16 @@ fn a_phone_registers_and_its_pinhole_is_kept_open_until_a_call_comes() {
     let answer = bob.take(&mut lab).remove(0);
     assert!(answer.header(HeaderName::Path).is_none(), "phones know nothing of Path");
     let via = answer.top_via().unwrap();
-    assert_eq!((via.received(), via.rport()), (Some(bob.address.ip()), Some(Some(bob.address.port()))));
-    assert!(lab.at_proxy[0].header_str(HeaderName::Path).unwrap().ends_with("@192.168.100.101:5060;lr;ob>"));
+    assert_eq!(
+        (via.received(), via.rport()),
+        (Some(bob.address.ip()), Some(Some(bob.address.port())))
+    );
+    assert!(
+        lab.at_proxy[0]
+            .header_str(HeaderName::Path)
+            .unwrap()
+            .ends_with("@192.168.100.101:5060;lr;ob>")
+    );
 
     lab.run(180_000);
     assert_eq!(lab.gateways[1].counters().refreshed, 7);
@@ -59,7 +67,9 @@ fn a_call_across_two_gateways_and_what_follows_go_by_tokens_without_a_proxy() {
     assert_eq!(lab.gateways[1].dialogs().len(), 1);
 
     let seen = lab.at_proxy.len();
-    let reinvite = alice.in_dialog(&mut lab, Method::Invite, &answer, 2).header("Contact", "<sip:alice@10.0.0.1>");
+    let reinvite = alice
+        .in_dialog(&mut lab, Method::Invite, &answer, 2)
+        .header("Contact", "<sip:alice@10.0.0.1>");
     let reinvite = reinvite.build();
     alice.send(&mut lab, reinvite);
     let got = bob.take(&mut lab).remove(0);
@@ -71,10 +81,14 @@ fn a_call_across_two_gateways_and_what_follows_go_by_tokens_without_a_proxy() {
     alice.send(&mut lab, ack);
     assert_eq!(bob.got(&mut lab), ["ACK"]);
 
-    let bye = bob.back(&mut lab, Method::Bye, &invite, &format!("to{}", bob.address.port())).build();
+    let bye =
+        bob.back(&mut lab, Method::Bye, &invite, &format!("to{}", bob.address.port())).build();
     bob.send(&mut lab, bye);
     let got = alice.take(&mut lab).remove(0);
-    assert_eq!((got.method(), got.request_uri_str()), (Some(Method::Bye), Some(alice.contact().as_str())));
+    assert_eq!(
+        (got.method(), got.request_uri_str()),
+        (Some(Method::Bye), Some(alice.contact().as_str()))
+    );
     alice.answer(&mut lab, &got, 200);
     assert_eq!(bob.got(&mut lab), ["200"]);
     assert_eq!(lab.at_proxy.len(), seen, "no proxy has seen any of it");
@@ -138,7 +152,9 @@ fn a_busy_phone_and_a_cancelled_call() {
     assert_eq!(bob.got(&mut lab), ["ACK"]);
     assert_eq!(alice.got(&mut lab), ["180", "487"]);
     // A CANCEL for nothing.
-    let late = String::from_utf8(cancel.to_vec()).unwrap().replace("branch=z9hG4bK", "branch=z9hG4bKother");
+    let late = String::from_utf8(cancel.to_vec())
+        .unwrap()
+        .replace("branch=z9hG4bK", "branch=z9hG4bKother");
     alice.send(&mut lab, late.into());
     assert_eq!(alice.got(&mut lab), ["481"]);
 }
@@ -159,16 +175,22 @@ fn forked_answers_and_repeated_ones_pass() {
     desk.answer(&mut lab, &at_desk, 200);
     mobile.answer(&mut lab, &at_mobile, 200);
     let answers = alice.take(&mut lab);
-    let tags: Vec<_> = answers.iter().map(|a| (a.status().unwrap(), a.to().unwrap().tag().map(str::to_owned))).collect();
+    let tags: Vec<_> = answers
+        .iter()
+        .map(|a| (a.status().unwrap(), a.to().unwrap().tag().map(str::to_owned)))
+        .collect();
     let tag = |phone: &Phone| Some(format!("to{}", phone.address.port()));
-    assert_eq!(tags, [
-        (100, None),
-        (180, tag(&desk)),
-        (180, tag(&mobile)),
-        (200, tag(&mobile)),
-        (200, tag(&desk)),
-        (200, tag(&mobile)),
-    ]);
+    assert_eq!(
+        tags,
+        [
+            (100, None),
+            (180, tag(&desk)),
+            (180, tag(&mobile)),
+            (200, tag(&mobile)),
+            (200, tag(&desk)),
+            (200, tag(&mobile)),
+        ]
+    );
 }
 
 #[test]
@@ -181,7 +203,9 @@ fn phones_over_tcp_are_reached_by_their_connection_and_430_says_that_it_is_gone(
     lab.input(1, Input::EdgeMessage { conn: 9, bytes: register });
     let answer = lab.streams.remove(&(1, 9)).unwrap().remove(0).unwrap();
     assert!(answer.starts_with(b"SIP/2.0 200"));
-    assert!(lab.at_proxy[0].header_str(HeaderName::Path).unwrap().contains(";transport=tcp;lr;ob>"));
+    assert!(
+        lab.at_proxy[0].header_str(HeaderName::Path).unwrap().contains(";transport=tcp;lr;ob>")
+    );
 
     alice.invite(&mut lab, "carol");
     let invite = Message::parse(lab.streams.remove(&(1, 9)).unwrap().remove(0).unwrap()).unwrap();
@@ -203,13 +227,16 @@ fn an_invite_of_1200_bytes_with_video_grows_by_less_than_350_bytes() {
     let mut lab = Lab::new(2, 1);
     let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
     bob.register(&mut lab);
-    let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n");
+    let mut sdp = String::from(
+        "v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n",
+    );
     sdp.push_str("m=audio 4000 RTP/AVP 0 8 96\r\na=rtpmap:96 opus/48000/2\r\na=sendrecv\r\n");
     sdp.push_str("m=video 4002 RTP/AVP 97\r\na=rtpmap:97 H264/90000\r\n");
     while sdp.len() < 830 {
         sdp.push_str("a=fmtp:97 profile-level-id=42e01f;packetization-mode=1\r\n");
     }
-    let invite = alice.request(&mut lab, Method::Invite, "bob").body("application/sdp", sdp.clone()).build();
+    let invite =
+        alice.request(&mut lab, Method::Invite, "bob").body("application/sdp", sdp.clone()).build();
     assert!((1_150..1_250).contains(&invite.len()), "{}", invite.len());
     alice.send(&mut lab, invite.clone());
     let got = bob.take(&mut lab).remove(0);

@@ -35,13 +35,24 @@ fn killed_while_it_rings() {
     let proxy = lab.busy_proxy();
     lab.kill(proxy);
     lab.run(3_000);
-    assert_eq!(bob.got(&mut lab), Vec::<String>::new(), "the phone rings once and is not cancelled");
+    assert_eq!(
+        bob.got(&mut lab),
+        Vec::<String>::new(),
+        "the phone rings once and is not cancelled"
+    );
     bob.answer(&mut lab, &invite, 200);
     assert_eq!(alice.got(&mut lab), ["100", "180", "180", "200"]);
     assert_eq!(lab.gateways[1].counters().reattached, 1);
-    let legs: Vec<_> = lab.at_proxy.iter().map(|m| m.top_via().unwrap().branch().unwrap()[..24].to_owned()).collect();
+    let legs: Vec<_> = lab
+        .at_proxy
+        .iter()
+        .map(|m| m.top_via().unwrap().branch().unwrap()[..24].to_owned())
+        .collect();
     assert_eq!(legs[0], legs[1], "the same leg, another attempt");
-    assert_ne!(lab.at_proxy[0].top_via().unwrap().branch(), lab.at_proxy[1].top_via().unwrap().branch());
+    assert_ne!(
+        lab.at_proxy[0].top_via().unwrap().branch(),
+        lab.at_proxy[1].top_via().unwrap().branch()
+    );
 }
 
 #[test]
@@ -170,7 +181,11 @@ fn a_call_whose_caller_is_lost_stops_ringing_after_two_seconds() {
     let invite = bob.take(&mut lab).remove(0);
     bob.answer(&mut lab, &invite, 180);
     // The first gateway dies together with the proxy: nobody repeats the INVITE.
-    lab.gateways[0] = Gateway::new(Settings::new(100, Vec::new(), "127.0.0.1:1".parse().unwrap()), super::lab::keys(), fastrand::Rng::new());
+    lab.gateways[0] = Gateway::new(
+        Settings::new(100, Vec::new(), "127.0.0.1:1".parse().unwrap()),
+        super::lab::keys(),
+        fastrand::Rng::new(),
+    );
     let proxy = lab.busy_proxy();
     lab.kill(proxy);
     lab.run(1_999);
@@ -214,7 +229,8 @@ fn a_process_that_was_frozen_drops_what_others_have_given_up() {
     let invite = bob.take(&mut lab).remove(0);
     bob.answer(&mut lab, &invite, 180);
     lab.input(1, Input::Frozen);
-    let late = Input::CoreMessage { conn: ConnId(hops::ACCEPTED + 1), bytes: invite.bytes().clone() };
+    let late =
+        Input::CoreMessage { conn: ConnId(hops::ACCEPTED + 1), bytes: invite.bytes().clone() };
     let strays = lab.gateways[1].counters().stray;
     lab.input(1, late);
     assert_eq!(lab.gateways[1].counters().stray, strays + 1);

@@ -39,7 +39,10 @@ fn tokens_with_one_bit_changed_get_403() {
             // Each is a transaction of its own.
             let text = String::from_utf8(changed).unwrap();
             tried += 1;
-            alice.send(&mut lab, text.replace("branch=z9hG4bK", &format!("branch=z9hG4bK{tried}x")).into());
+            alice.send(
+                &mut lab,
+                text.replace("branch=z9hG4bK", &format!("branch=z9hG4bK{tried}x")).into(),
+            );
             assert_eq!(alice.got(&mut lab), ["403"]);
         }
     }
@@ -68,7 +71,9 @@ fn a_made_up_route_set_makes_no_relay_of_a_gateway() {
     }
     assert_eq!(bob.got(&mut lab), ["OPTIONS"]);
     // A token of ours with something wrong in it is refused even there.
-    let request = alice.request(&mut lab, Method::Options, "bob").header("Route", "<sip:AQEB@192.168.100.100;lr>");
+    let request = alice
+        .request(&mut lab, Method::Options, "bob")
+        .header("Route", "<sip:AQEB@192.168.100.100;lr>");
     let request = request.build();
     alice.send(&mut lab, request);
     assert_eq!(alice.got(&mut lab), ["403"]);
@@ -76,8 +81,10 @@ fn a_made_up_route_set_makes_no_relay_of_a_gateway() {
     // Inside dialogs, valid tokens followed, or not followed, by something made up.
     let own = answer.record_routes().last().unwrap().unwrap().raw.to_owned();
     let path = {
-        let flow = lab.gateways[1].flows.flow_of(Peer::Udp { listener: 0, remote: bob.address }).unwrap();
-        let token = dialtone_sip_pool::token::FlowToken { use_: dialtone_sip_pool::token::Use::Path, flow };
+        let flow =
+            lab.gateways[1].flows.flow_of(Peer::Udp { listener: 0, remote: bob.address }).unwrap();
+        let token =
+            dialtone_sip_pool::token::FlowToken { use_: dialtone_sip_pool::token::Use::Path, flow };
         format!("<sip:{}@192.168.100.101:5060;lr>", token.sign(&super::lab::keys()))
     };
     for routes in [
@@ -91,12 +98,13 @@ fn a_made_up_route_set_makes_no_relay_of_a_gateway() {
         vec!["<tel:+1>".to_owned()],
     ] {
         let serial = lab.serial();
-        let mut request = dialtone_sip::RequestBuilder::new(Method::Message, "sip:victim@203.0.113.9")
-            .via("UDP", "10.0.0.1:5060".parse().unwrap(), &format!("z9hG4bKevil{serial}"))
-            .header("From", "<sip:alice@dialtone.test>;tag=1")
-            .header("To", "<sip:bob@dialtone.test>;tag=made-up")
-            .header("Call-ID", "evil")
-            .header("CSeq", "1 MESSAGE");
+        let mut request =
+            dialtone_sip::RequestBuilder::new(Method::Message, "sip:victim@203.0.113.9")
+                .via("UDP", "10.0.0.1:5060".parse().unwrap(), &format!("z9hG4bKevil{serial}"))
+                .header("From", "<sip:alice@dialtone.test>;tag=1")
+                .header("To", "<sip:bob@dialtone.test>;tag=made-up")
+                .header("Call-ID", "evil")
+                .header("CSeq", "1 MESSAGE");
         for route in &routes {
             request = request.header("Route", route);
         }
@@ -114,7 +122,11 @@ fn core_requests_without_a_path_token_are_refused() {
     lab.input(0, Input::CoreAccepted { conn });
     let request = |method: Method<'_>, route: Option<&str>| {
         let mut request = dialtone_sip::RequestBuilder::new(method, "sip:bob@198.51.100.2")
-            .via("TCP", "127.0.0.41:5070".parse().unwrap(), &format!("z9hG4bK{method}{}", route.is_some()))
+            .via(
+                "TCP",
+                "127.0.0.41:5070".parse().unwrap(),
+                &format!("z9hG4bK{method}{}", route.is_some()),
+            )
             .header("From", "<sip:a@dialtone.test>;tag=1")
             .header("To", "<sip:b@dialtone.test>")
             .header("Call-ID", "x")
@@ -144,9 +156,14 @@ fn core_requests_without_a_path_token_are_refused() {
         remote: "198.51.100.2:5060".parse().unwrap(),
         serial: 0,
     };
-    let token = dialtone_sip_pool::token::FlowToken { use_: dialtone_sip_pool::token::Use::Dialog, flow };
+    let token =
+        dialtone_sip_pool::token::FlowToken { use_: dialtone_sip_pool::token::Use::Dialog, flow };
     let route = format!("<sip:{}@192.168.100.100;lr>", token.sign(&super::lab::keys()));
-    assert_eq!(ask(request(Method::Message, Some(&route))), [403], "a dialog's token opens no new request");
+    assert_eq!(
+        ask(request(Method::Message, Some(&route))),
+        [403],
+        "a dialog's token opens no new request"
+    );
 }
 
 #[test]
@@ -164,7 +181,9 @@ fn broken_requests_are_answered_and_junk_is_counted() {
         ("SIP/2.0\r\n", "SIP/3.0\r\n", "505"),
     ] {
         assert!(text.contains(from));
-        let broken = text.replacen(from, to, 1).replace("branch=z9hG4bK", &format!("branch=z9hG4bK{}", lab.serial()));
+        let broken = text
+            .replacen(from, to, 1)
+            .replace("branch=z9hG4bK", &format!("branch=z9hG4bK{}", lab.serial()));
         alice.send(&mut lab, broken.into());
         assert_eq!(alice.got(&mut lab), [code], "{to}");
     }
@@ -178,7 +197,9 @@ fn broken_requests_are_answered_and_junk_is_counted() {
 #[test]
 fn one_address_cannot_take_more_than_its_share() {
     let mut settings = Settings::new(1, vec![], "127.0.0.21:5070".parse().unwrap());
-    settings.listeners.push(Listener { transport: EdgeTransport::Udp, advertised: super::lab::edge_of(0) });
+    settings
+        .listeners
+        .push(Listener { transport: EdgeTransport::Udp, advertised: super::lab::edge_of(0) });
     settings.bounds.per_source = 10;
     settings.bounds.legs = 5;
     let mut lab = Lab::new(1, 0);

@@ -89,22 +89,34 @@ impl Lab {
                 Listener { transport: EdgeTransport::Tcp, advertised: edge_of(number) },
             ];
             let settings = Settings::new(100 + number as u32, listeners, core_of(number));
-            lab.gateways.push(Gateway::new(settings, keys(), fastrand::Rng::with_seed(number as u64)));
+            lab.gateways.push(Gateway::new(
+                settings,
+                keys(),
+                fastrand::Rng::with_seed(number as u64),
+            ));
         }
-        let members: Vec<Member> =
-            (0..gateways).map(|g| Member { element: 100 + g as u32, address: core_of(g) }).collect();
+        let members: Vec<Member> = (0..gateways)
+            .map(|g| Member { element: 100 + g as u32, address: core_of(g) })
+            .collect();
         for gateway in 0..gateways {
-            lab.input(gateway, Input::View { pool: Pool::Gateway, view: pool_view(Pool::Gateway, 1, &members) });
+            lab.input(
+                gateway,
+                Input::View { pool: Pool::Gateway, view: pool_view(Pool::Gateway, 1, &members) },
+            );
         }
         lab.set_proxies();
         lab
     }
 
     fn set_proxies(&mut self) {
-        let members: Vec<Member> =
-            (0..self.proxies.len()).map(|p| Member { element: p as u32, address: proxy_address(p) }).collect();
+        let members: Vec<Member> = (0..self.proxies.len())
+            .map(|p| Member { element: p as u32, address: proxy_address(p) })
+            .collect();
         for gateway in 0..self.gateways.len() {
-            self.input(gateway, Input::View { pool: Pool::Proxy, view: pool_view(Pool::Proxy, 1, &members) });
+            self.input(
+                gateway,
+                Input::View { pool: Pool::Proxy, view: pool_view(Pool::Proxy, 1, &members) },
+            );
         }
     }
 
@@ -114,8 +126,11 @@ impl Lab {
     }
 
     fn settle(&mut self) {
-        while let Some((gateway, output)) =
-            self.gateways.iter_mut().enumerate().find_map(|(number, gateway)| Some((number, gateway.poll()?)))
+        while let Some((gateway, output)) = self
+            .gateways
+            .iter_mut()
+            .enumerate()
+            .find_map(|(number, gateway)| Some((number, gateway.poll()?)))
         {
             self.output(gateway, output);
         }
@@ -131,7 +146,8 @@ impl Lab {
                     (_, Some(other)) => {
                         self.next_conn += 1;
                         let accepted = ConnId(self.next_conn);
-                        self.gateways[other].handle(self.now, Input::CoreAccepted { conn: accepted });
+                        self.gateways[other]
+                            .handle(self.now, Input::CoreAccepted { conn: accepted });
                         End::Gateway(other, accepted)
                     }
                     _ => {
@@ -240,8 +256,11 @@ impl Lab {
             return;
         }
         self.at_proxy.push(message.clone());
-        let respond = |code: u16| ResponseBuilder::new(&message, code).to_tag(format!("proxy{proxy}"));
-        let user = |uri: dialtone_sip::Uri<'_>| uri.sip().and_then(|uri| uri.user).unwrap_or("").to_owned();
+        let respond =
+            |code: u16| ResponseBuilder::new(&message, code).to_tag(format!("proxy{proxy}"));
+        let user = |uri: dialtone_sip::Uri<'_>| {
+            uri.sip().and_then(|uri| uri.user).unwrap_or("").to_owned()
+        };
         match message.method().unwrap() {
             Method::Ack => {}
             Method::Register => {
@@ -267,14 +286,22 @@ impl Lab {
                     .cloned()
                     .collect();
                 for forwarded in mine {
-                    self.write(proxy, forwarded.to, dialtone_sip::cancel_for(&forwarded.sent).unwrap());
+                    self.write(
+                        proxy,
+                        forwarded.to,
+                        dialtone_sip::cancel_for(&forwarded.sent).unwrap(),
+                    );
                 }
             }
             method => {
                 if method == Method::Invite {
                     self.write(proxy, link, respond(100).build().unwrap());
                 }
-                let bindings = self.bindings.get(&user(message.request_uri().unwrap())).cloned().unwrap_or_default();
+                let bindings = self
+                    .bindings
+                    .get(&user(message.request_uri().unwrap()))
+                    .cloned()
+                    .unwrap_or_default();
                 if bindings.is_empty() {
                     self.write(proxy, link, respond(404).build().unwrap());
                 }
@@ -288,9 +315,12 @@ impl Lab {
                     let sent = Message::parse(edit.finish()).unwrap();
                     let token = sent.routes().next().unwrap().unwrap();
                     let token = token.uri.sip().unwrap().user.unwrap().to_owned();
-                    let token = dialtone_sip_pool::token::FlowToken::verify(&keys(), token.as_bytes()).unwrap();
+                    let token =
+                        dialtone_sip_pool::token::FlowToken::verify(&keys(), token.as_bytes())
+                            .unwrap();
                     let to = self.dial(proxy, token.flow.gateway as usize - 100);
-                    let forwarded = Forwarded { from: link, request: message.clone(), sent: sent.clone(), to };
+                    let forwarded =
+                        Forwarded { from: link, request: message.clone(), sent: sent.clone(), to };
                     self.proxies[proxy].forwarded.insert(branch, forwarded);
                     self.write(proxy, to, sent.bytes().clone());
                 }
@@ -316,7 +346,9 @@ impl Lab {
     pub(super) fn kill(&mut self, proxy: usize) {
         self.proxies[proxy] = Proxy::default();
         for link in 0..self.links.len() {
-            let Some((a, b)) = self.links[link].filter(|(a, b)| [a, b].contains(&&End::Proxy(proxy))) else {
+            let Some((a, b)) =
+                self.links[link].filter(|(a, b)| [a, b].contains(&&End::Proxy(proxy)))
+            else {
                 continue;
             };
             self.links[link] = None;
@@ -339,14 +371,23 @@ impl Lab {
 
     /// The proxy that handled the latest request.
     pub(super) fn busy_proxy(&self) -> usize {
-        (0..self.proxies.len()).find(|p| !self.proxies[*p].forwarded.is_empty()).expect("a proxy with requests")
+        (0..self.proxies.len())
+            .find(|p| !self.proxies[*p].forwarded.is_empty())
+            .expect("a proxy with requests")
     }
 
     pub(super) fn run(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
         loop {
-            let next = self.gateways.iter().enumerate().filter_map(|(n, g)| Some((g.next_deadline()?, n))).min();
-            let Some((deadline, gateway)) = next.filter(|(deadline, _)| *deadline <= end) else { break };
+            let next = self
+                .gateways
+                .iter()
+                .enumerate()
+                .filter_map(|(n, g)| Some((g.next_deadline()?, n)))
+                .min();
+            let Some((deadline, gateway)) = next.filter(|(deadline, _)| *deadline <= end) else {
+                break;
+            };
             self.now = self.now.max(deadline);
             self.input(gateway, Input::Timeout);
         }
@@ -369,7 +410,11 @@ pub(super) struct Phone {
 
 impl Phone {
     pub(super) fn new(user: &'static str, gateway: usize, last: u8) -> Self {
-        Self { user, gateway, address: SocketAddr::from(([198, 51, 100, last], 40_000 + u16::from(last))) }
+        Self {
+            user,
+            gateway,
+            address: SocketAddr::from(([198, 51, 100, last], 40_000 + u16::from(last))),
+        }
     }
 
     pub(super) fn send(&self, lab: &mut Lab, bytes: Bytes) {
@@ -441,8 +486,15 @@ impl Phone {
     }
 
     /// A request inside the dialog that `answer` (200 to `invite`) made; by the caller.
-    pub(super) fn in_dialog(&self, lab: &mut Lab, method: Method<'_>, answer: &Message, cseq: u32) -> RequestBuilder {
-        let target = answer.contacts().next().unwrap().unwrap().addr().unwrap().uri.as_str().to_owned();
+    pub(super) fn in_dialog(
+        &self,
+        lab: &mut Lab,
+        method: Method<'_>,
+        answer: &Message,
+        cseq: u32,
+    ) -> RequestBuilder {
+        let target =
+            answer.contacts().next().unwrap().unwrap().addr().unwrap().uri.as_str().to_owned();
         let serial = lab.serial();
         let mut request = RequestBuilder::new(method, &target)
             .via("UDP", "10.0.0.1:5060".parse().unwrap(), &format!("z9hG4bKphone{serial}"))
@@ -451,7 +503,8 @@ impl Phone {
             .header("To", answer.header_str(HeaderName::To).unwrap())
             .header("Call-ID", answer.call_id().unwrap())
             .header("CSeq", &format!("{cseq} {method}"));
-        let mut routes: Vec<String> = answer.record_routes().map(|route| route.unwrap().raw.to_owned()).collect();
+        let mut routes: Vec<String> =
+            answer.record_routes().map(|route| route.unwrap().raw.to_owned()).collect();
         routes.reverse();
         for route in routes {
             request = request.header("Route", &route);
@@ -460,8 +513,15 @@ impl Phone {
     }
 
     /// A request inside the dialog that `invite` (as the callee got it) made; by the callee.
-    pub(super) fn back(&self, lab: &mut Lab, method: Method<'_>, invite: &Message, tag: &str) -> RequestBuilder {
-        let target = invite.contacts().next().unwrap().unwrap().addr().unwrap().uri.as_str().to_owned();
+    pub(super) fn back(
+        &self,
+        lab: &mut Lab,
+        method: Method<'_>,
+        invite: &Message,
+        tag: &str,
+    ) -> RequestBuilder {
+        let target =
+            invite.contacts().next().unwrap().unwrap().addr().unwrap().uri.as_str().to_owned();
         let serial = lab.serial();
         let mut request = RequestBuilder::new(method, &target)
             .via("UDP", "10.0.0.2:5060".parse().unwrap(), &format!("z9hG4bKphone{serial}"))
