@@ -260,26 +260,26 @@ fn derive(invite: &Message, method: Method<'_>, to: &[u8]) -> Result<Bytes, Buil
 pub(crate) fn stamped_via(text: &str, source: SocketAddr) -> Option<String> {
     let via = Via::parse(text).ok()?;
     let ip = source.ip().to_canonical();
-    let wants_port = via.params.has("rport");
-    let has_received = via.params.has("received");
-    if !wants_port && !has_received && via.host.ip() == Some(ip) {
-        return None;
-    }
+    let same_address = via.host.ip() == Some(ip);
     let params = via.params.as_str();
     let mut out = String::with_capacity(text.len() + 64);
     out.push_str(crate::syntax::trim(&via.raw[..via.raw.len() - params.len()]));
+    let (mut wants_port, mut has_received) = (false, false);
     for param in via.params.iter() {
         if param.name.eq_ignore_ascii_case("received") {
-            continue;
-        }
-        if param.name.eq_ignore_ascii_case("rport") {
+            has_received = true;
+        } else if param.name.eq_ignore_ascii_case("rport") {
+            wants_port = true;
             // Writing to a string cannot fail.
             let _ = write!(out, ";rport={}", source.port());
         } else {
             out.push_str(param.raw);
         }
     }
-    if wants_port || via.host.ip() != Some(ip) {
+    if !wants_port && !has_received && same_address {
+        return None;
+    }
+    if wants_port || !same_address {
         let _ = write!(out, ";received={ip}");
     }
     Some(out)

@@ -250,8 +250,16 @@ impl<'a> Edit<'a> {
     pub fn finish(mut self) -> Bytes {
         let source: &[u8] = &self.message.buf;
         self.splices.sort_by_key(|splice| splice.start);
-        let added: usize = self.splices.iter().map(|splice| splice.text.len()).sum();
-        let mut out = Vec::with_capacity(source.len() + added);
+        // The exact length, so that the vector becomes the buffer as it is.
+        let mut length = source.len();
+        let mut at = 0;
+        for splice in &self.splices {
+            length += splice.text.len();
+            at = at.max(splice.start);
+            length -= splice.end.saturating_sub(at);
+            at = at.max(splice.end);
+        }
+        let mut out = Vec::with_capacity(length);
         let mut at = 0;
         for splice in &self.splices {
             if splice.start > at {
@@ -271,6 +279,7 @@ impl<'a> Edit<'a> {
             at = at.max(splice.end);
         }
         out.extend_from_slice(&source[at..]);
+        debug_assert_eq!(out.len(), length);
         out.into()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,11 @@ pub trait Destination: Copy + Ord + Debug {
     fn reply_to(self, via: &Via<'_>) -> Self {
         let _ = via;
         self
+    }
+
+    /// The address that the layer's own 100 notes as `received` and `rport`; `None` to note nothing.
+    fn source_addr(&self) -> Option<SocketAddr> {
+        None
     }
 
     /// When the layer answers 100 to a request by itself: after this time without an answer from above. Default:
@@ -480,10 +486,10 @@ impl<D: Destination> Layer<D> {
     }
 }
 
-impl<D> Server<D> {
+impl<D: Destination> Server<D> {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some((_, request)) = self.trying.take_if(|(at, _)| *at <= now)
-            && let Ok(trying) = ResponseBuilder::new(&request, 100).build()
+            && let Ok(trying) = trying(&request, self.source.source_addr())
         {
             match &mut self.machine {
                 ServerMachine::Invite(machine) => machine.respond(now, 100, trying),
@@ -494,6 +500,14 @@ impl<D> Server<D> {
             ServerMachine::Invite(machine) => machine.handle_timeout(now),
             ServerMachine::Request(machine) => machine.handle_timeout(now),
         }
+    }
+}
+
+fn trying(request: &Message, source: Option<SocketAddr>) -> Result<Bytes, BuildError> {
+    let builder = ResponseBuilder::new(request, 100);
+    match source {
+        Some(source) => builder.source(source).build(),
+        None => builder.build(),
     }
 }
 

@@ -70,6 +70,13 @@ impl crate::transaction::Destination for Flow {
         matches!(self, Self::Tcp(_))
     }
 
+    fn source_addr(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::Udp { peer, .. } => Some(peer),
+            Self::Tcp(_) => None,
+        }
+    }
+
     fn reply_to(self, via: &crate::Via<'_>) -> Self {
         match self {
             Self::Udp { socket, peer } => Self::Udp { socket, peer: via.reply_addr(peer) },
