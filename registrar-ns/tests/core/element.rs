@@ -13,6 +13,7 @@ use crate::world::{Name, ms, reg};
 /// Not probed for so long: nobody knows me.
 const FORGOTTEN: Duration = Duration::from_millis(4500);
 
+#[derive(Debug)]
 pub(crate) struct Element {
     pub(crate) addr: SocketAddr,
     pub(crate) name: Name,
@@ -22,6 +23,7 @@ pub(crate) struct Element {
     /// Behaves as an element does; else it is only a mailbox.
     auto: bool,
     link: Link,
+    protocol: Protocol,
     registrars: Vec<u8>,
     home: Option<AssocId>,
     dialled: u64,
@@ -48,6 +50,7 @@ impl Element {
             life: 600,
             auto: true,
             link: Link::Sctp,
+            protocol: Protocol::Asap,
             registrars: registrars.to_vec(),
             home: None,
             dialled: 0,
@@ -64,6 +67,15 @@ impl Element {
     /// A mailbox connected to a registrar.
     pub(crate) fn mailbox(id: u8, registrar: u8, link: Link) -> Self {
         Self { auto: false, link, ..Self::new("none", id, &[registrar]) }
+    }
+
+    /// A mailbox that speaks ENRP.
+    pub(crate) fn enrp_mailbox(id: u8, registrar: u8) -> Self {
+        Self { protocol: Protocol::Enrp, ..Self::mailbox(id, registrar, Link::Sctp) }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.home.is_some_and(|home| self.up.contains(&home))
     }
 
     pub(crate) fn with(mut self, policy: Policy<'static>) -> Self {
@@ -120,12 +132,13 @@ impl Element {
         let assoc = AssocId::dialled(self.dialled);
         self.dialled += 1;
         self.home = Some(assoc);
-        let (addr, sctp_port) = match self.link {
-            Link::Sctp => (reg(registrar), 3863),
-            Link::Tcp => (reg(registrar), 0),
+        let (addr, sctp_port) = match (self.link, self.protocol) {
+            (Link::Sctp, Protocol::Asap) => (reg(registrar), 3863),
+            (Link::Sctp, Protocol::Enrp) => (reg(registrar), 9901),
+            (Link::Tcp, _) => (reg(registrar), 0),
         };
         let remote = Remote { link: self.link, addr, sctp_port };
-        self.out.push_back(NetCommand::Connect { assoc, protocol: Protocol::Asap, remote });
+        self.out.push_back(NetCommand::Connect { assoc, protocol: self.protocol, remote });
     }
 
     pub(crate) fn handle_net(&mut self, now: Instant, event: NetEvent) {

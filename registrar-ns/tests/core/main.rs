@@ -4,7 +4,9 @@
 mod element;
 mod world;
 
+mod chaos;
 mod monitoring;
+mod noise;
 mod registration;
 mod startup;
 mod subscriptions;

@@ -280,30 +280,46 @@ fn g17_pools_created_twice() {
     assert!((1..=3).all(|n| world.when(n, quiet, noise).is_none()), "no endless resync");
 }
 
-/// E-088 to E-100: updates that were lost are found by the checksum; attributes after a cut, whatever it says.
+/// E-088 to E-100: updates that were lost are found by the checksum.
 #[test]
 fn e_089_lost_updates_are_found() {
     let mut world = World::with_registrars(2);
-    let changed = Element::new("echo", 1, &[1]).with(Policy::LeastUsed { load: 1 });
-    let removed = Element::new("echo", 2, &[1]).with(Policy::LeastUsed { load: 1 });
-    let (addr, gone, name) = (changed.addr, removed.addr, changed.name.clone());
-    world.add_element(changed);
-    world.add_element(removed);
+    let stays = Element::new("echo", 1, &[1]);
+    let gone = Element::new("echo", 2, &[1]);
+    let addr = gone.addr;
+    world.add_element(stays);
+    world.add_element(gone);
     world.run(ms(500));
-    // Long enough to end the associations, too short for a takeover.
+    cut_for_a_while(&mut world, |world| world.kill(addr));
+    assert!(converged(&world, &[1, 2]));
+    assert_eq!(world.registrar(2).handlespace().len(), 1);
+}
+
+/// The checksum covers no attributes: a resync follows every association that is established again.
+#[test]
+fn attributes_are_resynced_after_a_cut() {
+    let mut world = World::with_registrars(2);
+    let element = Element::new("echo", 1, &[1]).with(Policy::LeastUsed { load: 1 });
+    let (addr, id) = (element.addr, dialtone_wire::PeId(element.name.1));
+    world.add_element(element);
+    world.run(ms(500));
+    cut_for_a_while(&mut world, |world| {
+        world.element(addr).policy = Policy::LeastUsed { load: 2 };
+        world.element(addr).register();
+        world.drain(addr);
+    });
+    let load = |n: u8| world.registrar(n).handlespace().get(b"echo", id).unwrap().policy.load();
+    assert_eq!((load(1), load(2)), (Some(2), Some(2)));
+}
+
+/// Long enough to end the associations, too short for a takeover; then time to get over it.
+fn cut_for_a_while(world: &mut World, meanwhile: impl FnOnce(&mut World)) {
+    let at = world.now;
     world.cut(reg(1), reg(2));
-    world.element(addr).policy = Policy::LeastUsed { load: 2 };
-    world.element(addr).register();
-    world.drain(addr);
-    world.kill(gone);
-    world.run(ms(1800));
+    meanwhile(world);
+    world.run(ms(2000));
     world.heal(reg(1), reg(2));
     world.run(ms(3000));
-    assert!(converged(&world, &[1, 2]));
-    let load = |n: u8| {
-        let space = world.registrar(n).handlespace();
-        space.get(b"echo", dialtone_wire::PeId(name.1)).unwrap().policy.load()
-    };
-    assert_eq!((load(1), load(2)), (Some(2), Some(2)));
-    assert_eq!(world.registrar(2).handlespace().len(), 1);
+    let taken = |e: &Event| matches!(e, Event::TakeoverWon { .. });
+    assert!([1, 2].iter().all(|n| world.when(*n, at, taken).is_none()));
 }

@@ -157,10 +157,38 @@ impl World {
         space.get(element.0.as_bytes(), dialtone_wire::PeId(element.1)).map(|found| found.home.0)
     }
 
+    /// What happened to an element of a pool, for failure messages.
+    pub(crate) fn story(&self, name: &Name) -> String {
+        let mut lines = Vec::new();
+        for (addr, node) in &self.nodes {
+            for (at, event) in &node.events {
+                let text = format!("{event:?}");
+                if text.contains(&format!("{:#010x}", name.1)) {
+                    lines.push((*at, format!("{addr} {text}")));
+                }
+            }
+            if let Process::Element(element) = &node.process
+                && element.name.1 == name.1
+            {
+                lines.push((self.now, format!("{addr} {element:?}")));
+            }
+        }
+        lines.sort();
+        lines.iter().map(|(at, text)| format!("\n{:?} ago: {text}", self.now - *at)).collect()
+    }
+
+    pub(crate) fn lives(&self, addr: SocketAddr) -> bool {
+        self.nodes.contains_key(&addr)
+    }
+
     /// The process disappears without a word.
     pub(crate) fn kill(&mut self, addr: SocketAddr) {
         self.nodes.remove(&addr);
         self.ends.retain(|(owner, _), _| *owner != addr);
+        // A process that takes the address later has nothing to do with the associations of this one.
+        for end in self.ends.values_mut().filter(|end| end.peer.0 == addr) {
+            end.peer.1 = AssocId::accepted(u64::MAX);
+        }
     }
 
     pub(crate) fn freeze(&mut self, addr: SocketAddr) {
@@ -170,7 +198,10 @@ impl World {
     pub(crate) fn thaw(&mut self, addr: SocketAddr) {
         let node = self.nodes.get_mut(&addr).unwrap();
         node.frozen = false;
-        for event in std::mem::take(&mut node.held) {
+        let held = std::mem::take(&mut node.held);
+        // The worst driver: what is due goes before what has arrived.
+        self.wake(addr);
+        for event in held {
             self.deliver(addr, event);
         }
         let now = self.now;
@@ -385,7 +416,7 @@ impl World {
                 let blocked = self.cuts.contains(&(addr, remote.addr));
                 match self.nodes.get_mut(&remote.addr) {
                     None if !blocked => {
-                        return self.event_later(DELAY, addr, refused(DownCause::Unreachable));
+                        self.event_later(DELAY, addr, refused(DownCause::Unreachable));
                     }
                     Some(node) if !node.frozen && !blocked => {
                         node.accepted += 1;
