@@ -19,8 +19,9 @@ pub struct UsersConfig {
     pub poll_interval: Duration,
     /// A watched pool that is unknown is asked for this often: a negative answer leaves no subscription.
     pub negative_retry: Duration,
-    /// When another registrar than the one that named the members says that there is no such pool, it may only have
-    /// started just now: the members stay, marked stale, for so long.
+    /// A registrar that started just now knows nothing, and learns its elements one by one. What the former home knew
+    /// and the new one does not stays known for so long: a pool that it denies as a whole, marked stale; single
+    /// members out of the order, so that selection prefers the others.
     pub negative_hold: Duration,
     /// Reports about one element within this time are one report (RFC 5352 section 3.5), and the element stays
     /// suspect for so long unless it answers.

@@ -14,7 +14,7 @@ use dialtone_wire::{CauseCode, OperationError, PeId, PoolElement};
 
 use crate::config::UsersConfig;
 use crate::error::ResolveError;
-use crate::view::{Freshness, View};
+use crate::view::{Freshness, Member, View};
 
 /// Option 0x803f: all elements.
 const ALL: u32 = u32::MAX;
@@ -67,6 +67,8 @@ struct Pool {
     told_by: Option<AssocId>,
     /// The view answers single questions until then.
     cached_until: Option<Instant>,
+    /// Members that a former home named and the present one does not, or not yet.
+    doubtful: Vec<Member>,
     /// Until when members stay that a new home does not know.
     hold: Option<Instant>,
     armed: Option<Instant>,
@@ -123,6 +125,7 @@ impl Users {
             pending: None,
             due: None,
             told_by: None,
+            doubtful: Vec::new(),
             cached_until: None,
             hold: None,
             armed: None,
@@ -198,9 +201,13 @@ impl Users {
         });
         if pool.hold.is_some_and(|at| at <= now) {
             pool.hold = None;
-            pool.told_by = None;
-            let absent = pool.view.absent();
-            publish(&mut self.events, pool, absent);
+            let view = if std::mem::take(&mut pool.doubtful).is_empty() {
+                pool.told_by = None;
+                pool.view.absent()
+            } else {
+                pool.view.without_doubtful()
+            };
+            publish(&mut self.events, pool, view);
         }
         if pool.due.is_some_and(|at| at <= now) && pool.pending.is_none() && cx.home().is_some() {
             pool.due = None;
@@ -252,13 +259,22 @@ impl Users {
                 // and even then it leaves out what one message cannot hold.
                 let length: usize = resolution.elements.iter().map(PoolElement::max_len).sum();
                 let complete = pool.watched && accepted && length < NEARLY_FULL;
-                let view = pool.view.with_answer(
-                    resolution.policy.as_ref(),
-                    &resolution.elements,
-                    complete,
-                );
-                pool.told_by = Some(from.assoc);
-                pool.hold = None;
+                let moved = pool.told_by.replace(from.assoc).is_some_and(|by| by != from.assoc);
+                if moved && pool.watched {
+                    // A registrar that started just now learns its elements one by one. Those that the former home
+                    // named stay known meanwhile, for whoever has to reach just that one.
+                    pool.doubtful = pool.view.members.to_vec();
+                    pool.hold = Some(now + self.config.negative_hold);
+                }
+                let named =
+                    |member: &Member| resolution.elements.iter().any(|e| e.pe_id == member.pe_id);
+                pool.doubtful.retain(|member| !named(member));
+                if pool.doubtful.is_empty() {
+                    pool.hold = None;
+                }
+                let Resolution { policy, elements } = resolution;
+                let view =
+                    pool.view.with_answer(policy.as_ref(), elements, complete, &pool.doubtful);
                 pool.cached_until = Some(now + self.config.stale_after);
                 let wait = if accepted { self.config.refresh } else { self.config.poll_interval };
                 pool.due = pool.watched.then(|| now + wait);
@@ -277,6 +293,7 @@ impl Users {
                 let view = if pool.view.members.is_empty() || (unknown && by_the_same) {
                     pool.told_by = None;
                     pool.hold = None;
+                    pool.doubtful.clear();
                     pool.view.absent()
                 } else {
                     if unknown && pool.hold.is_none() {
@@ -323,6 +340,7 @@ impl Role for Users {
                 if let Some(pool) = self.pools.get_mut(&handle) {
                     pool.watched = false;
                     pool.hold = None;
+                    pool.doubtful.clear();
                     self.run(cx, &handle);
                 }
             }

@@ -81,7 +81,12 @@ impl Selector {
                 let mut pick =
                     |skip: &dyn Fn(PeId) -> bool| turn.pick(view.policy, list, skip, rng);
                 let index = pick(&suspect).or_else(|| pick(&|pe_id| tried.contains(&pe_id)));
-                index.and_then(|index| list.get(index))
+                // The last resort: members that only a former home named.
+                let unnamed = |member: &&Member| {
+                    !view.order.contains(&member.pe_id) && !tried.contains(&member.pe_id)
+                };
+                let named = index.and_then(|index| list.get(index));
+                named.or_else(|| view.members.iter().find(unnamed))
             }
             Choice::Key(key) => {
                 if !view.complete {
@@ -89,7 +94,8 @@ impl Selector {
                 }
                 let order = ranking(view, key);
                 let untried = || order.iter().filter(|pe_id| !tried.contains(pe_id));
-                let first = untried().find(|pe_id| !suspect(**pe_id)).or_else(|| untried().next());
+                let trusted = |pe_id: &&PeId| !suspect(**pe_id) && view.order.contains(pe_id);
+                let first = untried().find(trusted).or_else(|| untried().next());
                 first.and_then(|pe_id| view.member(*pe_id))
             }
         };

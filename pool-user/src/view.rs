@@ -62,9 +62,9 @@ pub struct View {
     pub version: u64,
     /// The pool's overall policy (RFC 5352 section 2.2.6).
     pub policy: PolicyType,
-    /// By identifier.
+    /// By identifier. After a change of the home, members that only the former one named stay known for a while.
     pub members: Arc<[Member]>,
-    /// Identifiers in the order in which the registrar named them.
+    /// Identifiers in the order in which the registrar named them; selection prefers these.
     pub order: Arc<[PeId]>,
     /// These are all members; selection by key needs that.
     pub complete: bool,
@@ -94,14 +94,16 @@ impl View {
         matches!(self.freshness, Freshness::Stale { .. })
     }
 
-    /// The next view after an answer; the version tells whether membership changed.
+    /// The next view after an answer, in which members that are in doubt stay known; the version tells whether
+    /// membership changed.
     pub(crate) fn with_answer(
         &self,
         policy: Option<&Policy<'_>>,
         elements: &[PoolElement<'_>],
         complete: bool,
+        doubtful: &[Member],
     ) -> Self {
-        let mut members: Vec<Member> = Vec::with_capacity(elements.len());
+        let mut members: Vec<Member> = Vec::with_capacity(elements.len() + doubtful.len());
         let mut order = Vec::with_capacity(elements.len());
         let mut seen = BTreeSet::new();
         for element in elements {
@@ -111,6 +113,7 @@ impl View {
                 order.push(element.pe_id);
             }
         }
+        members.extend(doubtful.iter().filter(|member| !seen.contains(&member.pe_id)).cloned());
         members.sort_by_key(|member| member.pe_id);
         let same = members.len() == self.members.len()
             && members
@@ -127,6 +130,12 @@ impl View {
             complete,
             freshness: Freshness::Fresh,
         }
+    }
+
+    /// Only members that the present home names.
+    pub(crate) fn without_doubtful(&self) -> Self {
+        let named = self.members.iter().filter(|member| self.order.contains(&member.pe_id));
+        Self { version: self.version + 1, members: named.cloned().collect(), ..self.clone() }
     }
 
     pub(crate) fn with_freshness(&self, freshness: Freshness) -> Self {

@@ -108,6 +108,18 @@ fn suspects_are_passed_over_until_nobody_else_is_left_or_time_heals() {
 }
 
 #[test]
+fn members_that_the_registrar_does_not_name_are_the_last_resort() {
+    let now = start();
+    let named = View { order: Arc::new([PeId(1)]), ..View::clone(&round_robin(&[1, 2])) };
+    let mut selector = selector(Arc::new(named));
+    assert_eq!(picks(&mut selector, now, 2), [1, 1]);
+    assert_eq!(selector.select(now, Choice::Policy, &[PeId(1)]).unwrap().pe_id, PeId(2));
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(selector.select(now, Choice::Key(key.as_bytes()), &[]).unwrap().pe_id, PeId(1));
+    }
+}
+
+#[test]
 fn a_member_that_comes_back_is_no_suspect() {
     let now = start();
     let mut selector = selector(round_robin(&[1, 2]));

@@ -137,6 +137,35 @@ fn the_last_view_outlives_all_registrars() {
 }
 
 #[test]
+fn members_that_a_new_home_does_not_name_yet_stay_known_for_a_while() {
+    let mut world = watching(2);
+    let version = view(&world).version;
+    let home = world.home().unwrap();
+    let both = world.pools.clone();
+    world.pools.get_mut(POOL.as_bytes()).unwrap().remove(&2);
+    world.kill(home, true);
+    world.run_until(ms(100), |world| world.home() == Some(3 - home) && !view(world).is_stale());
+    assert_eq!((ids(view(&world)), view(&world).version), (vec![1, 2], version));
+    assert_eq!(*view(&world).order, [PeId(1)], "but selection prefers who is named");
+    // It registers there, and leaves in order: now it is known to be gone.
+    world.run(ms(1000));
+    world.pools = both;
+    world.add(POOL, element(2));
+    world.run_until(ms(5), |world| view(world).order.len() == 2);
+    world.remove(POOL.as_bytes(), 2);
+    world.run_until(ms(5), |world| ids(view(world)) == [1]);
+
+    // One that does not come back is forgotten.
+    let mut world = watching(2);
+    let home = world.home().unwrap();
+    world.pools.get_mut(POOL.as_bytes()).unwrap().remove(&2);
+    world.kill(home, true);
+    let took = world.run_until(ms(3100), |world| ids(view(world)) == [1]);
+    assert!(took >= ms(3000), "{took:?}");
+    assert_eq!(view(&world).version, version + 1);
+}
+
+#[test]
 fn ignorance_that_lasts_is_believed() {
     let mut world = watching(2);
     let home = world.home().unwrap();
