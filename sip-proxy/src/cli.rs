@@ -1,1 +1,268 @@
-//! Placeholder.
+//! The daemon `dialtone sip-proxy`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
+use dialtone_daemon::bind::BindError;
+use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, admin, bind};
+use dialtone_handlespace::Handle;
+use dialtone_location::opaque::{DatabaseName, machine_id};
+use dialtone_location::sqlite::{self, SqliteStore};
+use dialtone_location::{StoreEvent, WriterId};
+use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
+use dialtone_pool_user::{PoolUser, Users, UsersConfig, View};
+use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
+use dialtone_sip_pool::keys::Keys;
+use dialtone_wire::Transport;
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+use crate::POOL;
+use crate::config::Config;
+use crate::core::{Names, Proxy, Settings};
+use crate::driver::{self, Gateways, Network};
+
+/// Messages that wait for the driver.
+const QUEUE: usize = 4096;
+
+/// A SIP registrar and proxy: keeps where phones are, and brings calls to them
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+/// Runs the daemon until it is asked to stop.
+pub fn run(args: Args) -> ExitCode {
+    dialtone_daemon::run("sip-proxy", &args.daemon, serve)
+}
+
+async fn serve(config: Config, context: Context) -> Result<(), Error> {
+    let data_dir = DataDir::open(&config.data_dir, "data_dir")?;
+    let keys = Keys::load_or_create(&config.key_file).map_err(Error::other)?;
+    let proxies = handle(POOL)?;
+    let pe_id = pe_id::load_or_create(data_dir.path(), &proxies).map_err(Error::other)?;
+    let http = bind::tcp(config.admin_addr(), "admin").await?;
+    let (network, mut addresses) = open_network(&config)?;
+    addresses.push(("admin", bind::local_addr(&http)?.to_string()));
+    let http = tokio::spawn(admin::serve(http, axum::Router::new(), context.clone()));
+
+    let agent = start_agent(&config).await?;
+    addresses.extend(agent.as_ref().map(|agent| ("asap", agent.local_addr().to_string())));
+    let pools = agent.as_ref().map(Agent::handle);
+
+    let (sender, store_events) = mpsc::unbounded_channel();
+    let user = pools.as_ref().map(|(_, user)| user);
+    let Some(path) = find_database(&config, &data_dir, user, &context.shutdown).await? else {
+        // Asked to stop before there was a database.
+        http.await.map_err(Error::other)?;
+        return Ok(());
+    };
+    let store_config = sqlite::Config::new(path, WriterId(pe_id.0));
+    let store = tokio::task::spawn_blocking(move || {
+        SqliteStore::open(store_config, move |events: Vec<StoreEvent>| {
+            // The driver may have ended.
+            let _ = sender.send(events);
+        })
+    });
+    let store = Arc::new(
+        store
+            .await
+            .map_err(Error::other)?
+            .map_err(|error| Error::Unavailable(error.to_string()))?,
+    );
+    tracing::info!(path = %store.path().display(), writer = pe_id.0, "location database open");
+
+    let gateways = match user {
+        Some(user) => {
+            let handle = self::handle("sip-gateway")?;
+            let view = user.watch(&handle).map_err(Error::other)?;
+            Some(Gateways { user: user.clone(), handle, view })
+        }
+        None => None,
+    };
+    let core_address = network.core_address;
+    let proxy = new_proxy(&config, &network, keys);
+    let (loaded, mut is_loaded) = watch::channel(false);
+    let drain = CancellationToken::new();
+    let span = tracing::info_span!("proxy", name = config.name);
+    let driver =
+        driver::run(proxy, network, store.clone(), store_events, gateways, loaded, drain.clone());
+    let mut driver = tokio::spawn(driver.instrument(span));
+
+    let mut ended = None;
+    let mut registration = None;
+    let in_service = async {
+        // Both end with the driver.
+        let _ = is_loaded.wait_for(|loaded| *loaded).await;
+        if let Some((element, _)) = &pools {
+            let mut element = element
+                .register(ElementConfig::tcp(proxies, pe_id, core_address))
+                .map_err(Error::other)?;
+            let registered = element.registered().await;
+            registration = Some(element);
+            registered.map_err(Error::other)?;
+        }
+        context.ready.in_service(&config.name, addresses).map_err(Error::from)
+    };
+    tokio::select! {
+        result = in_service => result?,
+        () = context.shutdown.cancelled() => {}
+        result = &mut driver => ended = Some(result),
+    }
+    if ended.is_none() {
+        tokio::select! {
+            () = context.shutdown.cancelled() => {}
+            result = &mut driver => ended = Some(result),
+        }
+    }
+    // Out of the pool first, then end what is under way.
+    context.ready.out_of_service();
+    if let Some(registration) = registration {
+        registration.deregister().await;
+    }
+    drain.cancel();
+    let asked = ended.is_none();
+    match ended {
+        Some(result) => result,
+        None => driver.await,
+    }
+    .map_err(Error::other)?;
+    if let Some(agent) = agent {
+        agent.stop().await;
+    }
+    tokio::task::spawn_blocking(move || drop(store)).await.map_err(Error::other)?;
+    context.shutdown.cancel();
+    http.await.map_err(Error::other)?;
+    if asked {
+        Ok(())
+    } else {
+        Err(Error::Unavailable("a part of the proxy ended by itself".to_owned()))
+    }
+}
+
+fn handle(pool: &str) -> Result<Handle, Error> {
+    pool.parse().map_err(Error::other)
+}
+
+type Addresses = Vec<(&'static str, String)>;
+
+fn open_network(config: &Config) -> Result<(Network, Addresses), Error> {
+    let (core_sender, core_events) = mpsc::channel(QUEUE);
+    let (edge_sender, edge_events) = mpsc::channel(QUEUE);
+    let core =
+        TcpTransport::new(TcpConfig { max_queued: 16 << 20, ..TcpConfig::default() }, core_sender);
+    let listen = |tcp: &TcpTransport, addr: SocketAddr, key: &str| {
+        tcp.listen(addr, 0).map_err(|source| BindError::new(addr, "TCP", key, source))
+    };
+    let core_address = listen(&core, config.core, "core")?;
+    let mut addresses = vec![("sip-core", core_address.to_string())];
+    let mut edge_udp = None;
+    if let Some(addr) = config.edge.udp {
+        let udp = UdpTransport::bind(addr, 0, UdpConfig::default(), edge_sender.clone())
+            .map_err(|source| BindError::new(addr, "UDP", "edge.udp", source))?;
+        addresses.push(("sip-udp", udp.local_addr().to_string()));
+        edge_udp = Some(udp);
+    }
+    let edge_tcp = TcpTransport::new(TcpConfig::default(), edge_sender);
+    let mut edge_tcp_address = None;
+    if let Some(addr) = config.edge.tcp {
+        let addr = *edge_tcp_address.insert(listen(&edge_tcp, addr, "edge.tcp")?);
+        addresses.push(("sip-tcp", addr.to_string()));
+    }
+    let network = Network {
+        core,
+        core_events,
+        core_address,
+        edge_udp,
+        edge_tcp,
+        edge_tcp_address,
+        edge_events,
+    };
+    Ok((network, addresses))
+}
+
+fn new_proxy(config: &Config, network: &Network, keys: Keys) -> Proxy {
+    let (now, wall) = clocks();
+    let edge_udp = network.edge_udp.as_ref().map(UdpTransport::local_addr);
+    let edge_tcp = network.edge_tcp_address;
+    let registration = config.registration;
+    let settings = Settings {
+        edge_udp,
+        edge_tcp,
+        record_route: config.edge.record_route,
+        min_expires: registration.min_expires,
+        max_expires: registration.max_expires,
+        default_expires: registration.default_expires,
+        max_bindings: registration.max_contacts,
+        store_timeout: Duration::from_millis(registration.store_timeout_ms),
+        ..Settings::new(network.core_address, (now, wall))
+    };
+    let own: Vec<SocketAddr> =
+        [Some(network.core_address), edge_udp, edge_tcp].into_iter().flatten().collect();
+    Proxy::new(now, settings, Names::new(&config.domains, &own), keys, fastrand::Rng::new())
+}
+
+type ProxyAgent = Agent<(Elements, Users)>;
+
+async fn start_agent(config: &Config) -> Result<Option<ProxyAgent>, Error> {
+    if config.registrars.is_empty() {
+        return Ok(None);
+    }
+    let registrars =
+        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<_, _>>();
+    let registrars = registrars.map_err(Error::other)?;
+    let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
+    let agent = Agent::start(AgentConfig::telephony(config.address, registrars), roles).await;
+    agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
+}
+
+/// The configured file, or the first usable one that the pool `location-db` names. That element may vanish later: the
+/// file stays open. `None` when asked to stop meanwhile.
+async fn find_database(
+    config: &Config,
+    data_dir: &DataDir,
+    user: Option<&PoolUser>,
+    shutdown: &CancellationToken,
+) -> Result<Option<std::path::PathBuf>, Error> {
+    let (Some(user), None) = (user, &config.location_db) else {
+        return Ok(config.location_db.clone());
+    };
+    let machine = machine_id(&data_dir.path().join("machine-id")).map_err(Error::other)?;
+    let folder = config.location_dir.clone().unwrap_or_default();
+    let mut view = user.watch(&handle("location-db")?).map_err(Error::other)?;
+    let usable = |view: &Arc<View>| {
+        view.members.iter().find_map(|member| match &member.transport {
+            Transport::Opaque(name) => {
+                let name = DatabaseName::decode(name)?;
+                let usable = name.is_usable(&machine, &folder);
+                if !usable {
+                    tracing::warn!(path = %name.path.display(), machine = %name.machine, folder = %folder.display(),
+                        "a location database of another machine, or outside of location_dir, is not used");
+                }
+                usable.then_some(name.path)
+            }
+            _ => None,
+        })
+    };
+    tracing::info!("waiting for a location database in the pool location-db");
+    loop {
+        let found = usable(&view.borrow_and_update());
+        if found.is_some() {
+            return Ok(found);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            changed = view.changed() => changed.map_err(Error::other)?,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the core is told what time it is when it starts")]
+fn clocks() -> (Instant, u64) {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), wall.as_millis() as u64)
+}

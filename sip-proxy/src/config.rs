@@ -1,1 +1,196 @@
-//! Placeholder.
+//! The configuration file; `packaging/examples/sip-proxy.toml` has all keys with explanations.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use dialtone_asap_client::parse_registrar;
+use dialtone_daemon::{Checked, Problems};
+use serde::Deserialize;
+
+/// `sip-proxy.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How this process calls itself.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// A folder of its own.
+    pub data_dir: PathBuf,
+    /// Shared with the gateways; made if it is not there.
+    pub key_file: PathBuf,
+    /// Own address: where registrars see it.
+    pub address: IpAddr,
+    /// Admin HTTP; port 9090 of `address` without it.
+    pub admin: Option<SocketAddr>,
+    /// Registrars of the name service; none: this proxy stands alone.
+    #[serde(default)]
+    pub registrars: Vec<String>,
+    /// Where gateways connect (TCP).
+    pub core: SocketAddr,
+    /// The database file, if it is not to be found through the pool `location-db`.
+    pub location_db: Option<PathBuf>,
+    /// Database files that the pool names are used below this folder only.
+    pub location_dir: Option<PathBuf>,
+    /// The first one is the domain of all users, the others are other names for it.
+    pub domains: Vec<String>,
+    #[serde(default)]
+    pub edge: Edge,
+    #[serde(default)]
+    pub registration: Registration,
+}
+
+/// Listeners for phones that use this proxy without a gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edge {
+    pub udp: Option<SocketAddr>,
+    pub tcp: Option<SocketAddr>,
+    /// Stay in the path of dialogs.
+    pub record_route: bool,
+}
+
+/// Lives of bindings, in seconds, and their number.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    pub min_expires: u32,
+    pub max_expires: u32,
+    pub default_expires: u32,
+    /// Contacts of one address-of-record.
+    pub max_contacts: usize,
+    /// A database that does not answer within this time makes the answer 503; milliseconds.
+    pub store_timeout_ms: u64,
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            min_expires: 60,
+            max_expires: 7200,
+            default_expires: 3600,
+            max_contacts: 16,
+            store_timeout_ms: 4000,
+        }
+    }
+}
+
+fn default_name() -> String {
+    "sip-proxy".to_owned()
+}
+
+impl Config {
+    /// Where the admin server listens.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.unwrap_or(SocketAddr::new(self.address, 9090))
+    }
+}
+
+impl Checked for Config {
+    fn check(&self, problems: &mut Problems) {
+        if self.name.is_empty() {
+            problems.add("name", "it is empty", "give this process a name");
+        }
+        for (key, ip) in [("address", self.address), ("core", self.core.ip())] {
+            if ip.is_unspecified() || ip.is_multicast() {
+                problems.add(
+                    key,
+                    format!("{ip} is nowhere in particular"),
+                    "name one address of this machine",
+                );
+            }
+        }
+        if self.domains.is_empty() {
+            problems.add("domains", "it is empty", "name the domain of your users first");
+        }
+        for (index, domain) in self.domains.iter().enumerate() {
+            if domain.is_empty() || domain.contains(|c: char| c.is_whitespace() || c == '@') {
+                problems.add(
+                    &format!("domains[{index}]"),
+                    format!("{domain:?} is no host name"),
+                    "use a name or an address",
+                );
+            }
+        }
+        for (index, registrar) in self.registrars.iter().enumerate() {
+            if let Err(error) = parse_registrar(registrar) {
+                problems.add(
+                    &format!("registrars[{index}]"),
+                    error,
+                    "use IP, IP:UDP-PORT or tcp:IP",
+                );
+            }
+        }
+        if self.location_db.is_none() && (self.location_dir.is_none() || self.registrars.is_empty())
+        {
+            problems.add(
+                "location_db",
+                "there is no way to a database",
+                "name a file, or registrars and location_dir to find one through the pool location-db",
+            );
+        }
+        if let Some(folder) = self.location_dir.as_ref().filter(|folder| !folder.is_absolute()) {
+            problems.add(
+                "location_dir",
+                format!("{} is relative", folder.display()),
+                "use an absolute path",
+            );
+        }
+        problems.section("registration", &self.registration);
+    }
+}
+
+impl Checked for Registration {
+    fn check(&self, problems: &mut Problems) {
+        problems.in_range("min_expires", self.min_expires, 1..=3600);
+        problems.in_range("max_expires", self.max_expires, self.min_expires..=2_592_000);
+        problems.in_range(
+            "default_expires",
+            self.default_expires,
+            self.min_expires..=self.max_expires,
+        );
+        problems.in_range("max_contacts", self.max_contacts, 1..=100);
+        problems.in_range("store_timeout_ms", self.store_timeout_ms, 50..=30_000);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../packaging/examples/sip-proxy.toml");
+
+    #[test]
+    fn the_example_is_right_and_shows_every_default() {
+        let path = Path::new("sip-proxy.toml");
+        let config: Config = dialtone_daemon::config::parse(path, EXAMPLE).expect("the example");
+        assert_eq!(config.domains[0], "dialtone.test");
+        // With every commented key in force.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#')
+                    .filter(|rest| !rest.starts_with(' ') && !rest.is_empty())
+                    .unwrap_or(line)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let all: Config = dialtone_daemon::config::parse(path, &all).expect("all keys");
+        assert!(all.edge.udp.is_some() && all.edge.tcp.is_some() && all.location_db.is_some());
+        let default = Registration::default();
+        assert_eq!(format!("{:?}", all.registration), format!("{default:?}"));
+        assert_eq!(all.admin_addr(), config.admin_addr());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_key() {
+        let broken = EXAMPLE
+            .replace("address = \"127.0.0.41\"", "address = \"0.0.0.0\"")
+            .replace("registrars = [\"127.0.0.1\"", "registrars = [\"nowhere\"");
+        let error = dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &broken)
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("key address") && error.contains("key registrars[0]"), "{error}");
+    }
+}

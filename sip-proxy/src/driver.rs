@@ -1,1 +1,422 @@
-//! Placeholder.
+//! The task that owns the core and connects it to sockets, store and pools.
+//!
+//! # Tasks
+//! | task | owns | ends when |
+//! |---|---|---|
+//! | driver (one) | the core, maps of connections | asked to, after requests under way have ended or 5 s |
+//! | of [`dialtone_sip::transport`] | sockets and connections | their handles are dropped |
+//! | threads of [`dialtone_location::sqlite`] | the database | the store is dropped |
+//!
+//! Everything comes in through channels whose receiving is cancel safe. What has arrived goes before what is due, so
+//! that a process that stood still for a while does not take its own silence for that of others. One that stood still
+//! for more than [`FROZEN`] closes its core connections: the gateways have long sent elsewhere what waits in them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dialtone_handlespace::Handle;
+use dialtone_location::{Answer, LocationStore, StoreEvent};
+use dialtone_pool_user::{Freshness, PoolUser, View};
+use dialtone_sip::transport::{
+    ConnId as TransportId, Flow, TcpTransport, TransportEvent, UdpTransport,
+};
+use dialtone_sip_pool::hops::{ACCEPTED, ConnId, Member};
+use dialtone_wire::PeId;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::core::{Hop, Output, Proxy, Stats};
+
+/// A pause of the driver longer than this means that the process was stopped.
+const FROZEN: Duration = Duration::from_secs(2);
+/// Events taken in one go before timers are looked at.
+const BATCH: usize = 256;
+/// How long requests under way may take when the process stops.
+const DRAIN: Duration = Duration::from_secs(5);
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+
+/// Where a proxy's messages come from and go to.
+#[derive(Debug)]
+pub struct Network {
+    /// Connections with pool elements.
+    pub core: TcpTransport,
+    pub core_events: mpsc::Receiver<TransportEvent>,
+    /// The address to dial from.
+    pub core_address: SocketAddr,
+    pub edge_udp: Option<UdpTransport>,
+    /// For phones on TCP; dials even without a listener.
+    pub edge_tcp: TcpTransport,
+    pub edge_tcp_address: Option<SocketAddr>,
+    pub edge_events: mpsc::Receiver<TransportEvent>,
+}
+
+/// The pool of the gateways, as seen by this process.
+#[derive(Debug)]
+pub struct Gateways {
+    pub user: PoolUser,
+    pub handle: Handle,
+    pub view: watch::Receiver<Arc<View>>,
+}
+
+/// Runs a proxy until `drain` is cancelled and requests under way have ended.
+pub async fn run(
+    proxy: Proxy,
+    mut network: Network,
+    store: Arc<dyn LocationStore>,
+    mut store_events: mpsc::UnboundedReceiver<Vec<StoreEvent>>,
+    mut gateways: Option<Gateways>,
+    loaded: watch::Sender<bool>,
+    drain: CancellationToken,
+) {
+    let mut driver = Driver {
+        proxy,
+        core: network.core,
+        core_address: network.core_address,
+        edge_udp: network.edge_udp,
+        edge_tcp: network.edge_tcp,
+        store,
+        user: gateways.as_ref().map(|gateways| (gateways.user.clone(), gateways.handle.clone())),
+        core_ids: HashMap::new(),
+        transport_ids: HashMap::new(),
+        edge_ids: HashMap::new(),
+        edge_peers: HashMap::new(),
+        exported: Stats::default(),
+    };
+    let mut core_events = Vec::with_capacity(BATCH);
+    let mut edge_events = Vec::with_capacity(BATCH);
+    let mut metrics_at = clock();
+    let mut draining_until = None;
+    driver.gateways_changed(clock(), gateways.as_mut());
+    loop {
+        let before = clock();
+        if before >= metrics_at {
+            driver.export();
+            metrics_at = before + METRICS_EVERY;
+            loaded.send_if_modified(|loaded| {
+                std::mem::replace(loaded, driver.proxy.is_loaded()) != driver.proxy.is_loaded()
+            });
+        }
+        if drain.is_cancelled() {
+            let until = *draining_until.get_or_insert(before + DRAIN);
+            if before >= until || driver.proxy.pending() == 0 {
+                tracing::info!(pending = driver.proxy.pending(), "stopped");
+                break;
+            }
+        }
+        let deadline =
+            driver.proxy.next_deadline().map_or(metrics_at, |deadline| deadline.min(metrics_at));
+        let mut core_closed = false;
+        let input = tokio::select! {
+            biased;
+            batch = store_events.recv() => Input::Store(batch),
+            count = network.core_events.recv_many(&mut core_events, BATCH) => {
+                core_closed = count == 0;
+                Input::Core
+            }
+            () = changed(&mut gateways) => Input::Gateways,
+            _ = network.edge_events.recv_many(&mut edge_events, BATCH) => Input::Edge,
+            () = tokio::time::sleep_until(deadline.into()) => Input::Time,
+            () = drain.cancelled(), if draining_until.is_none() => Input::Time,
+        };
+        let now = clock();
+        if now.saturating_duration_since(before.max(deadline)) > FROZEN {
+            driver.thaw(now);
+        }
+        match input {
+            Input::Store(Some(batch)) => {
+                batch.into_iter().for_each(|event| driver.store_event(now, event))
+            }
+            Input::Core => core_events.drain(..).for_each(|event| driver.core_event(now, event)),
+            Input::Edge => edge_events.drain(..).for_each(|event| driver.edge_event(now, event)),
+            Input::Gateways => driver.gateways_changed(now, gateways.as_mut()),
+            Input::Time => {}
+            Input::Store(None) => {
+                tracing::error!("the location store ended");
+                break;
+            }
+        }
+        if core_closed {
+            tracing::error!("the core transport ended");
+            break;
+        }
+        if driver.proxy.next_deadline().is_some_and(|deadline| deadline <= now) {
+            driver.proxy.handle_timeout(now);
+        }
+        driver.drain(now);
+    }
+    driver.export();
+}
+
+enum Input {
+    Core,
+    Edge,
+    Gateways,
+    Store(Option<Vec<StoreEvent>>),
+    Time,
+}
+
+/// Waits for a change of the gateway pool; for ever if there is none to come.
+async fn changed(gateways: &mut Option<Gateways>) {
+    match gateways {
+        Some(gateways) => {
+            if gateways.view.changed().await.is_err() {
+                // The agent ended: the last members stay.
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Driver {
+    proxy: Proxy,
+    core: TcpTransport,
+    core_address: SocketAddr,
+    edge_udp: Option<UdpTransport>,
+    edge_tcp: TcpTransport,
+    store: Arc<dyn LocationStore>,
+    user: Option<(PoolUser, Handle)>,
+    /// Core connections by both names.
+    core_ids: HashMap<TransportId, ConnId>,
+    transport_ids: HashMap<ConnId, TransportId>,
+    /// Connections with phones by both names.
+    edge_ids: HashMap<SocketAddr, TransportId>,
+    edge_peers: HashMap<TransportId, SocketAddr>,
+    exported: Stats,
+}
+
+impl Driver {
+    fn core_event(&mut self, now: Instant, event: TransportEvent) {
+        match event {
+            TransportEvent::Message { flow: Flow::Tcp(conn), bytes } => {
+                // Of a connection that was given up: nobody waits for it.
+                if let Some(conn) = self.core_ids.get(&conn) {
+                    self.proxy.handle_core_message(now, *conn, bytes);
+                }
+            }
+            TransportEvent::Connected { conn, listener: Some(_), .. } => {
+                let core = ConnId(ACCEPTED | conn.0);
+                self.core_ids.insert(conn, core);
+                self.transport_ids.insert(core, conn);
+            }
+            TransportEvent::Connected { conn, .. } => {
+                if let Some(conn) = self.core_ids.get(&conn) {
+                    self.proxy.handle_connected(now, *conn);
+                }
+            }
+            TransportEvent::Ping { flow: Flow::Tcp(conn) }
+            | TransportEvent::Pong { flow: Flow::Tcp(conn) } => {
+                if let Some(conn) = self.core_ids.get(&conn) {
+                    self.proxy.handle_received(now, *conn);
+                }
+            }
+            TransportEvent::Closed { conn, cause } => {
+                if let Some(core) = self.core_ids.remove(&conn) {
+                    tracing::debug!(?core, ?cause, "core connection closed");
+                    self.transport_ids.remove(&core);
+                    self.proxy.handle_closed(now, core);
+                }
+            }
+            TransportEvent::Message { .. }
+            | TransportEvent::Ping { .. }
+            | TransportEvent::Pong { .. } => {}
+        }
+        self.drain(now);
+    }
+
+    fn edge_event(&mut self, now: Instant, event: TransportEvent) {
+        match event {
+            TransportEvent::Message { flow: Flow::Udp { socket, peer }, bytes } => {
+                self.proxy.handle_message(now, Hop::Udp { socket, peer }, bytes);
+            }
+            TransportEvent::Message { flow: Flow::Tcp(conn), bytes } => {
+                if let Some(peer) = self.edge_peers.get(&conn) {
+                    self.proxy.handle_message(now, Hop::Tcp(*peer), bytes);
+                }
+            }
+            TransportEvent::Connected { conn, peer, listener: Some(_), .. } => {
+                self.edge_ids.insert(peer, conn);
+                self.edge_peers.insert(conn, peer);
+            }
+            TransportEvent::Closed { conn, .. } => {
+                if let Some(peer) = self.edge_peers.remove(&conn)
+                    && self.edge_ids.get(&peer) == Some(&conn)
+                {
+                    self.edge_ids.remove(&peer);
+                    self.proxy.handle_edge_closed(now, peer);
+                }
+            }
+            TransportEvent::Connected { .. }
+            | TransportEvent::Ping { .. }
+            | TransportEvent::Pong { .. } => {}
+        }
+        self.drain(now);
+    }
+
+    fn store_event(&mut self, now: Instant, event: StoreEvent) {
+        match &event {
+            StoreEvent::Behind(reason) => {
+                tracing::warn!(%reason, "the location database cannot be read for changes")
+            }
+            StoreEvent::Recovered => {
+                tracing::info!("changes of the location database are read again")
+            }
+            StoreEvent::Loaded => {
+                let stats = self.proxy.replica_stats();
+                tracing::info!(
+                    contacts = stats.contacts,
+                    bytes = stats.bytes,
+                    "location database loaded"
+                );
+            }
+            StoreEvent::Answer { .. } | StoreEvent::Changes(_) => {}
+        }
+        self.proxy.handle_store(now, event);
+        self.drain(now);
+    }
+
+    fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Gateways>) {
+        let Some(gateways) = gateways else { return };
+        let view = gateways.view.borrow_and_update().clone();
+        if view.freshness == Freshness::Unknown {
+            return;
+        }
+        let members: Vec<Member> = view
+            .members
+            .iter()
+            .filter_map(|member| Some(Member { element: member.pe_id.0, address: member.addr()? }))
+            .collect();
+        self.proxy.set_gateways(now, &members);
+        self.drain(now);
+    }
+
+    /// The process stood still: what waits in its connections is stale, and the other ends have given them up.
+    fn thaw(&mut self, now: Instant) {
+        tracing::warn!(
+            connections = self.core_ids.len(),
+            "this process stood still; closing core connections"
+        );
+        let mut conns: Vec<(TransportId, ConnId)> = self.core_ids.drain().collect();
+        conns.sort();
+        self.transport_ids.clear();
+        for (conn, core) in conns {
+            self.core.close(conn, false);
+            self.proxy.handle_closed(now, core);
+        }
+        self.drain(now);
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.proxy.poll() {
+            match output {
+                Output::Close { conn } => {
+                    if let Some(transport) = self.transport_ids.remove(&conn) {
+                        self.core_ids.remove(&transport);
+                        self.core.close(transport, false);
+                    }
+                }
+                Output::Dial { conn, address } => {
+                    let transport = self.core.connect(Some(self.core_address.ip()), address);
+                    self.core_ids.insert(transport, conn);
+                    self.transport_ids.insert(conn, transport);
+                }
+                Output::Report { element } => {
+                    tracing::info!(
+                        element = format_args!("{element:#010x}"),
+                        "gateway does not answer"
+                    );
+                    if let Some((user, handle)) = &self.user {
+                        user.report_unreachable(handle, PeId(element));
+                    }
+                }
+                Output::Trust { element } => {
+                    if let Some((user, handle)) = &self.user {
+                        user.trust(handle, PeId(element));
+                    }
+                }
+                Output::Send { to, bytes } => self.send_edge(to, bytes),
+                Output::Store { ticket, request } => {
+                    if let Err(error) = self.store.submit(ticket, request) {
+                        let answer = Answer::Failed(error.to_string().into());
+                        self.proxy.handle_store(now, StoreEvent::Answer { ticket, answer });
+                    }
+                }
+                Output::Write { conn, bytes } => {
+                    if let Some(transport) = self.transport_ids.get(&conn) {
+                        // A failure is followed by an event.
+                        let _ = self.core.send(*transport, bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_edge(&mut self, to: Hop, bytes: Bytes) {
+        match to {
+            Hop::Udp { peer, .. } => {
+                let sent = self
+                    .edge_udp
+                    .as_ref()
+                    .map_or(Err(io::ErrorKind::NotConnected.into()), |udp| udp.send(peer, &bytes));
+                if let Err(error) = sent {
+                    // Timers decide, as for any datagram that is lost.
+                    tracing::debug!(%peer, %error, "datagram not sent");
+                }
+            }
+            Hop::Tcp(peer) => {
+                let tcp = &self.edge_tcp;
+                let conn = *self.edge_ids.entry(peer).or_insert_with(|| {
+                    let conn = tcp.connect(None, peer);
+                    self.edge_peers.insert(conn, peer);
+                    conn
+                });
+                let _ = tcp.send(conn, bytes);
+            }
+            Hop::Core(_) | Hop::Element(_) => {}
+        }
+    }
+
+    fn export(&mut self) {
+        let stats = self.proxy.stats();
+        let sizes = self.proxy.sizes();
+        for (name, value, former) in [
+            ("dialtone_sip_proxy_registers_total", stats.registers, self.exported.registers),
+            ("dialtone_sip_proxy_forwarded_total", stats.forwarded, self.exported.forwarded),
+            ("dialtone_sip_proxy_responses_total", stats.responses, self.exported.responses),
+            ("dialtone_sip_proxy_refused_total", stats.refused, self.exported.refused),
+            (
+                "dialtone_sip_proxy_store_timeouts_total",
+                stats.store_timeouts,
+                self.exported.store_timeouts,
+            ),
+            ("dialtone_sip_proxy_lookups_total", stats.lookups, self.exported.lookups),
+            (
+                "dialtone_sip_proxy_flow_failures_total",
+                stats.flow_failures,
+                self.exported.flow_failures,
+            ),
+            ("dialtone_sip_proxy_dropped_total", stats.dropped, self.exported.dropped),
+        ] {
+            metrics::counter!(name).increment(value.saturating_sub(former));
+        }
+        for (name, value) in [
+            ("dialtone_sip_proxy_contexts", sizes.contexts),
+            ("dialtone_sip_proxy_client_transactions", sizes.clients),
+            ("dialtone_sip_proxy_server_transactions", sizes.servers),
+            ("dialtone_sip_proxy_core_connections", self.core_ids.len()),
+            ("dialtone_sip_proxy_phone_connections", self.edge_ids.len()),
+        ] {
+            metrics::gauge!(name).set(value as f64);
+        }
+        self.exported = stats;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the core gets its time from")]
+fn clock() -> Instant {
+    Instant::now()
+}

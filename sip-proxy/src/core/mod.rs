@@ -49,6 +49,8 @@ pub enum Output {
     Send { to: Hop, bytes: Bytes },
     /// Ask the location store; answered by [`Proxy::handle_store`].
     Store { ticket: Ticket, request: Request },
+    /// An element of the pool `sip-gateway` answers again.
+    Trust { element: u32 },
     /// Write to a core connection.
     Write { conn: ConnId, bytes: Bytes },
 }
@@ -343,7 +345,9 @@ impl Proxy {
                     hops::Output::Suspect { element, .. } => {
                         self.outputs.push_back(Output::Report { element })
                     }
-                    hops::Output::Usable { .. } => {}
+                    hops::Output::Usable { element } => {
+                        self.outputs.push_back(Output::Trust { element })
+                    }
                     hops::Output::Write { conn, data } => {
                         self.outputs.push_back(Output::Write { conn, bytes: data });
                     }

@@ -127,13 +127,16 @@ impl Proxy {
     fn way_by_uri(&self, request: &Message, uri: &SipUri<'_>, in_dialog: bool) -> Way {
         let method = request.method();
         match self.names.domain_of(uri) {
+            // The target of a dialog is a phone, on whatever address.
+            _ if in_dialog && !self.names.is_own(&uri.host, uri.port_or_default()) => {
+                hop::of_address(uri).map_or(Way::Refused(502), Way::Hop)
+            }
             Some(_) if method == Some(Method::Register) => Way::Here,
             Some(_) if uri.user.is_none_or(str::is_empty) => match method {
                 Some(Method::Options) => Way::Here,
                 _ => Way::Refused(404),
             },
             Some(_) => self.names.aor(uri).map_or(Way::Refused(404), Way::Bindings),
-            None if in_dialog => hop::of_address(uri).map_or(Way::Refused(502), Way::Hop),
             None => Way::Refused(403),
         }
     }

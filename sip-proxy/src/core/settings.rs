@@ -1,6 +1,6 @@
 //! What the core is told once: its names, limits and times.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,47 +9,34 @@ use dialtone_sip::{Host, SipUri};
 
 /// Names that this proxy answers for.
 ///
-/// Every name belongs to a domain; `alice@localhost` and `alice@dialtone.test` are one address-of-record when
-/// `localhost` is an alias of `dialtone.test`.
+/// All of them mean one domain: `alice@localhost` and `alice@dialtone.test` are one address-of-record.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// Lower-case host, or `host:port` for one port only, to domain.
-    served: BTreeMap<Box<str>, Box<str>>,
+    domain: Box<str>,
+    /// Lower-case `host` or `host:port`.
+    served: BTreeSet<Box<str>>,
     /// Addresses of this process.
     own: Vec<SocketAddr>,
 }
 
 impl Names {
-    /// `domain` is served under its own name, under `localhost` and under `aliases` (host, or address with port).
-    /// The addresses of this process are aliases as well.
-    pub fn new(domain: &str, aliases: &[String], own: &[SocketAddr]) -> Self {
-        let domain: Box<str> = domain.to_ascii_lowercase().into();
-        let mut served = BTreeMap::new();
-        for name in aliases.iter().map(String::as_str).chain([&*domain, "localhost"]) {
-            served.insert(name.to_ascii_lowercase().into(), domain.clone());
-        }
-        for addr in own {
-            served.insert(addr.to_string().into(), domain.clone());
-        }
-        Self { served, own: own.to_vec() }
+    /// The first of `domains` is the domain of all users; the others are other names for it, as are `localhost` and the
+    /// addresses of this process. A numeric host or name counts on any port, unless it is given with one.
+    pub fn new(domains: &[String], own: &[SocketAddr]) -> Self {
+        let domain: Box<str> =
+            domains.first().map_or("localhost", String::as_str).to_ascii_lowercase().into();
+        let names =
+            domains.iter().map(String::as_str).chain(["localhost"]).map(str::to_ascii_lowercase);
+        let served = names.chain(own.iter().map(SocketAddr::to_string)).map(Into::into).collect();
+        Self { domain, served, own: own.to_vec() }
     }
 
-    /// Serves one more domain.
-    pub fn add_domain(&mut self, domain: &str) {
-        let domain: Box<str> = domain.to_ascii_lowercase().into();
-        self.served.insert(domain.clone(), domain);
-    }
-
-    /// The domain that serves this URI, if it is ours. A name is served on any port, a numeric host without port
-    /// stands for the default port.
+    /// The domain that serves this URI, if it is ours.
     pub fn domain_of(&self, uri: &SipUri<'_>) -> Option<&str> {
         let host = uri.host.to_string().to_ascii_lowercase();
-        let with_port = || self.served.get(&*format!("{host}:{}", uri.port_or_default()));
-        let alone = || match uri.host.ip() {
-            Some(_) if uri.port.is_some_and(|port| port != 5060) => None,
-            _ => self.served.get(&*host),
-        };
-        alone().or_else(with_port).map(|domain| &**domain)
+        let served = self.served.contains(&*host)
+            || self.served.contains(&*format!("{host}:{}", uri.port_or_default()));
+        served.then_some(&*self.domain)
     }
 
     /// Whether host and port are an address of this very process.
@@ -144,26 +131,24 @@ mod tests {
             "127.0.0.1:5070".parse().expect("address"),
             "127.0.0.1:5060".parse().expect("address"),
         ];
-        let mut names =
-            Names::new("Dialtone.Test", &["10.0.0.1".into(), "10.0.0.2:5080".into()], &own);
-        names.add_domain("other.test");
+        let names = ["Dialtone.Test", "other.test", "10.0.0.1", "10.0.0.2:5080"].map(str::to_owned);
+        let names = Names::new(&names, &own);
         let aor = |uri: &str| names.aor(&SipUri::parse(uri).expect(uri)).map(String::from);
         for served in [
             "sip:al%69ce@dialtone.test",
             "sip:alice@DIALTONE.test:5099;transport=tcp",
             "sips:alice:secret@localhost",
+            "sip:alice@other.test",
             "sip:alice@127.0.0.1:5070",
             "sip:alice@127.0.0.1",
             "sip:alice@10.0.0.1",
-            "sip:alice@10.0.0.1:5060",
+            "sip:alice@10.0.0.1:5070",
             "sip:alice@10.0.0.2:5080",
         ] {
             assert_eq!(aor(served).as_deref(), Some("alice@dialtone.test"), "{served}");
         }
-        assert_eq!(aor("sip:alice@other.test").as_deref(), Some("alice@other.test"));
         for foreign in [
             "sip:alice@127.0.0.1:5071",
-            "sip:alice@10.0.0.1:5061",
             "sip:alice@10.0.0.2",
             "sip:alice@example.com",
             "sip:dialtone.test",

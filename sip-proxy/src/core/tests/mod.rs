@@ -65,7 +65,7 @@ impl World {
         settings.edge_tcp = Some(edge);
         change(&mut settings);
         let keys = Keys::new(&Generation { id: 1, secret: [5; 32] }, None);
-        let names = Names::new(DOMAIN, &["gw.test".into()], &[core, edge]);
+        let names = Names::new(&[DOMAIN.to_owned(), "gw.test".to_owned()], &[core, edge]);
         let rng = fastrand::Rng::with_seed(4);
         let mut world = Self {
             proxy: Proxy::new(now, settings, names, keys.clone(), rng),
@@ -117,6 +117,7 @@ impl World {
                         }
                     }
                     Output::Report { element } => self.reported.push(element),
+                    Output::Trust { element } => self.reported.retain(|other| *other != element),
                     Output::Send { to, bytes } => {
                         self.sent.push((to, Message::parse(bytes).expect("proper SIP")))
                     }
