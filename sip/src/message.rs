@@ -23,7 +23,7 @@ impl Default for Limits {
     }
 }
 
-/// A SIP message as received: cheap to clone, never changed; see [`crate::Edit`] for sending a changed copy.
+/// A SIP message as received, never changed. A clone shares the bytes and copies the table of headers; see [`crate::Edit`] for sending a changed copy.
 #[derive(Clone)]
 pub struct Message {
     pub(crate) buf: Bytes,
@@ -160,31 +160,36 @@ impl Message {
     /// All values of a list header over all its lines, cut at commas outside quotes and brackets. A header without any
     /// value has none; a value missing between commas is an error.
     pub fn values(&self, name: HeaderName) -> impl Iterator<Item = Result<Value<'_>, ParseError>> {
+        let lines = self.lines.iter().enumerate().filter(move |(_, line)| line.name == name);
+        lines.flat_map(move |(index, line)| self.values_of_line(index, line.value, name))
+    }
+
+    fn values_of_line(
+        &self,
+        line: usize,
+        span: Span,
+        name: HeaderName,
+    ) -> impl Iterator<Item = Result<Value<'_>, ParseError>> {
         let list = name.is_list();
-        self.lines.iter().enumerate().filter(move |(_, line)| line.name == name).flat_map(
-            move |(index, line)| {
-                let mut rest = (!list || line.value.start < line.value.end).then_some(line.value);
-                std::iter::from_fn(move || {
-                    let span = rest.take()?;
-                    let text = match self.str_at(span) {
-                        Ok(text) => text,
-                        Err(error) => return Some(Err(error)),
-                    };
-                    let end =
-                        if list { find_outside(text.as_bytes(), 0, b',') } else { text.len() };
-                    if end < text.len() {
-                        rest = Some(Span { start: span.start + end as u32 + 1, end: span.end });
-                    }
-                    let value = trim(&text[..end]);
-                    if value.is_empty() && list {
-                        return Some(Err(ParseError::Header(name)));
-                    }
-                    let start =
-                        span.start as usize + (value.as_ptr() as usize - text.as_ptr() as usize);
-                    Some(Ok(Value { text: value, line: index, span: start..start + value.len() }))
-                })
-            },
-        )
+        let whole = (!list || span.start < span.end).then(|| self.str_at(span));
+        // What is left, and where it begins; the text is validated once.
+        let mut rest = whole.map(|text| text.map(|text| (text, span.start as usize)));
+        std::iter::from_fn(move || {
+            let (text, at) = match rest.take()? {
+                Ok(rest) => rest,
+                Err(error) => return Some(Err(error)),
+            };
+            let end = if list { find_outside(text.as_bytes(), 0, b',') } else { text.len() };
+            if end < text.len() {
+                rest = Some(Ok((&text[end + 1..], at + end + 1)));
+            }
+            let value = trim(&text[..end]);
+            if value.is_empty() && list {
+                return Some(Err(ParseError::Header(name)));
+            }
+            let start = at + (value.as_ptr() as usize - text.as_ptr() as usize);
+            Some(Ok(Value { text: value, line, span: start..start + value.len() }))
+        })
     }
 
     /// The first value of a list header, as [`Message::values`] has it, without looking at the rest.

@@ -138,6 +138,31 @@ proptest! {
     }
 
     #[test]
+    fn edits_are_those_of_a_plain_text_editor(
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
+        texts in proptest::collection::vec("[a-z]{0,9}", 20),
+        order in any::<u64>(),
+    ) {
+        let text = invite();
+        let message = parse(&text);
+        let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len())).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        // Every other piece between the bounds is replaced, the edits come in any order.
+        let mut replaced: Vec<_> = bounds.chunks_exact(2).map(|pair| pair[0]..pair[1]).zip(&texts).collect();
+        let mut expected = text.clone();
+        for (span, new) in replaced.iter().rev() {
+            expected.replace_range(span.clone(), new);
+        }
+        fastrand::Rng::with_seed(order).shuffle(&mut replaced);
+        let mut edit = Edit::new(&message);
+        for (span, new) in &replaced {
+            edit.replace(span.clone(), new.as_bytes());
+        }
+        prop_assert_eq!(edit.finish(), expected.as_bytes());
+    }
+
+    #[test]
     fn framing_does_not_depend_on_the_cuts(mut cuts in proptest::collection::vec(0..6000_usize, 0..40)) {
         cuts.sort_unstable();
         let one = invite();
