@@ -64,13 +64,16 @@ pub struct Limits {
     pub pinholes: usize,
     /// Messages per second from one IP address; 0: no bound.
     pub per_source: u32,
+    /// Server transactions at which new requests of phones are refused; over UDP each lives for 32 s after its answer.
+    pub transactions: usize,
     /// Longest message in bytes.
     pub message: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let Bounds { deliveries, dialogs, legs, message, pinholes, per_source } = Bounds::default();
+        let Bounds { deliveries, dialogs, legs, message, pinholes, per_source, transactions } =
+            Bounds::default();
         Self {
             connections: 20_000,
             idle_s: 3_600,
@@ -79,6 +82,7 @@ impl Default for Limits {
             dialogs,
             pinholes,
             per_source,
+            transactions,
             message,
         }
     }
@@ -86,8 +90,9 @@ impl Default for Limits {
 
 impl Limits {
     pub(crate) fn bounds(&self) -> Bounds {
-        let Self { legs, deliveries, dialogs, pinholes, per_source, message, .. } = *self;
-        Bounds { deliveries, dialogs, legs, message, pinholes, per_source }
+        let Self { legs, deliveries, dialogs, pinholes, per_source, transactions, message, .. } =
+            *self;
+        Bounds { deliveries, dialogs, legs, message, pinholes, per_source, transactions }
     }
 }
 
@@ -99,6 +104,7 @@ impl Checked for Limits {
         problems.in_range("deliveries", self.deliveries, 1..=10_000_000);
         problems.in_range("dialogs", self.dialogs, 1..=10_000_000);
         problems.in_range("pinholes", self.pinholes, 1..=10_000_000);
+        problems.in_range("transactions", self.transactions, 100..=10_000_000);
         problems.in_range("message", self.message, 4_096..=1_000_000);
     }
 }

@@ -268,6 +268,13 @@ impl Hops {
         })
     }
 
+    /// Whether new requests may go to this element and would be written at once.
+    #[must_use]
+    pub fn is_connected(&self, element: u32) -> bool {
+        self.is_usable(element)
+            && self.peers.get(&element).is_some_and(|peer| matches!(peer.link, Link::Up { .. }))
+    }
+
     /// The element at the other end of a connection that this instance dialled.
     #[must_use]
     pub fn element_of(&self, conn: ConnId) -> Option<u32> {

@@ -124,7 +124,7 @@ impl Keys {
     /// [`Error::KeyFile`] and [`Error::NoRandomness`].
     pub fn create(path: &Path) -> Result<Self, Error> {
         let newest = Generation { id: 1, secret: random()? };
-        write_new(path, &render(&[newest.clone()]))?;
+        write_new(path, &render(std::slice::from_ref(&newest)))?;
         Ok(Self::new(&newest, None))
     }
 

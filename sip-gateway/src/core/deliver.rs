@@ -1,6 +1,6 @@
 //! Requests of the core, delivered to phones once, however often they are sent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialtone_sip::transaction::{ClientId, ServerId};
@@ -14,6 +14,9 @@ use super::{Gateway, Peer};
 
 /// Attempts to reach the same phone whose requesters are answered; older ones belong to servers long dead.
 const ASKERS: usize = 8;
+
+/// RFC 3261 section 9.1: how long a cancelled INVITE may take to be answered.
+const CANCELLED: Duration = Duration::from_secs(32);
 
 /// Who waits for the answer of a delivery.
 #[derive(Clone, Debug)]
@@ -187,9 +190,14 @@ impl Gateway {
         else {
             return;
         };
-        if delivery.key.method.as_ref() == b"INVITE" {
-            // Without a provisional answer the CANCEL waits for one (RFC 3261 section 9.1).
-            delivery.cancel_wanted = !matches!(self.layer.cancel(now, client), Ok(Some(_)));
+        if delivery.key.method.as_ref() != b"INVITE" {
+            return;
+        }
+        // Without a provisional answer the CANCEL waits for one (RFC 3261 section 9.1).
+        let sent = matches!(self.layer.cancel(now, client), Ok(Some(_)));
+        delivery.cancel_wanted = !sent;
+        if sent {
+            self.cancel_deadlines.insert((now + CANCELLED, client));
         }
     }
 
@@ -222,10 +230,7 @@ impl Gateway {
         let Some(code) = response.status() else { return };
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         if delivery.cancel_wanted && code < 200 {
-            delivery.cancel_wanted = false;
-            if self.layer.cancel(now, id).is_err() {
-                self.counters.stray += 1;
-            }
+            self.cancel_delivery(now, id);
         }
         let Some(delivery) = self.deliveries.get_mut(&id) else { return };
         if code == 100 {
@@ -252,20 +257,33 @@ impl Gateway {
 
     /// No final answer came from the phone, or its connection is gone.
     pub(super) fn phone_silent(&mut self, now: Instant, id: ClientId) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        let gone = self.flows.peer_of(&delivery.key.flow).is_none();
+        self.give_up(now, id, if gone { 430 } else { 408 });
+    }
+
+    /// RFC 3261 section 9.1: a cancelled INVITE without an answer after 64*T1 is over.
+    pub(super) fn cancelled_in_vain(&mut self, now: Instant, id: ClientId) {
+        if self.deliveries.get(&id).is_some_and(|delivery| !delivery.answered) {
+            self.give_up(now, id, 487);
+            self.layer.forget_client(id);
+            self.delivery_over(id);
+        }
+    }
+
+    /// Answers in place of the phone.
+    fn give_up(&mut self, now: Instant, id: ClientId, code: u16) {
         let Some(delivery) = self.deliveries.get_mut(&id).filter(|delivery| !delivery.answered)
         else {
             return;
         };
         delivery.answered = true;
-        let gone = self.flows.peer_of(&delivery.key.flow).is_none();
         let invite = delivery.key.method.as_ref() == b"INVITE";
-        let code = if gone { 430 } else { 408 };
-        let answer = ResponseBuilder::new(&delivery.request, code)
-            .to_tag(format!("{:016x}", self.rng.u64(..)))
-            .build();
+        let tag = format!("{:016x}", self.rng.u64(..));
+        let answer = ResponseBuilder::new(&delivery.request, code).to_tag(tag).build();
         let answer = answer.ok().and_then(|bytes| Message::parse(bytes).ok());
         let askers = delivery.askers.clone();
-        if gone {
+        if code == 430 {
             self.counters.flow_gone += 1;
             self.table.forget(&delivery.key);
             self.delivery_of_key.remove(&delivery.key);
@@ -274,11 +292,14 @@ impl Gateway {
         }
         for asker in askers {
             match &answer {
-                Some(answer) if gone || invite => {
+                Some(answer) if invite || code != 408 => {
                     self.layer.respond(now, asker.server, code, over(&asker.vias, answer));
                 }
                 // RFC 4320 section 4.2: no 408 to a non-INVITE request.
-                _ => self.layer.forget_server(asker.server),
+                _ => {
+                    self.layer.forget_server(asker.server);
+                    self.delivery_of_server.remove(&asker.server);
+                }
             }
         }
     }

@@ -50,7 +50,7 @@ impl Gateway {
             self.counters.over_bounds += 1;
             return;
         }
-        match self.parse(bytes) {
+        match Self::parse(bytes, self.settings.bounds.message) {
             Ok(message) => self.incoming(now, message, source),
             Err(partial) => self.answer_broken(now, source, &partial),
         }
@@ -111,11 +111,14 @@ impl Gateway {
         now: Instant,
         id: ServerId,
         cancel: &Message,
+        source: Option<SocketAddr>,
         cancels: Option<ServerId>,
     ) {
         let leg = cancels.and_then(|invite| self.leg_of_server.get(&invite).copied());
         let code = if cancels.is_some() { 200 } else { 481 };
-        self.answer(now, id, cancel, code);
+        if let Some(source) = source {
+            self.answer(now, id, &stamped(cancel, source), code);
+        }
         if let Some(leg) = leg {
             self.cancel_leg(now, leg);
         }

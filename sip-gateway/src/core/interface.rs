@@ -78,6 +78,8 @@ pub struct Bounds {
     pub pinholes: usize,
     /// Messages per second from one IP address of phones; 0 for no bound.
     pub per_source: u32,
+    /// Server transactions at which new requests of phones are refused; each lives for 32 s after its answer.
+    pub transactions: usize,
 }
 
 impl Default for Bounds {
@@ -89,6 +91,7 @@ impl Default for Bounds {
             message: 65_535,
             pinholes: 200_000,
             per_source: 20_000,
+            transactions: 200_000,
         }
     }
 }

@@ -211,11 +211,17 @@ impl Gateway {
             Some(key) if complete => pool_user::Choice::Key(key.as_bytes()),
             _ => pool_user::Choice::Policy,
         };
-        let all = Vec::new();
-        for tried in [&leg.tried, &all] {
+        // First those that have not failed this leg, then all; connected ones before those that are being dialled.
+        let none = Vec::new();
+        for (tried, connected) in
+            [(&leg.tried, true), (&leg.tried, false), (&none, true), (&none, false)]
+        {
             let mut skip: Vec<PeId> = tried.iter().copied().map(PeId).collect();
             while let Ok(member) = self.selector.select(now, choice, &skip) {
-                if self.proxies.is_usable(member.pe_id.0) {
+                let element = member.pe_id.0;
+                if self.proxies.is_connected(element)
+                    || (!connected && self.proxies.is_usable(element))
+                {
                     return Some(member.pe_id.0);
                 }
                 skip.push(member.pe_id);

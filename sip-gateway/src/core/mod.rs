@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dialtone_pool_user::{Selector, View};
 use dialtone_sip::transaction::{ClientId, Destination, Layer, Output as LayerOutput, ServerId};
-use dialtone_sip::{Limits as MessageLimits, Message, Partial, ResponseBuilder};
+use dialtone_sip::{Limits as MessageLimits, Message, Method, Partial, ResponseBuilder};
 use dialtone_sip_pool::delivery::{Key, Table};
 use dialtone_sip_pool::dialog::Dialogs;
 use dialtone_sip_pool::hops::{self, ConnId, Hops, Member};
@@ -58,6 +58,9 @@ pub(crate) enum Peer {
 /// A server on a core hop answers 100 to what it has not answered after this time. Below the 50 ms after which the other
 /// end of the hop asks whether we live.
 const CORE_TRYING: Duration = Duration::from_millis(40);
+
+/// How much longer than what a phone may send a message in the core may be: Vias, routes, Path.
+const CORE_GROWTH: usize = 16_384;
 
 impl Destination for Peer {
     fn is_reliable(&self) -> bool {
@@ -100,6 +103,7 @@ pub struct Gateway {
     next_request: u64,
     table: Table<ServerId, Message>,
     deliveries: BTreeMap<ClientId, Delivery>,
+    cancel_deadlines: BTreeSet<(Instant, ClientId)>,
     delivery_of_key: BTreeMap<Key, ClientId>,
     delivery_of_server: HashMap<ServerId, ClientId>,
     dialogs: Dialogs,
@@ -140,6 +144,7 @@ impl Gateway {
             leg_of_request: HashMap::new(),
             next_request: 0,
             deliveries: BTreeMap::new(),
+            cancel_deadlines: BTreeSet::new(),
             delivery_of_key: BTreeMap::new(),
             delivery_of_server: HashMap::new(),
             counters: Counters::default(),
@@ -222,6 +227,7 @@ impl Gateway {
             self.dialogs.next_deadline(),
             self.flows.next_deadline(),
             self.leg_deadlines.first().map(|(deadline, _)| *deadline),
+            self.cancel_deadlines.first().map(|(deadline, _)| *deadline),
         ]
         .into_iter()
         .flatten()
@@ -278,6 +284,11 @@ impl Gateway {
             self.set_leg_deadline(leg, None);
             self.leg_expired(now, leg);
         }
+        while self.cancel_deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
+            if let Some((_, delivery)) = self.cancel_deadlines.pop_first() {
+                self.cancelled_in_vain(now, delivery);
+            }
+        }
         for (listener, remote) in self.flows.due(now) {
             self.counters.refreshed += 1;
             self.outputs.push_back(Output::Datagram {
@@ -309,11 +320,14 @@ impl Gateway {
         match output {
             LayerOutput::Send { to, bytes } => self.send(now, to, bytes),
             LayerOutput::Request { id, request, source, cancels } => {
-                let cancel = request.method() == Some(dialtone_sip::Method::Cancel);
+                let cancel = request.method() == Some(Method::Cancel);
                 match (source.is_core(), cancel) {
                     (true, true) => self.core_cancel(now, id, &request, cancels),
                     (true, false) => self.core_request(now, id, request),
-                    (false, true) => self.edge_cancel(now, id, &request, cancels),
+                    (false, true) => {
+                        let remote = self.remote_of(source);
+                        self.edge_cancel(now, id, &request, remote, cancels);
+                    }
                     (false, false) => self.edge_request(now, id, request, source),
                 }
             }
@@ -403,16 +417,15 @@ impl Gateway {
             self.counters.stray += 1;
             return;
         }
-        match self.parse(bytes) {
+        match Self::parse(bytes, self.settings.bounds.message + CORE_GROWTH) {
             Ok(message) if !message.is_request() => self.core_response(now, &message),
             Ok(message) => self.incoming(now, message, Peer::Core(conn)),
             Err(partial) => self.answer_broken(now, Peer::Core(conn), &partial),
         }
     }
 
-    fn parse(&self, bytes: Bytes) -> Result<Message, Partial> {
-        let limits =
-            MessageLimits { max_message: self.settings.bounds.message, ..MessageLimits::default() };
+    fn parse(bytes: Bytes, max_message: usize) -> Result<Message, Partial> {
+        let limits = MessageLimits { max_message, ..MessageLimits::default() };
         Message::parse_within(bytes, &limits)
     }
 
@@ -421,9 +434,20 @@ impl Gateway {
         if let Err(error) = message.check() {
             let partial = Partial { error, message: Some(Box::new(message)) };
             self.answer_broken(now, source, &partial);
+        } else if self.is_too_much(&message, source) {
+            self.counters.over_bounds += 1;
+            self.answer_stateless(now, source, &message, 503, "Service Unavailable");
         } else if self.layer.handle_message(now, message, source).is_err() {
             self.counters.broken += 1;
         }
+    }
+
+    /// Whether a request of a phone would be one transaction too many. What ends transactions is always taken.
+    fn is_too_much(&self, message: &Message, source: Peer) -> bool {
+        !source.is_core()
+            && message.is_request()
+            && !matches!(message.method(), Some(Method::Ack | Method::Bye | Method::Cancel))
+            && self.layer.stats().servers >= self.settings.bounds.transactions
     }
 
     /// Answers what cannot be processed with the headers that could be read, without a transaction.

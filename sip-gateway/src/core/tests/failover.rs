@@ -193,6 +193,11 @@ fn a_call_whose_caller_is_lost_stops_ringing_after_two_seconds() {
     lab.run(1);
     assert_eq!(bob.got(&mut lab), ["CANCEL"]);
     assert_eq!(lab.gateways[1].counters().orphaned, 1);
+    // The phone says nothing any more; nothing of it stays.
+    lab.run(100_000);
+    let gauges = lab.gateways[1].gauges();
+    let left = [gauges.legs, gauges.deliveries, gauges.clients, gauges.servers];
+    assert_eq!((left, lab.gateways[1].unfinished()), ([0; 4], 0));
 }
 
 #[test]
