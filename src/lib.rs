@@ -1,4 +1,6 @@
-//! Dialtone as a whole: the launcher that starts daemons on one machine, and localnet, which stands on it.
+//! Dialtone as a whole: the launcher that starts daemons on one machine, localnet and the measurements of faults that
+//! stand on it.
 
+pub mod faults;
 pub mod launcher;
 pub mod localnet;

@@ -8,10 +8,11 @@ use dialtone_daemon::exit;
 
 /// Keeps SIP service up while its servers die
 ///
-/// Without a command: localnet, the whole system on this machine. Called by a link named like a command (registrar-ns,
-/// sip-proxy, …) it is that command.
+/// Without a command: localnet, the whole system on this machine.
+/// Called by a link named like a command (registrar-ns, sip-proxy, …), it is that command.
 #[derive(Debug, Parser)]
-#[command(name = "dialtone", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "dialtone", version, propagate_version = true, verbatim_doc_comment)]
+#[command(override_usage = "dialtone [COMMAND] [OPTIONS]")]
 #[command(
     after_help = "Run `dialtone COMMAND --help` for its options. RUST_LOG=debug tells more, RUST_LOG=warn less."
 )]
@@ -23,9 +24,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Localnet(dialtone::localnet::Args),
+    Faults(dialtone::faults::Args),
     RegistrarNs(dialtone_registrar_ns::cli::Args),
+    SipProxy(dialtone_sip_proxy::cli::Args),
+    SipGateway(dialtone_sip_gateway::cli::Args),
     PoolElement(Box<dialtone_sidecar::cli::Args>),
     PoolUser(dialtone_pool_user::cli::Args),
+    Load(Box<dialtone_bench::cli::Args>),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +45,13 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Localnet(args) => dialtone::localnet::run(args),
+        Command::Faults(args) => dialtone::faults::run(args),
         Command::RegistrarNs(args) => dialtone_registrar_ns::cli::run(args),
+        Command::SipProxy(args) => dialtone_sip_proxy::cli::run(args),
+        Command::SipGateway(args) => dialtone_sip_gateway::cli::run(args),
         Command::PoolElement(args) => dialtone_sidecar::cli::run(*args),
         Command::PoolUser(args) => dialtone_pool_user::cli::run(args),
+        Command::Load(args) => dialtone_bench::cli::run(*args),
     }
 }
 

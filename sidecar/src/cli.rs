@@ -27,11 +27,13 @@ use crate::{
 
 /// Put a server that knows no RSerPool into a pool
 ///
-/// The server is registered while its check succeeds and taken out of the pool as soon as the check fails. If a COMMAND
-/// is given, it is started, and ended when the pool element ends: by SIGTERM, after it was taken out of the pool; by
-/// SIGKILL if it has not ended after --stop-grace, or if the pool element itself is killed. When the command ends by
-/// itself, the pool element ends with its exit code.
+/// The server is registered while its check succeeds and taken out of the pool as soon
+/// as the check fails. If a COMMAND is given, it is started, and ended when the pool
+/// element ends: by SIGTERM after it was taken out of the pool; by SIGKILL if it has not
+/// ended after --stop-grace, or if the pool element itself is killed. When the command
+/// ends by itself, the pool element ends with its exit code.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:
   dialtone pool-element --pool sip-proxy --transport tcp:192.0.2.10:5060 --registrar 192.0.2.1 --check sip
   dialtone pool-element --pool location-db --transport sqlite:/var/lib/dialtone/location.db --registrar 192.0.2.1
@@ -49,9 +51,10 @@ pub struct Args {
     /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
     #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
     pub policy: Policy<'static>,
-    /// How health is found out: tcp (accepts connections), sip (answers OPTIONS) or sqlite:PATH (answers a query)
-    /// [default: tcp for a tcp transport, the file itself for a sqlite transport]
-    #[arg(long, value_name = "CHECK")]
+    /// How health is found out: tcp (accepts connections), sip (answers OPTIONS) or
+    /// sqlite:PATH (answers a query) [default: tcp for a tcp transport, the file itself
+    /// for a sqlite transport]
+    #[arg(long, value_name = "CHECK", verbatim_doc_comment)]
     pub check: Option<CheckKind>,
     /// Pause from check to check, 20ms to 400ms
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_check_interval)]

@@ -19,6 +19,9 @@ const ADMIN_PORT: u16 = 9090;
 /// The port of everybody's core listener.
 const CORE_PORT: u16 = 5060;
 
+/// As many fit below the proxies' addresses.
+const MAX_GATEWAYS: u8 = 19;
+
 /// The host number of the location database's sidecar.
 const LOCATION_DB: u8 = 60;
 
@@ -29,7 +32,7 @@ pub struct Layout {
     pub domain: String,
     /// Where phones reach the gateways.
     pub edge_address: IpAddr,
-    /// The edge port of gateway 1; gateway n has it plus 10(n-1). `None`: 5060 of the gateway's address in the slice,
+    /// The edge port of gateway 1; gateway n has it plus 10(n-1). `None`: 5062 of the gateway's address in the slice,
     /// so that tests do not meet each other.
     pub edge_port: Option<u16>,
     /// How many registrars there are for the others to name.
@@ -50,10 +53,12 @@ impl Default for Layout {
 impl Layout {
     /// Where gateway `n` has its phones, given its address in the slice.
     pub fn edge(&self, n: u8, own: IpAddr) -> SocketAddr {
-        match self.edge_port {
-            Some(port) => SocketAddr::new(self.edge_address, port + 10 * u16::from(n - 1)),
-            None => SocketAddr::new(own, 5062),
-        }
+        let port = self.edge_port.map_or(5062, |port| port + 10 * u16::from(n - 1));
+        SocketAddr::new(self.edge_ip(own), port)
+    }
+
+    fn edge_ip(&self, own: IpAddr) -> IpAddr {
+        if self.edge_port.is_some() { self.edge_address } else { own }
     }
 }
 
@@ -78,9 +83,9 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     let mut toml = header(&name);
     let peers: Vec<IpAddr> = registrars(launcher).filter(|peer| *peer != address).collect();
     key(&mut toml, "name", &name);
-    key(&mut toml, "data_dir", data(launcher, &name).as_str());
-    key(&mut toml, "address", address.to_string());
-    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT).to_string());
+    key(&mut toml, "data_dir", data(launcher, &name));
+    key(&mut toml, "address", address);
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "peers", peers);
     configured(launcher, "registrar-ns", name, &toml)
 }
@@ -88,12 +93,8 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
 pub(super) fn gateway(launcher: &Launcher, n: u8) -> Started {
     let name = format!("sip-gateway-{n}");
     let address = launcher.slice.host(20 + n);
-    let edge = launcher.layout.edge(n, address).to_string();
     let mut toml = common(launcher, &name, address);
-    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT).to_string());
-    section(&mut toml, "edge");
-    key(&mut toml, "udp", &edge);
-    key(&mut toml, "tcp", &edge);
+    key(&mut toml, "edge", launcher.layout.edge(n, address));
     configured(launcher, "sip-gateway", name, &toml)
 }
 
@@ -101,10 +102,16 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
     let name = format!("sip-proxy-{n}");
     let address = launcher.slice.host(40 + n);
     let mut toml = common(launcher, &name, address);
-    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT).to_string());
+    key(&mut toml, "address", address);
     key(&mut toml, "location_dir", text(&launcher.folder.join("location")));
     let mut domains = vec![launcher.layout.domain.clone(), "localhost".to_owned()];
-    domains.push(launcher.layout.edge_address.to_string());
+    // Phones also write the address of the gateway that they use for the domain.
+    let edge = |n| launcher.layout.edge_ip(launcher.slice.host(20 + n)).to_string();
+    domains.extend((1..=MAX_GATEWAYS).map(edge));
+    domains.sort_unstable();
+    domains.dedup();
+    // The first one is the domain of all users.
+    domains.sort_by_key(|domain| *domain != launcher.layout.domain);
     key(&mut toml, "domains", domains);
     configured(launcher, "sip-proxy", name, &toml)
 }
@@ -113,10 +120,10 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
 fn common(launcher: &Launcher, name: &str, address: IpAddr) -> String {
     let mut toml = header(name);
     key(&mut toml, "name", name);
-    key(&mut toml, "data_dir", data(launcher, name).as_str());
+    key(&mut toml, "data_dir", data(launcher, name));
     key(&mut toml, "key_file", text(&launcher.folder.join("keys")));
-    key(&mut toml, "address", address.to_string());
-    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT).to_string());
+    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT));
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "registrars", registrars(launcher).collect::<Vec<_>>());
     toml
 }
@@ -169,10 +176,6 @@ fn text(path: &Path) -> String {
 
 fn header(name: &str) -> String {
     format!("# {name}: written by the launcher; changes are overwritten.\n")
-}
-
-fn section(toml: &mut String, name: &str) {
-    let _ = write!(toml, "\n[{name}]\n");
 }
 
 /// Strings and arrays of strings look the same in JSON and TOML.

@@ -5,6 +5,7 @@
 //! failing.
 
 mod daemons;
+mod exclusive;
 pub(crate) mod pools;
 mod process;
 mod slice;
@@ -19,8 +20,9 @@ use std::{
 };
 
 pub use daemons::{Layout, Sidecar};
-pub use nix::sys::signal::Signal;
-pub use pools::{Element, Pools};
+pub use exclusive::Exclusive;
+pub use nix::{sys::signal::Signal, unistd::Pid};
+pub use pools::{Element, Pools, Status};
 pub use process::{Ended, Life, Process, Role};
 pub use slice::{Slice, SliceError};
 
@@ -184,6 +186,22 @@ impl Launcher {
         Ok(())
     }
 
+    /// Sends a signal to a process and to everything that it started. Whoever is stopped is stopped before what it
+    /// started, and goes on after it, so that nobody sees the other one stopped.
+    pub fn kill_tree(&mut self, name: &str, signal: Signal) -> Result<(), Error> {
+        let process = self.process(name)?;
+        let mut below = process.descendants();
+        if signal == Signal::SIGCONT {
+            below.reverse();
+            signal_all(&below, signal);
+            process.signal(signal);
+        } else {
+            process.signal(signal);
+            signal_all(&below, signal);
+        }
+        Ok(())
+    }
+
     /// Starts a process again as it was; kills it before if it still runs. In service when this returns.
     pub fn restart(&mut self, name: &str) -> Result<&mut Process, Error> {
         self.respawn(name)?;
@@ -230,6 +248,12 @@ impl Launcher {
         pools::fetch(&address)
     }
 
+    /// What a registrar says of itself, from its admin JSON; `None` if it does not answer.
+    pub fn status(&mut self, registrar: &str) -> Option<Status> {
+        let address = self.process(registrar).ok()?.addresses().remove("admin")?;
+        pools::fetch_status(&address)
+    }
+
     /// The slice that the processes live in.
     pub fn slice(&self) -> &Slice {
         &self.slice
@@ -237,6 +261,12 @@ impl Launcher {
 
     /// The folder of configurations, logs and data.
     pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Leaves the folder to whoever wants to read the logs.
+    pub fn keep_folder(&mut self) -> &Path {
+        self.temporary = false;
         &self.folder
     }
 
@@ -281,6 +311,13 @@ impl Drop for Launcher {
         if self.temporary {
             let _ = fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+fn signal_all(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        // Whoever has ended meanwhile needs no signal any more.
+        let _ = nix::sys::signal::kill(*pid, signal);
     }
 }
 

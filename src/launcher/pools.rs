@@ -56,6 +56,25 @@ impl Pools {
     }
 }
 
+/// What a registrar says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Status {
+    pub server_id: String,
+    pub in_service: bool,
+    pub peers: Vec<Peer>,
+}
+
+/// Another registrar, as one sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Peer {
+    pub server_id: String,
+    pub status: String,
+    /// What the peer says that it owns; `None` before it said so.
+    pub checksum_theirs: Option<String>,
+    /// The same as this registrar knows it.
+    pub checksum_ours: String,
+}
+
 #[derive(Deserialize)]
 struct Answer {
     server_id: String,
@@ -76,6 +95,11 @@ pub(crate) fn fetch(address: &str) -> Option<Pools> {
         server_id,
         pools: pools.into_iter().map(|pool| (pool.handle, pool.elements)).collect(),
     })
+}
+
+/// As [`fetch`], what the registrar says of itself.
+pub(crate) fn fetch_status(address: &str) -> Option<Status> {
+    serde_json::from_slice(&get(address.parse().ok()?, "/status").ok()?).ok()
 }
 
 /// The body of an answer with status 200, asked for as HTTP/1.0 so that it comes in one piece.

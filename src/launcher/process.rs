@@ -147,6 +147,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Everything that it started, and what that started; parents come before their children.
+    pub fn descendants(&self) -> Vec<Pid> {
+        let mut found = children(Pid::from_raw(self.child.id().cast_signed()));
+        let mut next = 0;
+        while let Some(pid) = found.get(next) {
+            found.extend(children(*pid));
+            next += 1;
+        }
+        found
+    }
+
     /// When it was started last.
     pub fn started(&self) -> Instant {
         self.started
@@ -282,6 +293,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The kernel lists children under the thread that started them.
+fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|text| {
+            text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .map(Pid::from_raw)
+        .collect()
 }
 
 fn launch(

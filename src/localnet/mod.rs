@@ -41,10 +41,12 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 
 /// Run the whole system on this machine: registrars, gateways, proxies, location database
 ///
-/// Starts each as a process of its own, waits until all are in service, shows a table and keeps it true until Ctrl-C,
-/// which stops everything in order. Kill what you like meanwhile. Bindings of phones are kept in the data folder and
-/// survive a restart of localnet. Nothing but loopback addresses is used, unless --sip-address says otherwise.
+/// Starts each as a process of its own, waits until all are in service, shows a table
+/// and keeps it true until Ctrl-C, which stops everything in order. Kill what you like
+/// meanwhile. Bindings of phones are kept in the data folder and survive a restart of
+/// localnet. Nothing but loopback addresses is used, unless --sip-address says otherwise.
 #[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// Loopback slice for everything but the phones' side, 127.X.Y.0 [default: the first free one from 127.64.0.0]
     #[arg(long, value_name = "ADDRESS", value_parser = |text: &str| Slice::parse(text).map_err(|error| error.to_string()))]

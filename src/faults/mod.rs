@@ -1,0 +1,31 @@
+//! `dialtone faults`: starts a system of its own on this machine, kills and freezes parts of it, and measures what
+//! others notice.
+
+mod echo;
+pub mod name_service;
+mod observe;
+pub mod table;
+mod traffic;
+
+use std::process::ExitCode;
+
+/// Kill and freeze parts of a system on this machine, and measure how long others notice
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    EchoServer(echo::Args),
+    NameService(name_service::Args),
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    match args.command {
+        Command::EchoServer(args) => echo::run(&args),
+        Command::NameService(args) => name_service::run(&args),
+    }
+}

@@ -1,0 +1,296 @@
+//! `dialtone localnet` as a user has it: the ready file, the table, deaths and takeovers told, and nothing left behind
+//! however it ends.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dialtone::launcher::{Signal, wait_for};
+use nix::{sys::signal::kill, unistd::Pid};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running localnet on addresses and a folder of its own.
+struct Localnet {
+    process: Child,
+    folder: PathBuf,
+    output: Arc<Mutex<String>>,
+}
+
+/// An address for the edge that no other test has.
+fn edge_address() -> String {
+    format!("127.{}.{}.1", fastrand::u8(10..60), fastrand::u8(..))
+}
+
+impl Localnet {
+    fn start(test: &str, options: &[&str]) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("dialtone-localnet-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self::start_in(folder, &edge_address(), options)
+    }
+
+    fn start_in(folder: PathBuf, edge: &str, options: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_dialtone"))
+            .args(["localnet", "--sip-address", edge, "--ready-file"])
+            .arg(folder.join("ready.json"))
+            .arg("--data-dir")
+            .arg(folder.join("data"))
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        collect(process.stdout.take().unwrap(), &output);
+        collect(process.stderr.take().unwrap(), &output);
+        Self { process, folder, output }
+    }
+
+    /// What the ready file says, once it is there.
+    fn ready(&mut self) -> Value {
+        let path = self.folder.join("ready.json");
+        let found = wait_for(LIMIT, || {
+            let running = self.process.try_wait().unwrap().is_none();
+            assert!(running, "localnet ended:\n{}", self.output());
+            fs::read(&path).ok().map(|json| serde_json::from_slice(&json).unwrap())
+        });
+        found.unwrap_or_else(|| panic!("no ready file within {LIMIT:?}:\n{}", self.output()))
+    }
+
+    fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    fn await_output(&self, text: &str) {
+        let found = wait_for(LIMIT, || self.output().contains(text).then_some(()));
+        assert!(found.is_some(), "no {text:?} within {LIMIT:?} in:\n{}", self.output());
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        wait_for(LIMIT, || self.process.try_wait().unwrap())
+            .unwrap_or_else(|| panic!("still running:\n{}", self.output()))
+    }
+
+    /// Whatever runs with this test's folder on its command line.
+    fn remains(&self) -> Vec<String> {
+        let folder = self.folder.to_str().unwrap();
+        let commands = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            (command.contains(folder) && pid != self.process.id())
+                .then_some(format!("{pid} {command}"))
+        });
+        commands.collect()
+    }
+
+    fn assert_nothing_remains(&self) {
+        let gone = wait_for(Duration::from_secs(10), || self.remains().is_empty().then_some(()));
+        assert!(gone.is_some(), "left behind: {:#?}", self.remains());
+    }
+}
+
+impl Drop for Localnet {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.output());
+            print_logs(&self.folder.join("data/run"));
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static, into: &Arc<Mutex<String>>) {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = into.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}
+
+fn print_logs(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            let log = fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "--- {}\n{}",
+                entry.path().display(),
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+    }
+}
+
+fn process<'a>(ready: &'a Value, name: &str) -> &'a Value {
+    let processes = ready["processes"].as_array().unwrap();
+    processes
+        .iter()
+        .find(|process| process["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {ready:#}"))
+}
+
+fn pid(ready: &Value, name: &str) -> Pid {
+    Pid::from_raw(process(ready, name)["pid"].as_i64().unwrap() as i32)
+}
+
+#[test]
+fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
+    let mut localnet = Localnet::start("whole", &["--domain", "example.test"]);
+    let ready = localnet.ready();
+    assert_eq!(ready["domain"], "example.test");
+    let mut roles: Vec<&str> = ready["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|process| process["role"].as_str().unwrap())
+        .collect();
+    roles.sort_unstable();
+    assert_eq!(
+        roles,
+        [
+            "location-db",
+            "registrar-ns",
+            "registrar-ns",
+            "sip-gateway",
+            "sip-gateway",
+            "sip-proxy",
+            "sip-proxy"
+        ]
+    );
+    for (name, keys) in [
+        ("registrar-ns-1", &["asap", "admin"][..]),
+        ("sip-gateway-1", &["sip-udp", "sip-tcp", "sip-core", "admin"]),
+        ("sip-gateway-2", &["sip-udp", "sip-tcp", "sip-core", "admin"]),
+        ("sip-proxy-2", &["sip-core", "admin"]),
+        ("location-db", &["asap"]),
+    ] {
+        let addresses = &process(&ready, name)["addresses"];
+        keys.iter().for_each(|key| {
+            assert!(addresses[key].is_string(), "{name} has no {key}: {addresses}")
+        });
+    }
+    let edge =
+        |name: &str| process(&ready, name)["addresses"]["sip-udp"].as_str().unwrap().to_owned();
+    assert!(edge("sip-gateway-1").ends_with(":5060") && edge("sip-gateway-2").ends_with(":5070"));
+
+    localnet.await_output("in service");
+    localnet.await_output(&format!("kill -9 {}", pid(&ready, "sip-proxy-1")));
+
+    kill(pid(&ready, "sip-proxy-1"), Signal::SIGKILL).unwrap();
+    localnet.await_output("died (SIGKILL); sip-proxy-2 carries on");
+    localnet.await_output("sip-proxy-1 was taken out of its pool after");
+    kill(pid(&ready, "sip-gateway-2"), Signal::SIGSTOP).unwrap();
+    localnet.await_output("is frozen; sip-gateway-1 carries on");
+    localnet.await_output("sip-gateway-2 was taken out of its pool after");
+    kill(pid(&ready, "sip-gateway-2"), Signal::SIGCONT).unwrap();
+    localnet.await_output("sip-gateway-2 is back in its pool");
+    kill(pid(&ready, "registrar-ns-1"), Signal::SIGKILL).unwrap();
+    localnet.await_output("died (SIGKILL); registrar-ns-2 carries on");
+    localnet.await_output("the elements of registrar-ns-1 are with registrar-ns-2");
+
+    localnet.signal(Signal::SIGTERM);
+    assert_eq!(localnet.ended().code(), Some(0), "{}", localnet.output());
+    localnet.await_output("everything has stopped in order");
+    localnet.assert_nothing_remains();
+    assert!(!localnet.folder.join("ready.json").exists());
+}
+
+#[test]
+fn a_killed_localnet_leaves_no_process() {
+    let mut localnet =
+        Localnet::start("killed", &["--gateways", "1", "--proxies", "1", "--registrars", "1"]);
+    let ready = localnet.ready();
+    assert_eq!(localnet.remains().len(), 4, "{:#?}", localnet.remains());
+    // A frozen child hears no signal but SIGKILL.
+    kill(pid(&ready, "sip-proxy-1"), Signal::SIGSTOP).unwrap();
+    localnet.signal(Signal::SIGKILL);
+    localnet.ended();
+    localnet.assert_nothing_remains();
+}
+
+#[test]
+fn the_dead_are_started_again_if_asked() {
+    let options = ["--restart", "--gateways", "1", "--registrars", "1", "--proxies", "1"];
+    let mut localnet = Localnet::start("restart", &options);
+    let first = localnet.ready();
+    kill(pid(&first, "sip-proxy-1"), Signal::SIGKILL).unwrap();
+    localnet.await_output("sip-proxy-1 was started again, pid ");
+    localnet.await_output("sip-proxy-1 is in service again");
+    let second = wait_for(LIMIT, || {
+        let ready = localnet.ready();
+        (pid(&ready, "sip-proxy-1") != pid(&first, "sip-proxy-1")).then_some(ready)
+    });
+    let pids: BTreeSet<i32> = second.unwrap()["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["pid"].as_i64().unwrap() as i32)
+        .collect();
+    assert_eq!(pids.len(), 4);
+    localnet.signal(Signal::SIGINT);
+    assert_eq!(localnet.ended().code(), Some(0));
+    localnet.assert_nothing_remains();
+}
+
+#[test]
+fn what_cannot_work_is_named_and_nothing_is_left_running() {
+    let edge = edge_address();
+    let taken = UdpSocket::bind(format!("{edge}:5070")).unwrap();
+    let folder =
+        std::env::temp_dir().join(format!("dialtone-localnet-wrong-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let refused = |edge: &str, options: &[&str], code: i32, texts: &[&str]| {
+        let mut localnet = Localnet::start_in(folder.clone(), edge, options);
+        assert_eq!(localnet.ended().code(), Some(code), "{options:?}: {}", localnet.output());
+        texts.iter().for_each(|text| localnet.await_output(text));
+        localnet.assert_nothing_remains();
+        fs::create_dir_all(&folder).unwrap();
+    };
+    refused(
+        &edge,
+        &[],
+        69,
+        &[&format!("address in use: {edge}:5070 (UDP, key --base-port"), "another process listens"],
+    );
+    drop(taken);
+    refused("192.0.2.201", &[], 69, &["not an address of this machine: 192.0.2.201:5060"]);
+    refused("0.0.0.0", &[], 64, &["--sip-address 0.0.0.0: name the one address"]);
+    refused(
+        &edge,
+        &["--base-port", "65530"],
+        64,
+        &["--base-port 65530: too high for 2 gateways; use 1 to 65525"],
+    );
+    refused(&edge, &["--gateways", "0"], 64, &["--gateways", "1..=19"]);
+    refused(&edge, &["--base-address", "127.1.2.3"], 64, &["use 127.X.Y.0"]);
+    refused(&edge, &["--domain", "a b"], 64, &["is no domain name"]);
+    refused(&edge, &["--ready-fill", "x"], 64, &["--ready-file"]);
+
+    // Neither a folder below a file nor one that another localnet has.
+    fs::write(folder.join("data"), "").unwrap();
+    refused(&edge, &[], 73, &["cannot create the data folder", "(key --data-dir)"]);
+    let lock = dialtone_daemon::DataDir::open(&folder.join("data"), "--data-dir").unwrap();
+    let text = "is in use by another process";
+    refused(&edge, &[], 73, &[text]);
+    drop(lock);
+    let _ = fs::remove_dir_all(&folder);
+}
