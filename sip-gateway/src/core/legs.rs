@@ -76,10 +76,6 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one place makes legs; names would be repeated there"
-    )]
     pub(super) fn new(
         server: ServerId,
         source: Peer,
