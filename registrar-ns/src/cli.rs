@@ -1,19 +1,20 @@
 //! The daemon `dialtone registrar-ns`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{Context, DaemonArgs, DataDir, Error, admin as http, bind};
+use dialtone_transport::multicast::Announcer;
 use dialtone_transport::{Endpoint, EndpointConfig};
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::admin::{AdminState, routes};
 use crate::core::Registrar;
-use crate::{Settings, driver};
+use crate::{Settings, announce, driver};
 
 /// A registrar of the name service: keeps the pools, watches their elements, shares all with its peers
 #[derive(Debug, clap::Args)]
@@ -65,6 +66,23 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
         tokio::spawn(driver::run(core, endpoint, events, sender, shutdown).instrument(span));
     let http = tokio::spawn(http::serve(admin, routes(state), context.clone()));
 
+    let announcer = match settings.address {
+        IpAddr::V4(interface) if settings.announce => {
+            let announcer =
+                Announcer::bind(settings.announce_group, interface, 1).map_err(|source| {
+                    BindError::new(settings.announce_group.into(), "UDP", "announce", source)
+                })?;
+            Some(tokio::spawn(announce::run(
+                announcer,
+                udp,
+                tcp,
+                snapshots.clone(),
+                context.shutdown.clone(),
+            )))
+        }
+        _ => None,
+    };
+
     if snapshots.wait_for(|snapshot| snapshot.in_service).await.is_ok() {
         context.ready.in_service(&settings.name, addresses)?;
     }
@@ -73,6 +91,9 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     let asked = context.shutdown.is_cancelled();
     context.shutdown.cancel();
     http.await.map_err(Error::other)?;
+    if let Some(announcer) = announcer {
+        announcer.await.map_err(Error::other)?;
+    }
     match ended {
         Ok(()) if !asked => Err(Error::Unavailable("the transport endpoint ended".to_owned())),
         other => other,

@@ -6,9 +6,11 @@
 //! | task | owns | ends |
 //! |---|---|---|
 //! | driver | the core and the endpoint | at shutdown, after the endpoint was closed in order |
+//! | announcements | its multicast socket; only when configured | at shutdown |
 //! | admin server | its listener; reads snapshots from a watch channel | at shutdown |
 
 pub mod admin;
+mod announce;
 pub mod cli;
 pub mod core;
 pub mod driver;

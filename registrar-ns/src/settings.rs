@@ -1,11 +1,12 @@
 //! The daemon's configuration file. `packaging/examples/registrar-ns.toml` is its commented form.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dialtone_daemon::{Checked, Problems};
 use dialtone_handlespace::Handle;
+use dialtone_transport::multicast::ASAP_GROUP;
 use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
 use dialtone_wire::{Compat, ServerId};
 use serde::Deserialize;
@@ -34,10 +35,10 @@ pub struct Settings {
     pub peers: Vec<PeerAddress>,
     /// Whom to ask for the handlespace at start, in this order; all peers when absent.
     pub mentors: Option<Vec<PeerAddress>>,
-    /// Begin without a mentor when none answers for this long. Absent: wait as long as it takes.
+    /// Begin without a mentor when none answers for this long.
     #[serde(default = "default_alone_after")]
     pub alone_after_ms: u64,
-    /// Set to wait for a mentor for ever: for installations in which some registrar always runs.
+    /// Wait for a mentor for ever instead: for installations in which some registrar always runs.
     #[serde(default)]
     pub never_alone: bool,
     /// Timers to start from.
@@ -60,6 +61,12 @@ pub struct Settings {
     pub max_elements: usize,
     /// Where the admin interface listens; absent: port 9090 of `address`.
     pub admin: Option<SocketAddr>,
+    /// Announce this registrar by multicast from `address`, so that elements and users find it (RFC 5352 section 3.6).
+    #[serde(default)]
+    pub announce: bool,
+    /// Group and port of announcements.
+    #[serde(default = "default_group")]
+    pub announce_group: SocketAddrV4,
     /// A folder of its own, locked while the process runs. The registrar keeps nothing in it yet.
     pub data_dir: Option<PathBuf>,
     /// Whose habits to follow where they differ from the RFCs.
@@ -151,6 +158,10 @@ fn default_name() -> String {
     "registrar-ns".to_owned()
 }
 
+fn default_group() -> SocketAddrV4 {
+    ASAP_GROUP
+}
+
 fn default_port() -> u16 {
     ENCAPSULATION_PORT
 }
@@ -190,6 +201,13 @@ impl Checked for Settings {
         }
         if self.port == 0 {
             problems.add("port", "peers cannot find port 0", "use 9899");
+        }
+        if self.announce && self.address.is_ipv6() {
+            problems.add("announce", "announcements need an IPv4 address", "use false");
+        }
+        if !self.announce_group.ip().is_multicast() {
+            let what = format_args!("{} is no multicast group", self.announce_group);
+            problems.add("announce_group", what, "use \"224.0.1.185:3863\"");
         }
         problems.in_range("alone_after_ms", self.alone_after_ms, 0..=3_600_000);
         problems.in_range("max_bad_pe_reports", self.max_bad_pe_reports, 0..=1000);

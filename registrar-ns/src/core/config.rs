@@ -32,6 +32,24 @@ pub struct Config {
     /// Whose behaviour to follow where rsplib departs from the RFCs: on the wire, and with the smaller server ID
     /// winning a takeover.
     pub compat: Compat,
+    #[doc(hidden)]
+    pub bugs: Bugs,
+}
+
+/// Bugs planted on purpose, so that tests can show that the simulation notices them. None in service.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bugs {
+    /// DEL_PE counts whoever sends it.
+    pub deletion_by_anybody: bool,
+    /// Checksums are folded before something is subtracted.
+    pub folded_subtraction: bool,
+    /// No resync when an association with a peer is there again, or when the peer is.
+    pub no_resync_on_return: bool,
+    /// Nobody asks again for takeover acknowledgements that do not come.
+    pub no_takeover_ack_timer: bool,
+    /// TAKEOVER_SERVER moves everything that is not the receiver's.
+    pub takeover_moves_all: bool,
 }
 
 /// Timers of a registrar.
@@ -119,6 +137,7 @@ impl Config {
             limits: Limits::default(),
             max_bad_pe_reports: 3,
             compat: Compat::Rfc,
+            bugs: Bugs::default(),
         }
     }
 }

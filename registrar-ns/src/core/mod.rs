@@ -36,7 +36,7 @@ use dialtone_handlespace::{Handle, Handlespace};
 use dialtone_transport::{AssocId, DownCause, NetCommand, NetEvent, Protocol, Remote};
 use dialtone_wire::{PeId, ServerId};
 
-pub use config::{Config, Limits, TimerConfig};
+pub use config::{Bugs, Config, Limits, TimerConfig};
 pub use output::{Counters, Event, Output, Reject, Removal};
 pub use snapshot::{AddressSnapshot, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot};
 
@@ -135,7 +135,7 @@ impl Registrar {
             rng,
             started: now,
             stage: Stage::Starting(startup::Starting::new(now, &config)),
-            space: Handlespace::new(),
+            space: startup::empty_space(&config),
             assocs: BTreeMap::new(),
             by_remote: BTreeMap::new(),
             contacts: BTreeMap::new(),

@@ -343,7 +343,7 @@ impl Registrar {
             // RFC 5353 section 3.4.1, and who has just come back may have missed much.
             self.send_enrp(id, sender, self.presence(true));
         }
-        if switched || inactive {
+        if (switched || inactive) && !self.config.bugs.no_resync_on_return {
             self.start_resync(now, sender);
         }
         true

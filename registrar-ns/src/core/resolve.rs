@@ -3,6 +3,7 @@
 //! Elements are encoded once; an answer is put together from those pieces in the order that the policy selects.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use dialtone_handlespace::{Element, Handle};
 use dialtone_transport::AssocId;
@@ -40,7 +41,7 @@ impl Answers {
 
 /// Encodes an answer with one element and cuts it into head and element.
 fn pieces(
-    handle: &Handle,
+    handle: &[u8],
     policy: PolicyType,
     element: &Element,
     compat: Compat,
@@ -49,7 +50,7 @@ fn pieces(
     let overall = (policy != PolicyType::ROUND_ROBIN).then(|| Policy::of_pool(policy));
     let message = Message::HandleResolutionResponse {
         accepted: false,
-        handle: handle.to_wire(),
+        handle: PoolHandle(handle),
         outcome: Ok(Resolution { policy: overall, elements: vec![element.to_wire()] }),
     };
     let mut head = message.encode_with(compat).ok()?;
@@ -85,8 +86,8 @@ impl Registrar {
         };
         let wanted = wanted.min(limits.max_items);
         match self.answer(handle.0, wanted) {
-            Ok((known, mut answer)) => {
-                if subscribe && self.subscribe(id, &known, wanted) {
+            Ok(mut answer) => {
+                if subscribe && self.subscribe(id, handle, wanted) {
                     set_accepted(&mut answer);
                 }
                 self.send(id, answer);
@@ -108,39 +109,33 @@ impl Registrar {
         self.send_asap(id, &message);
     }
 
-    /// An encoded answer for a pool, and the pool's handle.
-    fn answer(&mut self, handle: &[u8], wanted: usize) -> Result<(Handle, Vec<u8>), CauseCode> {
+    /// An encoded answer for a pool.
+    fn answer(&mut self, handle: &[u8], wanted: usize) -> Result<Vec<u8>, CauseCode> {
         let compat = self.config.compat;
-        let kind = self.space.pool(handle).ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?.kind();
-        let handle = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
+        let policy = self.space.pool(handle).ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?.kind().policy;
         let selected = self
             .space
-            .select(handle.as_bytes(), wanted, &mut self.rng)
+            .select(handle, wanted, &mut self.rng)
             .ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?;
         // RFC 5352 section 2.2.6: a positive answer names an element. All of them may say that they cannot serve.
         let first = *selected.first().ok_or(CauseCode::LACK_OF_RESOURCES)?;
-        let cached = self
-            .answers
-            .0
-            .entry(handle.clone())
-            .or_insert_with(|| Pieces { head: Vec::new(), elements: BTreeMap::new() });
-        if cached.head.is_empty() {
+        if !self.answers.0.contains_key(handle) {
+            let pool = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
             let (head, _) =
-                pieces(&handle, kind.policy, first, compat).ok_or(CauseCode::LACK_OF_RESOURCES)?;
-            cached.head = head;
+                pieces(handle, policy, first, compat).ok_or(CauseCode::LACK_OF_RESOURCES)?;
+            self.answers.0.insert(pool, Pieces { head, elements: BTreeMap::new() });
         }
+        let cached = self.answers.0.get_mut(handle).ok_or(CauseCode::LACK_OF_RESOURCES)?;
         let mut answer = Vec::with_capacity(cached.head.len() + 96 * selected.len());
         answer.extend_from_slice(&cached.head);
         let mut padding = 0;
         for element in selected {
             let piece = match cached.elements.entry(element.pe_id) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    match pieces(&handle, kind.policy, element, compat) {
-                        Some((_, piece)) => entry.insert(piece),
-                        None => continue,
-                    }
-                }
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => match pieces(handle, policy, element, compat) {
+                    Some((_, piece)) => entry.insert(piece),
+                    None => continue,
+                },
             };
             if answer.len() + piece.len() > MAX_MESSAGE {
                 break;
@@ -152,17 +147,18 @@ impl Registrar {
         let length =
             u16::try_from(answer.len() - padding).map_err(|_| CauseCode::LACK_OF_RESOURCES)?;
         answer[2..4].copy_from_slice(&length.to_be_bytes());
-        Ok((handle, answer))
+        Ok(answer)
     }
 
-    fn subscribe(&mut self, id: AssocId, handle: &Handle, wanted: usize) -> bool {
+    fn subscribe(&mut self, id: AssocId, handle: PoolHandle<'_>, wanted: usize) -> bool {
         let max = self.config.limits.subscriptions;
+        let Ok(handle) = Handle::try_from(handle) else { return false };
         let Some(assoc) = self.assocs.get_mut(&id) else { return false };
-        if assoc.subscriptions.len() >= max && !assoc.subscriptions.contains_key(handle) {
+        if assoc.subscriptions.len() >= max && !assoc.subscriptions.contains_key(&handle) {
             return false;
         }
         assoc.subscriptions.insert(handle.clone(), wanted);
-        self.subscribers.entry(handle.clone()).or_default().insert(id);
+        self.subscribers.entry(handle).or_default().insert(id);
         true
     }
 
@@ -189,7 +185,7 @@ impl Registrar {
             let answer = match answers.get(&wanted) {
                 Some(answer) => answer.clone(),
                 None => {
-                    let answer = self.answer(handle.as_bytes(), wanted).map(|(_, mut answer)| {
+                    let answer = self.answer(handle.as_bytes(), wanted).map(|mut answer| {
                         set_accepted(&mut answer);
                         answer
                     });

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use dialtone_handlespace::Handlespace;
 use dialtone_transport::AssocId;
 use dialtone_wire::enrp::Body;
 use dialtone_wire::{ServerId, ServerInformation};
@@ -38,6 +39,14 @@ enum Step {
 
 /// Registrars that start together see each other's refusals first; before this none of them goes ahead.
 const SETTLE: Duration = Duration::from_millis(500);
+
+pub(super) fn empty_space(config: &Config) -> Handlespace {
+    let mut space = Handlespace::new();
+    if config.bugs.folded_subtraction {
+        space.plant_folded_subtraction();
+    }
+    space
+}
 
 impl Starting {
     pub(super) fn new(now: Instant, config: &Config) -> Self {
@@ -147,7 +156,7 @@ impl Registrar {
             starting.tried.extend(failed.map(|(addr, _)| *addr));
         }
         starting.step = Step::Looking;
-        self.space = dialtone_handlespace::Handlespace::new();
+        self.space = empty_space(&self.config);
         self.answers = Default::default();
         // RFC 5353 section 3.2.2.2: some time before the same mentor is asked again. A session that it may still
         // have for us is over by then.

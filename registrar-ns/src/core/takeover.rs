@@ -42,7 +42,9 @@ impl Registrar {
         self.event(Event::TakeoverStarted { target });
         // RFC 5353 section 3.5.1: to all peers including the target, which may still speak up.
         self.announce(Body::InitTakeover { target });
-        self.timers.set(Timer::Takeover(target), now + self.config.timers.takeover_ack);
+        if !self.config.bugs.no_takeover_ack_timer {
+            self.timers.set(Timer::Takeover(target), now + self.config.timers.takeover_ack);
+        }
         // A target is nobody to wait for.
         let others: Vec<_> = self.takeovers.keys().copied().collect();
         for other in others {
@@ -155,7 +157,11 @@ impl Registrar {
         if target == sender {
             return;
         }
-        let keys = self.space.take_over(target, sender);
+        let mut keys = self.space.take_over(target, sender);
+        if self.config.bugs.takeover_moves_all {
+            let others: Vec<_> = self.space.owners().filter(|home| *home != self.id).collect();
+            others.into_iter().for_each(|home| keys.extend(self.space.take_over(home, sender)));
+        }
         keys.iter().for_each(|key| self.answers.forget(key));
         self.event(Event::TakenOver { target, by: sender, elements: keys.len() });
         if target == self.id {
