@@ -23,8 +23,8 @@ pub struct PoolElement {
 }
 
 impl PoolElement {
-    /// Puts an element into its pool and keeps it there. Registering the same handle and identifier again replaces
-    /// the former registration.
+    /// Puts an element into its pool and keeps it there. Registering the same handle and identifier again changes the
+    /// registration; at most one [`Registration`] of an element is to be held, since dropping any takes it out.
     ///
     /// # Errors
     /// When the agent has stopped or is overloaded; nothing is registered then.
@@ -58,7 +58,7 @@ impl Registration {
         &self.key
     }
 
-    /// The state, now and whenever it changes.
+    /// The state, now and whenever it changes; closed when the agent has ended or the element was de-registered.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
@@ -115,6 +115,13 @@ impl Drop for Registration {
 /// Brings states to their registrations.
 #[derive(Debug)]
 pub struct Sink(Observers);
+
+impl Drop for Sink {
+    /// The agent has ended: nobody shall wait for ever.
+    fn drop(&mut self) {
+        lock(&self.0).clear();
+    }
+}
 
 impl Facade for Elements {
     type Handle = PoolElement;

@@ -40,7 +40,8 @@ pub struct PoolUser {
 
 impl PoolUser {
     /// A view of the pool that is kept up to date, by subscription, as long as the agent runs. The first value says
-    /// [`Freshness::Unknown`] until a registrar has answered; when all registrars are gone the last one stays.
+    /// [`Freshness::Unknown`] until a registrar has answered; when all registrars are gone the last one stays. The
+    /// channel is closed when the agent has ended.
     ///
     /// # Errors
     /// When the agent has stopped or is overloaded.
@@ -115,6 +116,15 @@ impl PoolUser {
 /// Brings views and answers to their readers.
 #[derive(Debug)]
 pub struct Sink(Arc<Mutex<Shared>>);
+
+impl Drop for Sink {
+    /// The agent has ended: nobody shall wait for ever.
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.questions.clear();
+        shared.pools.clear();
+    }
+}
 
 impl Facade for Users {
     type Handle = PoolUser;

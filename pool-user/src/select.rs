@@ -82,9 +82,8 @@ impl Selector {
                     |skip: &dyn Fn(PeId) -> bool| turn.pick(view.policy, list, skip, rng);
                 let index = pick(&suspect).or_else(|| pick(&|pe_id| tried.contains(&pe_id)));
                 // The last resort: members that only a former home named.
-                let unnamed = |member: &&Member| {
-                    !view.order.contains(&member.pe_id) && !tried.contains(&member.pe_id)
-                };
+                let unnamed =
+                    |member: &&Member| !view.names(member.pe_id) && !tried.contains(&member.pe_id);
                 let named = index.and_then(|index| list.get(index));
                 named.or_else(|| view.members.iter().find(unnamed))
             }
@@ -94,7 +93,7 @@ impl Selector {
                 }
                 let order = ranking(view, key);
                 let untried = || order.iter().filter(|pe_id| !tried.contains(pe_id));
-                let trusted = |pe_id: &&PeId| !suspect(**pe_id) && view.order.contains(pe_id);
+                let trusted = |pe_id: &&PeId| !suspect(**pe_id) && view.names(**pe_id);
                 let first = untried().find(trusted).or_else(|| untried().next());
                 first.and_then(|pe_id| view.member(*pe_id))
             }

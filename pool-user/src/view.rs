@@ -90,6 +90,11 @@ impl View {
         self.members.get(at)
     }
 
+    /// The present home names this member: it is not just remembered from a former one.
+    pub fn names(&self, pe_id: PeId) -> bool {
+        self.order.contains(&pe_id)
+    }
+
     pub fn is_stale(&self) -> bool {
         matches!(self.freshness, Freshness::Stale { .. })
     }
@@ -134,7 +139,7 @@ impl View {
 
     /// Only members that the present home names.
     pub(crate) fn without_doubtful(&self) -> Self {
-        let named = self.members.iter().filter(|member| self.order.contains(&member.pe_id));
+        let named = self.members.iter().filter(|member| self.names(member.pe_id));
         Self { version: self.version + 1, members: named.cloned().collect(), ..self.clone() }
     }
 

@@ -222,8 +222,15 @@ async fn without_a_registrar_a_question_ends_in_time() {
     let users =
         UsersConfig { resolve_limit: Duration::from_millis(300), ..UsersConfig::telephony() };
     let agent = Agent::start(config, Users::new(users)).await.unwrap();
-    let answer =
-        timeout(LIMIT, agent.handle().resolve(&Handle::new("sip-proxy").unwrap())).await.unwrap();
+    let pool = Handle::new("sip-proxy").unwrap();
+    let answer = timeout(LIMIT, agent.handle().resolve(&pool)).await.unwrap();
     assert_eq!(answer.unwrap_err(), ResolveError::NoRegistrar);
-    agent.stop().await;
+
+    // A question under way ends with the agent.
+    let user = agent.handle();
+    let mut views = user.watch(&pool).unwrap();
+    let ((), answer) =
+        timeout(LIMIT, async { tokio::join!(agent.stop(), user.resolve(&pool)) }).await.unwrap();
+    assert_eq!(answer.unwrap_err(), ResolveError::Agent);
+    while timeout(LIMIT, views.changed()).await.unwrap().is_ok() {}
 }
