@@ -4,17 +4,23 @@
 mod common;
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use bytes::Bytes;
-use dialtone_sip::transaction::{ClientKey, ServerKey};
+use dialtone_sip::transaction::{ClientKey, Layer, Output, ServerKey, Timers};
+use dialtone_sip::transport::{ConnId, Flow};
 use dialtone_sip::{Edit, HeaderName, Message, ResponseBuilder};
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn time(name: &str, mut work: impl FnMut()) {
     const ROUNDS: u32 = 2_000;
     let mut best = f64::MAX;
     for _ in 0..300 {
-        let start = std::time::Instant::now();
+        let start = now();
         for _ in 0..ROUNDS {
             work();
         }
@@ -55,6 +61,37 @@ fn main() {
             ClientKey::of(&message).expect("key"),
         ));
     });
+    transactions(Flow::Tcp(ConnId(1)));
+    transactions(Flow::Udp { socket: 0, peer: source });
+}
+
+/// A request that comes, is passed up and answered, with the transaction gone or kept for timer J.
+fn transactions(flow: Flow) {
+    let register = common::invite().replace("INVITE", "REGISTER");
+    let mut layer = Layer::new(Timers::default());
+    let start = now();
+    let mut serial = 0_u32;
+    let name = if matches!(flow, Flow::Tcp(_)) {
+        "server transaction, TCP"
+    } else {
+        "server transaction, UDP"
+    };
+    time(name, || {
+        serial += 1;
+        // Timers run as at 10,000 requests a second.
+        let at = start + std::time::Duration::from_micros(100) * serial;
+        layer.handle_timeout(at);
+        let text = register.replace("7d3f6c2b", &serial.to_string());
+        let message = Message::parse(text.into_bytes().into()).expect("valid");
+        layer.handle_message(at, message, flow).expect("matched");
+        while let Some(output) = layer.poll() {
+            if let Output::Request { id, request, .. } = output {
+                let ok = ResponseBuilder::new(&request, 200).to_tag("abc").build().expect("built");
+                layer.respond(at, id, 200, ok);
+            }
+        }
+    });
+    println!("  {} server transactions kept", layer.stats().servers);
 }
 
 fn edit(message: &Message, source: std::net::SocketAddr) -> Bytes {

@@ -282,6 +282,8 @@ async fn dial(
 /// Bytes read at a time: few while a connection is quiet, more while reads come back full.
 const READ_MIN: usize = 4096;
 const READ_MAX: usize = 65_536;
+/// How long what is queued may take to be written once the connection is being closed.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 /// Buffers written in one call.
 const WRITE_SLICES: usize = 64;
 
@@ -305,12 +307,12 @@ async fn serve(
     let local = stream.local_addr().unwrap_or(SocketAddr::new(peer.ip(), 0));
     events.push_back(TransportEvent::Connected { conn: id, peer, local, listener });
     let mut writing: VecDeque<Bytes> = VecDeque::new();
-    let mut blocked = false;
     let mut chunk = READ_MIN;
     let idle = config.idle_timeout.filter(|_| listener.is_some());
     let mut last_byte = now();
     let mut partial_since: Option<Instant> = None;
     let mut end_of_input: Option<CloseCause> = None;
+    let mut closing_since: Option<Instant> = None;
     loop {
         while let Some(event) = events.pop_front() {
             match shared.events.try_send(event) {
@@ -332,41 +334,35 @@ async fn serve(
             writing.append(&mut queue.waiting);
             queue.end
         };
-        match end {
-            Some(End::Reset) => {
-                let _ = stream.set_zero_linger();
+        if matches!(end, Some(End::Reset | End::Congested)) {
+            let _ = stream.set_zero_linger();
+            let congested = end == Some(End::Congested);
+            return if congested { CloseCause::Congested } else { CloseCause::Local };
+        }
+        if !writing.is_empty() {
+            match write(&stream, &mut writing) {
+                Ok(written) => lock(&connection.queue).bytes -= written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return CloseCause::Io(error.kind()),
+            }
+        }
+        if end == Some(End::Graceful) {
+            let since = *closing_since.get_or_insert_with(now);
+            if writing.is_empty() || now() >= since + CLOSING_TIME {
                 return CloseCause::Local;
             }
-            Some(End::Congested) => {
-                let _ = stream.set_zero_linger();
-                return CloseCause::Congested;
-            }
-            Some(End::Graceful) if writing.is_empty() => return CloseCause::Local,
-            Some(End::Graceful) | None => {}
         }
-        if !blocked && !writing.is_empty() {
-            match write(&stream, &mut writing) {
-                Ok(written) => {
-                    lock(&connection.queue).bytes -= written;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-                Err(error) => return CloseCause::Io(error.kind()),
-            }
-        }
-        let deadline = match (
-            partial_since.map(|at| at + config.partial_timeout),
-            idle.map(|idle| last_byte + idle),
-        ) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        // While events wait for room, nothing is read, and the peer is not to blame for it.
+        let patience = events.is_empty();
+        let deadline = [
+            partial_since.filter(|_| patience).map(|at| at + config.partial_timeout),
+            idle.filter(|_| patience).map(|idle| last_byte + idle),
+            closing_since.map(|at| at + CLOSING_TIME),
+        ];
+        let deadline = deadline.into_iter().flatten().min();
+        // Reading comes before the timeout: after a freeze both are due, and the bytes were in time.
         tokio::select! {
-            () = connection.changed.notified() => {}
-            ready = stream.writable(), if blocked => match ready {
-                Ok(()) => blocked = false,
-                Err(error) => return CloseCause::Io(error.kind()),
-            },
+            biased;
             ready = stream.readable(), if events.is_empty() => {
                 if let Err(error) = ready {
                     return CloseCause::Io(error.kind());
@@ -414,13 +410,28 @@ async fn serve(
                     partial_since = Some(last_byte);
                 }
             }
+            () = connection.changed.notified() => {}
+            ready = stream.writable(), if !writing.is_empty() => {
+                if let Err(error) = ready {
+                    return CloseCause::Io(error.kind());
+                }
+            }
             permit = shared.events.reserve(), if !events.is_empty() => match (permit, events.pop_front()) {
-                (Ok(permit), Some(event)) => permit.send(event),
+                (Ok(permit), Some(event)) => {
+                    permit.send(event);
+                    last_byte = now();
+                    partial_since = partial_since.map(|_| last_byte);
+                }
                 _ => return CloseCause::Local,
             },
             () = sleep_until(deadline.unwrap_or(last_byte)), if deadline.is_some() => {
-                let slow = partial_since.is_some_and(|at| at + config.partial_timeout <= now());
-                return if slow { CloseCause::Slow } else { CloseCause::Idle };
+                let now = now();
+                if partial_since.is_some_and(|at| at + config.partial_timeout <= now) {
+                    return CloseCause::Slow;
+                }
+                if closing_since.is_none() {
+                    return CloseCause::Idle;
+                }
             }
         }
     }
