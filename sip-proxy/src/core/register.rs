@@ -10,7 +10,7 @@ use dialtone_sip::{Contact, HeaderName, Message, NameAddr, ResponseBuilder, SipU
 use dialtone_sip_pool::keys::Keys;
 
 use crate::core::hop::{self, Hop};
-use crate::core::settings::{Names, Settings};
+use crate::core::settings::{Names, Settings, escape_controls};
 
 /// Longest URI and longest parameters of a contact, and longest Path, bytes.
 const MAX_CONTACT: usize = 1_000;
@@ -50,8 +50,9 @@ pub(crate) fn request(
     }
     // Step 5: the address-of-record, "if not valid for the domain in the Request-URI, 404".
     let to = message.to().map_err(|_| malformed("Malformed To"))?;
-    let aor =
-        to.uri.sip().and_then(|uri| names.aor(uri)).ok_or(Refusal::Status(404, "Not Found"))?;
+    // RFC 4475 section 3.3.4: "the To: header field is required to contain a SIP or SIPS URI".
+    let to = to.uri.sip().ok_or(malformed("To Is Not a SIP URI"))?;
+    let aor = names.aor(to).ok_or(Refusal::Status(404, "Not Found"))?;
     let call_id: Box<str> = message.call_id().map_err(|_| malformed("Missing Call-ID"))?.into();
     let cseq = message.cseq().map_err(|_| malformed("Malformed CSeq"))?.seq;
     let expires = message.expires();
@@ -188,7 +189,7 @@ fn canonical(uri: &SipUri<'_>) -> String {
     let mut out = String::with_capacity(uri.raw.len());
     out.push_str(if uri.secure { "sips:" } else { "sip:" });
     if let Some(user) = uri.user_unescaped() {
-        out.push_str(&user);
+        out.push_str(&escape_controls(&user));
         out.push('@');
     }
     let host = uri.host.to_string().to_ascii_lowercase();
@@ -206,6 +207,9 @@ fn canonical(uri: &SipUri<'_>) -> String {
         .collect();
     params.sort();
     params.iter().for_each(|param| out.push_str(param));
+    if let Some(headers) = uri.headers {
+        let _ = write!(out, "?{headers}");
+    }
     out
 }
 

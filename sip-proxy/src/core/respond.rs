@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use dialtone_location::{Answer, SaveOutcome};
-use dialtone_sip::transaction::ServerId;
+use dialtone_sip::transaction::{Destination, ServerId};
 use dialtone_sip::{Message, Method, ParseError, ResponseBuilder};
 
 use crate::core::hop::Hop;
@@ -95,18 +95,17 @@ impl Proxy {
             Some(Method::Ack) => None,
             _ => self.finish(message, source, response),
         };
-        let Some((bytes, via)) = answer.as_ref().zip(message.top_via().ok()) else {
+        let Some(bytes) = answer else {
             self.stats.dropped += 1;
             return;
         };
         self.stats.refused += 1;
-        let to = dialtone_sip::transaction::Destination::reply_to(source, &via);
+        // Without a Via that can be read, to where it came from.
+        let to = message.top_via().map_or(source, |via| source.reply_to(&via));
         match to {
-            Hop::Core(conn) => {
-                self.outputs.push_back(super::Output::Write { conn, bytes: bytes.clone() })
-            }
+            Hop::Core(conn) => self.outputs.push_back(super::Output::Write { conn, bytes }),
             Hop::Tcp(_) | Hop::Udp { .. } => {
-                self.outputs.push_back(super::Output::Send { to, bytes: bytes.clone() });
+                self.outputs.push_back(super::Output::Send { to, bytes });
             }
             // No element sends requests over the connections that we dial.
             Hop::Element(_) => self.stats.dropped += 1,

@@ -51,7 +51,11 @@ impl Proxy {
         }
         // RFC 3261 section 16.3 step 2.
         let uri = match request.request_uri() {
-            Ok(Uri::Sip(uri)) if !uri.secure => uri,
+            Ok(Uri::Sip(uri)) if !uri.secure && uri.headers.is_none() => uri,
+            // RFC 4475 section 3.1.2.11: headers have no place here, and must not travel on.
+            Ok(Uri::Sip(uri)) if uri.headers.is_some() => {
+                return self.refuse(now, server, &request, source, 400);
+            }
             Ok(_) => return self.refuse(now, server, &request, source, 416),
             Err(_) => return self.refuse(now, server, &request, source, 400),
         };
@@ -75,6 +79,9 @@ impl Proxy {
         let (way, own_routes) = self.way(&request, &uri, source);
         match way {
             Way::Here => self.serve(now, server, &request, source),
+            Way::Refused(405) => self.respond(now, server, &request, source, 405, |response| {
+                response.header("Allow", "OPTIONS, REGISTER")
+            }),
             Way::Refused(code) => self.refuse(now, server, &request, source, code),
             Way::Hop(_) | Way::Bindings(_) if self.contexts.len() >= self.settings.max_contexts => {
                 self.unavailable(now, server, &request, source);
@@ -134,7 +141,8 @@ impl Proxy {
             Some(_) if method == Some(Method::Register) => Way::Here,
             Some(_) if uri.user.is_none_or(str::is_empty) => match method {
                 Some(Method::Options) => Way::Here,
-                _ => Way::Refused(404),
+                // RFC 3261 section 8.2.1.
+                _ => Way::Refused(405),
             },
             Some(_) => self.names.aor(uri).map_or(Way::Refused(404), Way::Bindings),
             None => Way::Refused(403),

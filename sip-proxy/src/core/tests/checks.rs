@@ -30,7 +30,11 @@ fn what_is_refused_and_how() {
         code(&|text| text.replace("INVITE sip:bob@dialtone.test", "INVITE sip:bob@example.com")),
         Some(403)
     );
-    assert_eq!(code(&|text| text.replace("INVITE sip:bob@", "INVITE sip:")), Some(404));
+    assert_eq!(code(&|text| text.replace("INVITE sip:bob@", "INVITE sip:")), Some(405));
+    assert_eq!(
+        code(&|text| text.replace("bob@dialtone.test SIP", "bob@dialtone.test?a=b SIP")),
+        Some(400)
+    );
     assert_eq!(
         code(&|text| text.replace("Max-F", "Route: <sip:192.0.2.66;lr>\r\nMax-F")),
         Some(403)
