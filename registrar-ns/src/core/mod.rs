@@ -191,14 +191,14 @@ impl Registrar {
             NetEvent::Moved { assoc, remote } => self.moved(now, assoc, remote),
             NetEvent::Down { assoc, cause } => self.down(now, assoc, cause),
         }
-        self.flush(now);
+        self.flush();
     }
 
     /// Does what is due. To be called at [`Registrar::next_deadline`], and harmless at any other time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.awake(now);
         self.fire(now);
-        self.flush(now);
+        self.flush();
     }
 
     /// The next output; to be called until there is none after each input.

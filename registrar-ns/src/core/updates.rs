@@ -46,7 +46,7 @@ impl Registrar {
     }
 
     /// Pushes what has changed, once per call of the core.
-    pub(super) fn flush(&mut self, _now: Instant) {
+    pub(super) fn flush(&mut self) {
         while let Some(handle) = self.changed.pop_first() {
             self.timers.cancel(&Timer::Push(handle.clone()));
             self.push(&handle);
