@@ -356,7 +356,7 @@ async fn serve(
         let patience = events.is_empty();
         let deadline = [
             partial_since.filter(|_| patience).map(|at| at + config.partial_timeout),
-            idle.filter(|_| patience).map(|idle| last_byte + idle),
+            idle.filter(|_| patience && closing_since.is_none()).map(|idle| last_byte + idle),
             closing_since.map(|at| at + CLOSING_TIME),
         ];
         let deadline = deadline.into_iter().flatten().min();
