@@ -23,6 +23,12 @@ impl Checksum {
         self.sum -= words(handle, pe_id);
     }
 
+    /// How others do it, which is wrong.
+    pub(crate) fn subtract_folded(&mut self, handle: &Handle, pe_id: PeId) {
+        let words = Self { sum: words(handle, pe_id) };
+        self.sum = u64::from((!self.value()).wrapping_sub(!words.value()));
+    }
+
     /// What stands in ENRP_PRESENCE; 0xffff when there is no element.
     pub const fn value(self) -> u16 {
         let mut sum = self.sum;

@@ -12,6 +12,7 @@ pub struct Handlespace {
     pub(crate) owners: BTreeMap<ServerId, Owner>,
     elements: usize,
     conflicts: u64,
+    folded_subtraction: bool,
 }
 
 /// What one registrar owns.
@@ -108,6 +109,12 @@ impl Handlespace {
         Import { outcome: previous.map_or(Imported::Added, Imported::Replaced), evicted }
     }
 
+    /// A bug planted on purpose, see [`Checksum`]: for tests that show that simulations notice it.
+    #[doc(hidden)]
+    pub fn plant_folded_subtraction(&mut self) {
+        self.folded_subtraction = true;
+    }
+
     /// How many imports met a pool of another kind (G17).
     pub const fn conflicts(&self) -> u64 {
         self.conflicts
@@ -191,7 +198,10 @@ impl Handlespace {
 
     fn disown(&mut self, home: ServerId, handle: &Handle, pe_id: PeId) {
         if let Some(owner) = self.owners.get_mut(&home) {
-            owner.checksum.subtract(handle, pe_id);
+            match self.folded_subtraction {
+                false => owner.checksum.subtract(handle, pe_id),
+                true => owner.checksum.subtract_folded(handle, pe_id),
+            }
             owner.elements.remove(&(handle.clone(), pe_id));
             if owner.elements.is_empty() {
                 self.owners.remove(&home);

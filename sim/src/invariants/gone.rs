@@ -1,0 +1,65 @@
+//! An element that is dead or frozen leaves every handlespace and every user's fresh view: 1 s after the first report
+//! of a killed one, 2 s after its death when nobody uses it, 3 s when nothing tells of it (frozen, host dead).
+
+use std::time::Duration;
+
+use super::TOLERANCE;
+use crate::process::Life;
+use crate::schedule::Episode;
+use crate::world::{World, ms};
+use dialtone_pool_user::Freshness;
+
+/// What a registrar's push needs to a user.
+const PUSH: Duration = Duration::from_millis(100);
+
+pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
+    if world.episode != Episode::Elements {
+        return;
+    }
+    for (_, process) in world.element_processes() {
+        let (since, bound) = match process.life {
+            Life::Dead { since, evidence: true } => {
+                let traffic = process.reported.map(|at| at - since + ms(1000));
+                (since, traffic.map_or(ms(2000), |traffic| traffic.min(ms(2000))))
+            }
+            Life::Dead { since, .. } | Life::Frozen { since, starved: false } => (since, ms(3000)),
+            Life::Running { .. } | Life::Frozen { .. } => continue,
+        };
+        if world.now <= since + bound + TOLERANCE {
+            continue;
+        }
+        for (handle, pe_id) in process.elements() {
+            for (_, registrar) in world.registrars().filter(|(_, registrar)| registrar.is_running())
+            {
+                let core = registrar.registrar().filter(|core| core.in_service());
+                let space = core.map(|core| core.handlespace());
+                if space.is_some_and(|space| space.get(handle.as_bytes(), pe_id).is_some()) {
+                    let name = &process.name;
+                    wrong.push((
+                        "gone",
+                        format!(
+                            "{} still has {name} ({handle} {pe_id}) {:?} after it ended; bound {bound:?}",
+                            registrar.name,
+                            world.now - since
+                        ),
+                    ));
+                }
+            }
+            if world.now <= since + bound + TOLERANCE + PUSH {
+                continue;
+            }
+            for (_, user) in world.users().filter(|(_, user)| user.is_running()) {
+                let view = user.user().and_then(|client| client.role().view(handle));
+                let shows = view.is_some_and(|view| {
+                    view.freshness == Freshness::Fresh && view.member(pe_id).is_some()
+                });
+                // Single questions are good for a second; only watched pools are kept true.
+                if shows && user.selectors.contains_key(handle) {
+                    let name = &process.name;
+                    let user = &user.name;
+                    wrong.push(("gone", format!("{user} is still given {name} ({handle})")));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Nobody who lives is declared dead: a second without CPU, broken associations, and the troubles of others remove no
+//! element and start no takeover.
+
+use dialtone_registrar_ns::core::{Event, Removal};
+
+use crate::process::Life;
+use crate::schedule::Episode;
+use crate::world::World;
+
+pub(super) fn check(
+    world: &World,
+    registrar: usize,
+    event: &Event,
+) -> Option<(&'static str, String)> {
+    let judged = match world.episode {
+        Episode::Cuts | Episode::Elements | Episode::Registrar | Episode::Starvation => true,
+        Episode::Disorder
+        | Episode::NoRegistrars
+        | Episode::Partition
+        | Episode::Quiet
+        | Episode::Start => false,
+    };
+    if !judged {
+        return None;
+    }
+    let touched = |process: usize| world.touched >> process & 1 == 1;
+    let by = &world.processes[registrar].name;
+    match event {
+        Event::Removed {
+            pool,
+            pe,
+            reason: reason @ (Removal::KeepAlive | Removal::Reports | Removal::Unreachable),
+        } => {
+            let index = *world.elements.get(&(pool.clone(), *pe))?;
+            let process = &world.processes[index];
+            let lives = matches!(
+                process.life,
+                Life::Running { .. } | Life::Frozen { starved: true, .. }
+            );
+            let excused = touched(index) && world.episode == Episode::Elements;
+            (lives && !excused && !process.leaving).then(|| {
+                ("spared", format!("{by} removes {} ({pool}), which lives: {reason:?}", process.name))
+            })
+        }
+        Event::TakeoverStarted { target } => {
+            let (index, process) =
+                world.registrars().find(|(_, process)| process.server_id == Some(*target))?;
+            let excused = touched(index) && world.episode == Episode::Registrar;
+            (!excused).then(|| ("spared", format!("{by} takes {} over, which lives", process.name)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,65 @@
+//! `dialtone-sim`: runs seeds of the RSerPool simulation.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Parser;
+use dialtone_sim::{Bugs, Options, Text, run, search};
+
+/// Simulates registrars, elements and users with faults that a seed decides, and checks what must hold.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this one only.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Print all that happens; with --seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Go on after a failure, and count them.
+    #[arg(long)]
+    keep_going: bool,
+    /// Threads; by default all cores.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(seed) = args.seed {
+        let text = if args.trace { Text::Print } else { Text::Tail(60) };
+        let outcome = run(seed, Options { text, bugs: Bugs::default() });
+        for line in &outcome.tail {
+            println!("{line}");
+        }
+        for violation in &outcome.violations {
+            println!("seed {seed}: {violation}");
+        }
+        println!("seed {seed}: {:.1} s simulated, trace {:016x}", outcome.simulated.as_secs_f64(), outcome.hash);
+        return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    let (done, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = search(args.from..args.from + args.seeds, threads, Bugs::default(), args.keep_going, |outcome| {
+        done.fetch_add(1, Ordering::Relaxed);
+        if let Some(violation) = outcome.violations.first() {
+            failures.fetch_add(1, Ordering::Relaxed);
+            println!("seed {}: {violation}", outcome.seed);
+        }
+    });
+    println!("{} seeds, {} failed", done.into_inner(), failures.into_inner());
+    let Some(failed) = failed else { return ExitCode::SUCCESS };
+    for line in &failed.tail {
+        println!("{line}");
+    }
+    for violation in &failed.violations {
+        println!("seed {}: {violation}", failed.seed);
+    }
+    println!("replay: cargo run --release -p dialtone-sim -- --seed {} --trace", failed.seed);
+    ExitCode::FAILURE
+}

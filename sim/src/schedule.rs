@@ -1,0 +1,377 @@
+//! What is done to the system, derived from the seed alone.
+//!
+//! Even seeds are orderly: one episode at a time and quiet between them, so that the bounds of the design hold to the
+//! letter. Odd seeds pile troubles up; then only what must be true in the end, and slower bounds, are asked for.
+
+use std::time::Duration;
+
+use dialtone_transport::DownCause;
+
+use crate::process::Life;
+use crate::world::{Happening, REGISTRARS, USERS, World, ms};
+
+/// One thing that is done.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Begin(Episode),
+    Boot { process: usize },
+    Freeze { process: usize, starved: bool },
+    /// Nothing is wrong any more from now on.
+    Heal,
+    Kill { process: usize, evidence: bool },
+    Leave { process: usize },
+    /// Some association's buffer is full.
+    Overflow,
+    /// Some association breaks; its sides learn of it within this time.
+    Sever { limit: Duration },
+    Thaw { process: usize },
+    Unwall,
+    /// Nothing from the one set to the other.
+    Wall { from: u64, to: u64 },
+}
+
+/// What the present trouble is, in orderly runs; decides which bounds hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Episode {
+    /// Associations break; everybody finds each other again.
+    Cuts,
+    /// Troubles overlap.
+    Disorder,
+    /// Processes of elements: killed, frozen, leaving, coming.
+    Elements,
+    /// No registrar runs.
+    NoRegistrars,
+    /// Somebody cannot reach somebody.
+    Partition,
+    /// After the end of all trouble.
+    Quiet,
+    /// One registrar is killed or frozen.
+    Registrar,
+    /// The system comes up.
+    Start,
+    /// Processes without CPU for 1 s.
+    Starvation,
+}
+
+/// The schedule and when the run ends.
+pub(crate) fn plan(seed: u64) -> (Vec<(Duration, Act)>, Duration) {
+    let mut plan = Plan {
+        rng: fastrand::Rng::with_seed(seed ^ 0x5eed_5eed_5eed_5eed),
+        acts: Vec::new(),
+        now: Duration::ZERO,
+    };
+    plan.start();
+    if seed % 2 == 0 {
+        for _ in 0..6 {
+            plan.episode();
+        }
+    } else {
+        plan.disorder();
+    }
+    let now = plan.now;
+    plan.at(now, Act::Heal);
+    (plan.acts, now + ms(40_000))
+}
+
+struct Plan {
+    rng: fastrand::Rng,
+    acts: Vec<(Duration, Act)>,
+    now: Duration,
+}
+
+const PROCESSES: usize = REGISTRARS + 16 + USERS;
+
+impl Plan {
+    fn at(&mut self, at: Duration, act: Act) {
+        self.acts.push((at, act));
+    }
+
+    fn between(&mut self, from: u64, to: u64) -> Duration {
+        ms(self.rng.u64(from..to))
+    }
+
+    fn element(&mut self) -> usize {
+        self.rng.usize(REGISTRARS..REGISTRARS + 16)
+    }
+
+    fn registrar(&mut self) -> usize {
+        self.rng.usize(..REGISTRARS)
+    }
+
+    /// Registrars together or one by one; everybody else meanwhile.
+    fn start(&mut self) {
+        let spread = [1, 50, 3000][self.rng.usize(..3)];
+        for process in 0..PROCESSES {
+            let limit = if process < REGISTRARS { spread } else { 4000 };
+            let at = self.between(0, limit);
+            self.at(at, Act::Boot { process });
+        }
+        self.now = ms(16_000);
+    }
+
+    fn episode(&mut self) {
+        let now = self.now;
+        let kind = self.rng.u8(..16);
+        let (episode, length) = match kind {
+            0..=5 => (Episode::Elements, self.elements(kind)),
+            6..=8 => (Episode::Registrar, self.one_registrar(kind)),
+            9 => (Episode::NoRegistrars, self.no_registrars()),
+            10 | 11 => (Episode::Partition, self.partition()),
+            12 | 13 => (Episode::Starvation, self.starvation()),
+            _ => (Episode::Cuts, self.cuts()),
+        };
+        self.at(now, Act::Begin(episode));
+        self.now = now + length + ms(14_000);
+    }
+
+    fn elements(&mut self, kind: u8) -> Duration {
+        let now = self.now + ms(1);
+        let mut longest = Duration::ZERO;
+        for _ in 0..self.rng.u8(1..4) {
+            let process = self.element();
+            let away = self.between(4000, 9000);
+            longest = longest.max(away);
+            match kind {
+                0 | 1 => {
+                    self.at(now, Act::Kill { process, evidence: true });
+                    self.at(now + away, Act::Boot { process });
+                }
+                2 => {
+                    self.at(now, Act::Kill { process, evidence: false });
+                    self.at(now + away, Act::Boot { process });
+                }
+                3 => {
+                    self.at(now, Act::Freeze { process, starved: false });
+                    self.at(now + away, Act::Thaw { process });
+                }
+                4 => {
+                    // Back before anybody may have noticed.
+                    let soon = self.between(10, 2500);
+                    self.at(now, Act::Kill { process, evidence: true });
+                    self.at(now + soon, Act::Boot { process });
+                }
+                _ => {
+                    self.at(now, Act::Leave { process });
+                    self.at(now + away, Act::Boot { process });
+                }
+            }
+        }
+        longest
+    }
+
+    fn one_registrar(&mut self, kind: u8) -> Duration {
+        let now = self.now + ms(1);
+        let process = self.registrar();
+        let away = self.between(8000, 12_000);
+        if kind == 8 {
+            self.at(now, Act::Freeze { process, starved: false });
+            self.at(now + away, Act::Thaw { process });
+        } else {
+            self.at(now, Act::Kill { process, evidence: kind == 6 });
+            self.at(now + away, Act::Boot { process });
+        }
+        away
+    }
+
+    fn no_registrars(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let evidence = self.rng.bool();
+        let freeze = self.rng.bool();
+        let away = self.between(3000, 9000);
+        for process in 0..REGISTRARS {
+            if freeze {
+                self.at(now, Act::Freeze { process, starved: false });
+                self.at(now + away, Act::Thaw { process });
+            } else {
+                self.at(now, Act::Kill { process, evidence });
+                self.at(now + away, Act::Boot { process });
+            }
+        }
+        away
+    }
+
+    fn partition(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let all = (1_u64 << PROCESSES) - 1;
+        let side = match self.rng.u8(..3) {
+            0 => 1 << self.registrar(),
+            1 => 1 << self.element(),
+            _ => self.rng.u64(..) & all,
+        };
+        let other = if self.rng.bool() { all & !side } else { (1 << REGISTRARS) - 1 & !side };
+        self.at(now, Act::Wall { from: side, to: other });
+        if self.rng.u8(..4) > 0 {
+            self.at(now, Act::Wall { from: other, to: side });
+        }
+        let away = self.between(500, 12_000);
+        self.at(now + away, Act::Unwall);
+        away
+    }
+
+    fn starvation(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let many = self.rng.u8(1..6);
+        let only_registrar = self.rng.bool();
+        let first = self.registrar();
+        for n in 0..many {
+            let process = match (n, only_registrar) {
+                (0, true) => first,
+                (_, true) => self.element(),
+                _ => self.rng.usize(REGISTRARS..PROCESSES),
+            };
+            self.at(now, Act::Freeze { process, starved: true });
+            self.at(now + ms(1000), Act::Thaw { process });
+            if only_registrar {
+                break;
+            }
+        }
+        ms(1000)
+    }
+
+    fn cuts(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        for _ in 0..self.rng.u8(1..6) {
+            let at = now + self.between(0, 500);
+            let limit = self.between(1, 2000);
+            let act = if self.rng.bool() { Act::Overflow } else { Act::Sever { limit } };
+            self.at(at, act);
+        }
+        ms(2500)
+    }
+
+    /// Everything at once.
+    fn disorder(&mut self) {
+        let (now, end) = (self.now, self.now + ms(40_000));
+        self.at(now, Act::Begin(Episode::Disorder));
+        let pace = [300, 1000, 3000][self.rng.usize(..3)];
+        let registrars_too = self.rng.bool();
+        while self.now < end {
+            let at = self.now;
+            let pause = self.between(50, pace * 2);
+            self.now += pause;
+            let process = match self.rng.u8(..10) {
+                0..=2 => self.registrar(),
+                3..=8 => self.element(),
+                _ => self.rng.usize(..PROCESSES),
+            };
+            let away = at + self.between(50, 8000);
+            match self.rng.u8(..20) {
+                0..=4 => {
+                    let evidence = self.rng.bool();
+                    self.at(at, Act::Kill { process, evidence });
+                    self.at(away, Act::Boot { process });
+                }
+                5..=8 => {
+                    self.at(at, Act::Freeze { process, starved: false });
+                    self.at(away, Act::Thaw { process });
+                }
+                9 => {
+                    self.at(at, Act::Freeze { process, starved: true });
+                    self.at(at + ms(1000), Act::Thaw { process });
+                }
+                10..=12 if registrars_too => {
+                    let all = (1_u64 << PROCESSES) - 1;
+                    let side = 1_u64 << self.registrar() | self.rng.u64(..) & all;
+                    self.at(at, Act::Wall { from: side, to: all & !side });
+                    if self.rng.bool() {
+                        self.at(at, Act::Wall { from: all & !side, to: side });
+                    }
+                    self.at(away, Act::Unwall);
+                }
+                10..=13 => {
+                    let process = self.element();
+                    self.at(at, Act::Leave { process });
+                    self.at(away, Act::Boot { process });
+                }
+                14 => self.at(at, Act::Overflow),
+                _ => {
+                    let limit = self.between(1, 3000);
+                    self.at(at, Act::Sever { limit });
+                }
+            }
+        }
+        self.now += ms(100);
+    }
+}
+
+impl World {
+    pub(crate) fn prepare(&mut self, acts: Vec<(Duration, Act)>) {
+        for (at, act) in acts {
+            self.later(at, Happening::Act(act));
+        }
+        let users: Vec<_> = self.users().map(|(user, _)| user).collect();
+        for user in users {
+            let at = ms(self.rng.u64(5000..6000));
+            self.later(at, Happening::Use { user });
+        }
+        let elements: Vec<_> = self.element_processes().map(|(process, _)| process).collect();
+        for process in elements {
+            let at = ms(self.rng.u64(5000..8000));
+            self.later(at, Happening::Load { process });
+        }
+        self.later(ms(100), Happening::Observe);
+    }
+
+    pub(crate) fn act(&mut self, act: Act) {
+        self.trace.note(self.now, "schedule", 7, &[], || format!("{act:?}"));
+        self.troubled = self.now;
+        match act {
+            Act::Begin(episode) => {
+                self.episode = episode;
+                self.touched = 0;
+            }
+            Act::Boot { process } => {
+                self.touched |= 1 << process;
+                self.boot(process);
+            }
+            Act::Freeze { process, starved } => {
+                self.touched |= 1 << process;
+                self.freeze(process, starved);
+            }
+            Act::Heal => self.heal(),
+            Act::Kill { process, evidence } => {
+                self.touched |= 1 << process;
+                self.kill(process, evidence);
+            }
+            Act::Leave { process } => {
+                self.touched |= 1 << process;
+                self.leave(process);
+            }
+            Act::Overflow => {
+                if let Some((one, other)) = self.any_pair() {
+                    self.touched |= 1 << one.process | 1 << other.process;
+                    self.break_off(one, DownCause::TimedOut);
+                }
+            }
+            Act::Sever { limit } => {
+                if let Some((one, other)) = self.any_pair() {
+                    self.touched |= 1 << one.process | 1 << other.process;
+                    self.sever(one, other, limit);
+                }
+            }
+            Act::Thaw { process } => {
+                self.touched |= 1 << process;
+                self.thaw(process);
+            }
+            Act::Unwall => self.net.walls.clear(),
+            Act::Wall { from, to } => {
+                self.touched |= from | to;
+                self.net.walls.push((from, to));
+            }
+        }
+    }
+
+    /// Ends every fault. Elements that died stay away, half of them.
+    fn heal(&mut self) {
+        self.episode = Episode::Quiet;
+        self.healed = Some(self.now);
+        self.net.walls.clear();
+        for process in 0..self.processes.len() {
+            match self.processes[process].life {
+                Life::Frozen { .. } => self.thaw(process),
+                Life::Dead { .. } if process < REGISTRARS || self.rng.bool() => self.boot(process),
+                Life::Dead { .. } | Life::Running { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,645 @@
+//! The clock, the queue, and the processes that live by them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use dialtone_asap_client::core::Client;
+use dialtone_asap_client::{ClientConfig, registrar_sctp, registrar_tcp};
+use dialtone_handlespace::Handle;
+use dialtone_pool_element::{
+    Command as ElementCommand, ElementConfig, ElementKey, Elements, ElementsConfig, State,
+};
+use dialtone_pool_user::{Choice, Command as UserCommand, Selector, Users, UsersConfig};
+use dialtone_registrar_ns::core::{Config, Registrar};
+use dialtone_transport::{Link, NetEvent};
+use dialtone_wire::{PeId, Policy, ServerId};
+
+use crate::invariants::{self, Tally};
+use crate::net::{EndRef, Net};
+use crate::process::{Core, Life, Process, Purpose, Said};
+use crate::schedule::{Act, Episode};
+use crate::trace::Trace;
+use crate::{Bugs, Violation};
+
+pub(crate) const REGISTRARS: usize = 3;
+pub(crate) const USERS: usize = 10;
+
+/// Something due at a moment.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Act(Act),
+    Arrive {
+        to: EndRef,
+        event: NetEvent,
+        sender: Option<u64>,
+    },
+    Beat(EndRef),
+    Dial {
+        from: EndRef,
+        attempt: u32,
+    },
+    DialLimit(EndRef),
+    /// An event that the process's own endpoint makes.
+    Local {
+        process: usize,
+        boot: u32,
+        event: NetEvent,
+    },
+    /// An element's load changes.
+    Load {
+        process: usize,
+    },
+    Observe,
+    Pump(EndRef),
+    ShutdownLimit(EndRef),
+    /// A user needs an element.
+    Use {
+        user: usize,
+    },
+    /// It did not answer.
+    UseFailed {
+        user: usize,
+        boot: u32,
+        handle: Handle,
+        pe_id: PeId,
+    },
+    Wake {
+        process: usize,
+        alarm: u64,
+    },
+}
+
+/// What a core is given.
+enum Input {
+    Net(NetEvent),
+    Timeout,
+    Element(ElementCommand),
+    User(UserCommand),
+}
+
+pub(crate) struct World {
+    base: Instant,
+    pub(crate) now: Duration,
+    /// Draws of the network and of processes; the schedule has a generator of its own.
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) hosts: BTreeMap<IpAddr, usize>,
+    /// Which process an element is.
+    pub(crate) elements: BTreeMap<(Handle, PeId), usize>,
+    queue: BTreeMap<(Duration, u64), Happening>,
+    counter: u64,
+    pub(crate) net: Net,
+    pub(crate) trace: Trace,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) bugs: Bugs,
+    pub(crate) episode: Episode,
+    /// The last time that something was done to the system.
+    pub(crate) troubled: Duration,
+    /// Processes that the present episode concerns.
+    pub(crate) touched: u64,
+    /// When all faults ended.
+    pub(crate) healed: Option<Duration>,
+    pub(crate) tally: Tally,
+}
+
+pub(crate) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn registrar_ip(index: usize) -> IpAddr {
+    IpAddr::from([127, 0, 0, index as u8 + 1])
+}
+
+/// Pools with their elements' policies: round robin, weighted, by load, random, by priority.
+fn policy(pool: usize, index: usize) -> Policy<'static> {
+    match pool {
+        0 => Policy::RoundRobin,
+        1 => Policy::WeightedRoundRobin { weight: 1 + index as u32 },
+        2 => Policy::LeastUsed { load: 0 },
+        3 => Policy::Random,
+        _ => Policy::Priority { priority: index as u32 },
+    }
+}
+
+const POOLS: [(&str, usize); 5] = [
+    ("sip-proxy", 6),
+    ("sip-gateway", 5),
+    ("location-db", 4),
+    ("media-relay", 3),
+    ("conference", 2),
+];
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+    pub(crate) fn new(seed: u64, text: crate::Text, bugs: Bugs) -> Self {
+        let mut world = Self {
+            base: Instant::now(),
+            now: Duration::ZERO,
+            rng: fastrand::Rng::with_seed(seed),
+            processes: Vec::new(),
+            hosts: BTreeMap::new(),
+            elements: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            counter: 0,
+            net: Net::default(),
+            trace: Trace::new(text),
+            violations: Vec::new(),
+            bugs,
+            episode: Episode::Start,
+            troubled: Duration::ZERO,
+            touched: 0,
+            healed: None,
+            tally: Tally::default(),
+        };
+        world.net.jitter = ms([2, 10, 40][world.rng.usize(..3)]);
+        world.people();
+        world
+    }
+
+    /// 3 registrars, 20 elements in 16 processes, 10 users.
+    fn people(&mut self) {
+        for index in 0..REGISTRARS {
+            let addr = SocketAddr::new(registrar_ip(index), 9899);
+            self.add(format!("registrar-{}", index + 1), Purpose::Registrar, addr);
+        }
+        let mut configs = Vec::new();
+        for (pool, (name, count)) in POOLS.into_iter().enumerate() {
+            for index in 0..count {
+                let handle: Handle = name.parse().expect("a pool's name is a handle");
+                let pe_id = PeId(self.rng.u32(1..));
+                let policy = policy(pool, index);
+                let addr = SocketAddr::from(([127, 0, 0, 0], 5060));
+                configs.push(ElementConfig::tcp(handle, pe_id, addr).with_policy(policy));
+            }
+        }
+        // The last four live together with elements of other pools.
+        let extra = configs.split_off(16);
+        let mut groups: Vec<Vec<_>> = configs.into_iter().map(|config| vec![config]).collect();
+        for (group, config) in groups.iter_mut().step_by(4).zip(extra) {
+            group.push(config);
+        }
+        for (index, mut group) in groups.into_iter().enumerate() {
+            let ip = IpAddr::from([127, 0, 1, index as u8 + 1]);
+            for config in &mut group {
+                config.transport = dialtone_wire::Transport::tcp(SocketAddr::new(ip, 5060));
+                self.elements
+                    .insert((config.handle.clone(), config.pe_id), REGISTRARS + index);
+            }
+            let addr = SocketAddr::new(ip, 40_000);
+            self.add(format!("element-{}", index + 1), Purpose::Element(group), addr);
+        }
+        for index in 0..USERS {
+            let mut pools: Vec<Handle> =
+                POOLS.iter().filter_map(|(name, _)| name.parse().ok()).collect();
+            self.rng.shuffle(&mut pools);
+            pools.truncate(3);
+            let link = if index % 2 == 0 { Link::Sctp } else { Link::Tcp };
+            let addr = SocketAddr::from(([127, 0, 2, index as u8 + 1], 40_000));
+            self.add(format!("user-{}", index + 1), Purpose::User { pools, link }, addr);
+        }
+    }
+
+    fn add(&mut self, name: String, purpose: Purpose, addr: SocketAddr) {
+        self.hosts.insert(addr.ip(), self.processes.len());
+        self.processes.push(Process {
+            name,
+            purpose,
+            addr,
+            core: None,
+            life: Life::Dead { since: Duration::ZERO, evidence: true },
+            boot: 0,
+            held: Vec::new(),
+            accepted: 0,
+            armed: None,
+            alarm: 0,
+            second: (0, 0),
+            selectors: BTreeMap::new(),
+            leaving: false,
+            registered: None,
+            reported: None,
+            server_id: None,
+        });
+    }
+
+    pub(crate) fn instant(&self, at: Duration) -> Instant {
+        self.base + at
+    }
+
+    pub(crate) fn since_start(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.base)
+    }
+
+    pub(crate) fn later(&mut self, at: Duration, happening: Happening) {
+        self.counter += 1;
+        self.queue.insert((at.max(self.now), self.counter), happening);
+    }
+
+    pub(crate) fn registrars(&self) -> impl Iterator<Item = (usize, &Process)> {
+        self.processes[..REGISTRARS].iter().enumerate()
+    }
+
+    pub(crate) fn element_processes(&self) -> impl Iterator<Item = (usize, &Process)> {
+        let all = self.processes.iter().enumerate();
+        all.filter(|(_, process)| matches!(process.purpose, Purpose::Element(_)))
+    }
+
+    pub(crate) fn users(&self) -> impl Iterator<Item = (usize, &Process)> {
+        let all = self.processes.iter().enumerate();
+        all.filter(|(_, process)| matches!(process.purpose, Purpose::User { .. }))
+    }
+
+    pub(crate) fn violation(&mut self, invariant: &'static str, what: String) {
+        self.trace.note(self.now, "VIOLATION", 0, invariant.as_bytes(), || {
+            format!("{invariant}: {what}")
+        });
+        self.trace.close();
+        if self.violations.len() < 20 {
+            self.violations.push(Violation { at: self.now, invariant, what });
+        }
+    }
+
+    /// Runs until the end of the schedule, or until something is wrong.
+    pub(crate) fn run(&mut self, end: Duration) {
+        while let Some(((at, _), happening)) = self.queue.pop_first() {
+            if at > end || !self.violations.is_empty() {
+                break;
+            }
+            self.now = at;
+            self.happen(happening);
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Act(act) => self.act(act),
+            Happening::Arrive { to, event, sender } => self.arrived(to, event, sender),
+            Happening::Beat(at) => self.beat(at),
+            Happening::Dial { from, attempt } => self.dial(from, attempt),
+            Happening::DialLimit(from) => self.dial_limit(from),
+            Happening::Local { process, boot, event } => {
+                if self.processes[process].boot == boot {
+                    self.deliver(process, event);
+                }
+            }
+            Happening::Load { process } => self.change_load(process),
+            Happening::Observe => {
+                invariants::observe(self);
+                self.later(self.now + ms(100), Happening::Observe);
+            }
+            Happening::Pump(at) => self.pump_due(at),
+            Happening::ShutdownLimit(at) => self.shutdown_limit(at),
+            Happening::Use { user } => self.use_pool(user),
+            Happening::UseFailed { user, boot, handle, pe_id } => {
+                self.use_failed(user, boot, handle, pe_id);
+            }
+            Happening::Wake { process, alarm } => {
+                let entry = &mut self.processes[process];
+                if entry.alarm == alarm && entry.is_running() {
+                    entry.armed = None;
+                    self.input(process, Input::Timeout);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, process: usize, event: NetEvent) {
+        let entry = &mut self.processes[process];
+        if entry.is_frozen() {
+            entry.held.push(event);
+        } else {
+            self.input(process, Input::Net(event));
+        }
+    }
+
+    /// One call of a core, and all that follows from it.
+    fn input(&mut self, process: usize, input: Input) {
+        let now = self.base + self.now;
+        let entry = &mut self.processes[process];
+        let Some(core) = &mut entry.core else { return };
+        let timeout = matches!(input, Input::Timeout);
+        match input {
+            Input::Net(event) => {
+                let (kind, bytes) = match &event {
+                    NetEvent::Message { payload, .. } => (1, payload.as_slice()),
+                    NetEvent::Up { .. } => (2, &[][..]),
+                    NetEvent::Down { .. } => (3, &[][..]),
+                    _ => (4, &[][..]),
+                };
+                self.trace.note(self.now, &entry.name, kind, bytes, || crate::describe::event(&event));
+                core.handle_net(now, event);
+            }
+            Input::Timeout => core.handle_timeout(now),
+            Input::Element(command) => {
+                if let Core::Element(client) = core {
+                    client.handle_command(now, command);
+                }
+            }
+            Input::User(command) => {
+                if let Core::User(client) = core {
+                    client.handle_command(now, command);
+                }
+            }
+        }
+        let mut said = Vec::new();
+        while let Some(output) = core.poll() {
+            said.push(output);
+            if said.len() > invariants::deadlines::MAX_OUTPUTS {
+                break;
+            }
+        }
+        let next = core.next_deadline();
+        invariants::deadlines::check(self, process, timeout, next, said.len());
+        for output in said {
+            self.said(process, output);
+        }
+        self.arm(process);
+    }
+
+    /// Sees to it that the process is woken at its next deadline, or a little later.
+    fn arm(&mut self, process: usize) {
+        let entry = &self.processes[process];
+        if !entry.is_running() {
+            return;
+        }
+        let next = entry.core.as_ref().and_then(Core::next_deadline).map(|at| self.since_start(at));
+        if next == entry.armed {
+            return;
+        }
+        let late = Duration::from_micros(self.rng.u64(..1000));
+        let entry = &mut self.processes[process];
+        entry.armed = next;
+        entry.alarm += 1;
+        let alarm = entry.alarm;
+        if let Some(next) = next {
+            self.later(next.max(self.now) + late, Happening::Wake { process, alarm });
+        }
+    }
+
+    fn said(&mut self, process: usize, output: Said) {
+        if let Said::Net(command) = output {
+            self.tally.sent(self.now, self.healed, process);
+            return self.command(process, command);
+        }
+        let name = &self.processes[process].name;
+        let text = match &output {
+            Said::Registrar(event) => format!("{event:?}"),
+            Said::Element(change) => format!("{} {:?}", change.key.handle, change.state),
+            Said::View(view) => format!(
+                "view {} v{} {:?} {:?}",
+                view.handle,
+                view.version,
+                view.members.iter().map(|member| member.pe_id.0).collect::<Vec<_>>(),
+                std::mem::discriminant(&view.freshness),
+            ),
+            Said::Home(home) => format!("home {:?}", home.map(|home| home.remote.addr.ip())),
+            Said::Resolved(ok) => format!("resolved {ok}"),
+            Said::Net(_) => String::new(),
+        };
+        // Discriminants of views print the same in every run of one build.
+        self.trace.note(self.now, name, 5, text.as_bytes(), || text.clone());
+        match output {
+            Said::Registrar(event) => invariants::registrar_said(self, process, &event),
+            Said::Element(change) => {
+                let entry = &mut self.processes[process];
+                match change.state {
+                    State::Registered { .. } => entry.registered = Some(self.now),
+                    State::Deregistered { .. } if entry.leaving => self.left(process),
+                    _ => {}
+                }
+            }
+            Said::View(view) => {
+                let seed = self.rng.u64(..);
+                let suspicion = UsersConfig::telephony().suspicion;
+                let selectors = &mut self.processes[process].selectors;
+                match selectors.get_mut(&view.handle) {
+                    Some(selector) => selector.update(view),
+                    None => {
+                        let rng = fastrand::Rng::with_seed(seed);
+                        let handle = view.handle.clone();
+                        selectors.insert(handle, Selector::new(view, suspicion, rng));
+                    }
+                }
+            }
+            Said::Home(_) | Said::Net(_) | Said::Resolved(_) => {}
+        }
+    }
+
+    /// An element left its pools in order; the process ends.
+    fn left(&mut self, process: usize) {
+        let entry = &self.processes[process];
+        let all_out = entry.element().is_some_and(|client| {
+            entry.elements().all(|(handle, pe_id)| {
+                client.role().state(&ElementKey { handle: handle.clone(), pe_id }).is_none()
+            })
+        });
+        if all_out {
+            self.later(self.now + ms(50), Happening::Act(Act::Kill { process, evidence: true }));
+        }
+    }
+
+    pub(crate) fn boot(&mut self, process: usize) {
+        if self.processes[process].core.is_some() {
+            return;
+        }
+        let now = self.base + self.now;
+        let rng = fastrand::Rng::with_seed(self.rng.u64(..));
+        // A socket on port 0 gets another port, often.
+        let port = self.rng.u16(40_000..50_000);
+        let moves = self.rng.bool();
+        let own_ip = self.processes[process].addr.ip();
+        let purpose = self.processes[process].purpose.clone();
+        let (core, commands) = match &purpose {
+            Purpose::Registrar => {
+                let id = ServerId(self.rng.u32(1..));
+                self.processes[process].server_id = Some(id);
+                let peers: Vec<_> = (0..REGISTRARS)
+                    .map(registrar_ip)
+                    .filter(|ip| *ip != own_ip)
+                    .map(|ip| SocketAddr::new(ip, 9899))
+                    .collect();
+                let config = Config {
+                    mentors: peers.clone(),
+                    peers,
+                    bugs: self.bugs,
+                    ..Config::new(own_ip)
+                };
+                (Core::Registrar(Box::new(Registrar::new(now, config, id, rng))), Vec::new())
+            }
+            Purpose::Element(configs) => {
+                let registrars = (0..REGISTRARS).map(registrar_ip).map(registrar_sctp).collect();
+                let role = Elements::new(ElementsConfig::telephony());
+                let client = Client::new(now, ClientConfig::telephony(registrars), role, rng);
+                let commands = configs.iter().cloned().map(ElementCommand::Register);
+                (Core::Element(Box::new(client)), commands.map(Input::Element).collect())
+            }
+            Purpose::User { pools, link } => {
+                let registrar = match link {
+                    Link::Sctp => registrar_sctp,
+                    Link::Tcp => registrar_tcp,
+                };
+                let registrars = (0..REGISTRARS).map(registrar_ip).map(registrar).collect();
+                let role = Users::new(UsersConfig::telephony());
+                let client = Client::new(now, ClientConfig::telephony(registrars), role, rng);
+                let commands = pools.iter().cloned().map(UserCommand::Watch).map(Input::User);
+                (Core::User(Box::new(client)), commands.collect())
+            }
+        };
+        let entry = &mut self.processes[process];
+        if moves && !matches!(purpose, Purpose::Registrar) {
+            entry.addr.set_port(port);
+        }
+        entry.core = Some(core);
+        entry.boot += 1;
+        entry.life = Life::Running { since: self.now };
+        entry.accepted = 0;
+        entry.armed = None;
+        entry.held.clear();
+        entry.selectors.clear();
+        entry.leaving = false;
+        entry.registered = None;
+        entry.reported = None;
+        self.trace.note(self.now, &entry.name, 6, &[], || "boots".to_owned());
+        for command in commands {
+            self.input(process, command);
+        }
+        // Drains what the constructor said, and arms.
+        self.input(process, Input::Timeout);
+    }
+
+    pub(crate) fn kill(&mut self, process: usize, evidence: bool) {
+        let entry = &mut self.processes[process];
+        if entry.core.take().is_none() {
+            return;
+        }
+        entry.life = Life::Dead { since: self.now, evidence };
+        entry.held.clear();
+        entry.alarm += 1;
+        entry.reported = None;
+        self.forget_ends(process);
+    }
+
+    pub(crate) fn freeze(&mut self, process: usize, starved: bool) {
+        let entry = &mut self.processes[process];
+        if entry.is_running() {
+            entry.life = Life::Frozen { since: self.now, starved };
+            entry.alarm += 1;
+            entry.armed = None;
+            entry.reported = None;
+        }
+    }
+
+    pub(crate) fn thaw(&mut self, process: usize) {
+        if !self.processes[process].is_frozen() {
+            return;
+        }
+        self.processes[process].life = Life::Running { since: self.now };
+        self.revive_ends(process);
+        // The transport's thread and the core's task race.
+        if self.rng.bool() {
+            self.input(process, Input::Timeout);
+        }
+        for event in std::mem::take(&mut self.processes[process].held) {
+            self.input(process, Input::Net(event));
+        }
+        self.arm(process);
+    }
+
+    pub(crate) fn leave(&mut self, process: usize) {
+        let entry = &mut self.processes[process];
+        if !entry.is_running() || entry.core.is_none() {
+            return;
+        }
+        entry.leaving = true;
+        let keys: Vec<_> = entry
+            .elements()
+            .map(|(handle, pe_id)| ElementKey { handle: handle.clone(), pe_id })
+            .collect();
+        for key in keys {
+            self.input(process, Input::Element(ElementCommand::Deregister(key)));
+        }
+    }
+
+    fn change_load(&mut self, process: usize) {
+        if self.healed.is_some() {
+            return;
+        }
+        let next = self.now + ms(self.rng.u64(300..3000));
+        self.later(next, Happening::Load { process });
+        let entry = &self.processes[process];
+        if !entry.is_running() || entry.leaving {
+            return;
+        }
+        let load = self.rng.u32(..);
+        let keys: Vec<_> = entry
+            .elements()
+            .filter(|(handle, _)| handle.as_bytes() == b"location-db")
+            .map(|(handle, pe_id)| ElementKey { handle: handle.clone(), pe_id })
+            .collect();
+        for key in keys {
+            let policy = Policy::LeastUsed { load };
+            self.input(process, Input::Element(ElementCommand::UpdatePolicy { key, policy }));
+        }
+    }
+
+    fn use_pool(&mut self, user: usize) {
+        let next = self.now + ms(self.rng.u64(100..400));
+        self.later(next, Happening::Use { user });
+        let now = self.base + self.now;
+        let entry = &mut self.processes[user];
+        if !entry.is_running() || entry.selectors.is_empty() {
+            return;
+        }
+        let index = self.rng.usize(..entry.selectors.len());
+        let Some((handle, selector)) = entry.selectors.iter_mut().nth(index) else { return };
+        let handle = handle.clone();
+        let key = self.rng.u32(..).to_be_bytes();
+        let choice = if self.rng.bool() { Choice::Policy } else { Choice::Key(&key) };
+        let Ok(member) = selector.select(now, choice, &[]) else { return };
+        let pe_id = member.pe_id;
+        let suspect = selector.is_suspect(now, pe_id);
+        let boot = entry.boot;
+        let Some(&target) = self.elements.get(&(handle.clone(), pe_id)) else { return };
+        let answers = self.processes[target].is_running()
+            && !self.blocked(user, target)
+            && !self.blocked(target, user);
+        if answers {
+            if suspect {
+                if let Some(selector) = self.processes[user].selectors.get_mut(&handle) {
+                    selector.trust(pe_id);
+                }
+                self.input(user, Input::User(UserCommand::Trust { handle, pe_id }));
+            }
+        } else {
+            let at = self.now + ms(self.rng.u64(50..250));
+            self.later(at, Happening::UseFailed { user, boot, handle, pe_id });
+        }
+        if self.rng.u8(..) < 20 {
+            // A single question about some pool.
+            let (name, _) = POOLS[self.rng.usize(..POOLS.len())];
+            if let Ok(handle) = name.parse() {
+                self.input(user, Input::User(UserCommand::Resolve { id: self.counter, handle }));
+            }
+        }
+    }
+
+    fn use_failed(&mut self, user: usize, boot: u32, handle: Handle, pe_id: PeId) {
+        let now = self.base + self.now;
+        let entry = &mut self.processes[user];
+        if !entry.is_running() || entry.boot != boot {
+            return;
+        }
+        let fresh =
+            entry.selectors.get_mut(&handle).is_some_and(|selector| selector.suspect(now, pe_id));
+        if !fresh {
+            return;
+        }
+        let at_home = entry.user().is_some_and(|client| client.home().is_some());
+        if at_home && let Some(&target) = self.elements.get(&(handle.clone(), pe_id)) {
+            let now = self.now;
+            self.processes[target].reported.get_or_insert(now);
+        }
+        self.input(user, Input::User(UserCommand::ReportUnreachable { handle, pe_id }));
+    }
+}
