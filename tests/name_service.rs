@@ -58,7 +58,9 @@ fn start() -> Launcher {
     let known = wait_for(Duration::from_secs(5), || {
         let mut all = ["registrar-ns-1", "registrar-ns-2"].map(|name| launcher.pools(name));
         let complete = |pools: &Option<_>| {
-            pools.as_ref().is_some_and(|p: &dialtone::launcher::Pools| p.elements("echo").len() == 2)
+            pools
+                .as_ref()
+                .is_some_and(|p: &dialtone::launcher::Pools| p.elements("echo").len() == 2)
         };
         all.iter_mut().all(|pools| complete(pools)).then_some(())
     });
@@ -86,7 +88,12 @@ fn ask_json(arguments: &[&str]) -> Value {
 }
 
 fn ids(view: &Value) -> BTreeSet<&str> {
-    view["elements"].as_array().unwrap().iter().map(|element| element["id"].as_str().unwrap()).collect()
+    view["elements"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|element| element["id"].as_str().unwrap())
+        .collect()
 }
 
 /// `dialtone pool-user watch --json`, a line at a time.
@@ -143,7 +150,9 @@ fn pool_user_shows_pools_and_their_changes() {
     let admin = format!("http://{first}:9090");
 
     // Over SCTP and over TCP the same, whichever element goes first.
-    for arguments in [with(&["resolve", "echo", "--json"]), with(&["resolve", "echo", "--tcp", "--json"])] {
+    for arguments in
+        [with(&["resolve", "echo", "--json"]), with(&["resolve", "echo", "--tcp", "--json"])]
+    {
         let view = ask_json(&arguments);
         assert_eq!(view["handle"], "echo");
         assert_eq!(view["policy"], "weighted-round-robin");

@@ -1,4 +1,4 @@
-//! tshark, an independent decoder, reads everything that stage one of the system sends: registrars, elements and users.
+//! tshark, an independent decoder, reads everything that registrars, elements and users of the name service send.
 //!
 //! A scenario makes at least one of every message type that is ever sent; the capture must have each of them, nothing
 //! malformed, no wrong checksum, and nothing that is not understood but two parameters that tshark 4.0 does not know
@@ -6,8 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    io::{BufRead, BufReader, Read},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -20,9 +20,13 @@ use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_transport::{
     AssocId, ENRP_PORT, Endpoint, EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
 
 /// What is sent over ASAP. BUSINESS_CARD, COOKIE and COOKIE_ECHO belong to sessions between users and elements, which
-/// speak SIP; SERVER_ANNOUNCE needs multicast, which registrars do not send.
+/// speak SIP instead.
 const ASAP: &[(u8, &str)] = &[
     (0x01, "REGISTRATION"),
     (0x02, "DEREGISTRATION"),
@@ -33,6 +37,7 @@ const ASAP: &[(u8, &str)] = &[
     (0x07, "ENDPOINT_KEEP_ALIVE"),
     (0x08, "ENDPOINT_KEEP_ALIVE_ACK"),
     (0x09, "ENDPOINT_UNREACHABLE"),
+    (0x0a, "SERVER_ANNOUNCE"),
     (0x0e, "ERROR"),
 ];
 
@@ -55,6 +60,9 @@ const ENRP: &[(u8, &str)] = &[
 const UNKNOWN_TO_TSHARK: &[u16] = &[0x0010, 0x8c0d];
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dialtone");
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Who sends what registrars do not understand, to be told so. What it sends is not ours to answer for.
 const INTRUDER: u8 = 250;
@@ -121,12 +129,18 @@ struct Packet {
     number: u32,
     source: IpAddr,
     protocols: Vec<String>,
+    /// Messages that SCTP carries for the first time (tshark dissects none twice), and messages that it recognised.
     data_chunks: usize,
-    tcp_bytes: usize,
     asap: Vec<u8>,
     enrp: Vec<u8>,
-    /// Parameters of which tshark shows type and bytes only.
-    unknown: Vec<u16>,
+    /// Bytes that TCP carries, and bytes of the messages that tshark recognised.
+    tcp_bytes: usize,
+    message_bytes: usize,
+    bad_checksum: bool,
+    /// Parameters that tshark does not know by our reckoning, and those that it shows as mere bytes.
+    expected_unknown: usize,
+    unknown: usize,
+    malformed: bool,
 }
 
 const FIELDS: &[&str] = &[
@@ -134,7 +148,303 @@ const FIELDS: &[&str] = &[
     "ip.src",
     "frame.protocols",
     "sctp.chunk_type",
-    "tcp.len",
+    "sctp.retransmission",
     "asap.message_type",
     "enrp.message_type",
+    "tcp.len",
+    "asap.message_length",
+    "sctp.checksum.status",
+    "asap.parameter_type",
+    "enrp.parameter_type",
+    "asap.parameter_value",
+    "enrp.parameter_value",
+    "_ws.malformed",
 ];
+
+/// Has tshark read the capture.
+fn dissect(file: &Path) -> Vec<Packet> {
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(file).args(["-o", "sctp.checksum:crc-32c"]);
+    tshark.args(["-d", "tcp.port==3863,asap", "-T", "fields"]);
+    FIELDS.iter().for_each(|field| {
+        tshark.args(["-e", field]);
+    });
+    let output = tshark.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(packet).collect()
+}
+
+fn packet(line: &str) -> Packet {
+    let fields: Vec<Vec<&str>> = line
+        .split('\t')
+        .map(|field| field.split(',').filter(|v| !v.is_empty()).collect())
+        .collect();
+    let field = |name: &str| &fields[FIELDS.iter().position(|field| *field == name).unwrap()];
+    let numbers = |name: &str| -> Vec<u32> {
+        let number = |text: &str| match text.strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16).unwrap(),
+            None => text.parse().unwrap(),
+        };
+        field(name).iter().map(|text| number(text)).collect()
+    };
+    // What an ERROR quotes is dissected like a message, too.
+    let own = |kind: &u32| *kind != u32::from(NONSENSE[0]);
+    let types = |name: &str| numbers(name).into_iter().filter(own).map(|n| n as u8).collect();
+    let chunks = numbers("sctp.chunk_type").into_iter().filter(|kind| *kind == 0).count();
+    let expected_unknown = ["asap.parameter_type", "enrp.parameter_type"]
+        .into_iter()
+        .flat_map(numbers)
+        .filter(|kind| UNKNOWN_TO_TSHARK.contains(&(*kind as u16)));
+    Packet {
+        number: numbers("frame.number")[0],
+        source: field("ip.src")[0].parse().unwrap(),
+        protocols: field("frame.protocols")[0].split(':').map(str::to_owned).collect(),
+        data_chunks: chunks - field("sctp.retransmission").len(),
+        asap: types("asap.message_type"),
+        enrp: types("enrp.message_type"),
+        tcp_bytes: numbers("tcp.len").into_iter().sum::<u32>() as usize,
+        // Messages are padded to words (RFC 5352 section 2.2 and RFC 5354 section 4).
+        message_bytes: numbers("asap.message_length")
+            .into_iter()
+            .zip(numbers("asap.message_type"))
+            .filter(|(_, kind)| own(kind))
+            .map(|(length, _)| length.next_multiple_of(4) as usize)
+            .sum(),
+        bad_checksum: numbers("sctp.checksum.status").contains(&0),
+        expected_unknown: expected_unknown.count(),
+        unknown: field("asap.parameter_value").len() + field("enrp.parameter_value").len(),
+        malformed: !field("_ws.malformed").is_empty(),
+    }
+}
+
+impl Packet {
+    /// What is wrong with it.
+    fn fault(&self) -> Option<&'static str> {
+        let messages = self.asap.len() + self.enrp.len();
+        let over = |protocol: &str| self.protocols.iter().any(|name| name == protocol);
+        let not_dissected = if over("sctp") {
+            messages != self.data_chunks
+        } else if over("tcp") {
+            self.message_bytes != self.tcp_bytes
+        } else {
+            // Announcements.
+            messages != 1
+        };
+        let checks = [
+            (self.malformed, "malformed"),
+            (self.bad_checksum, "a wrong checksum"),
+            (over("data"), "bytes of no protocol"),
+            (not_dissected, "a message not dissected"),
+            (self.unknown != self.expected_unknown, "a parameter not dissected"),
+        ];
+        checks.into_iter().find(|(wrong, _)| *wrong).map(|(_, fault)| fault)
+    }
+}
+
+/// Sidecars without a command: one server of the test's serves for all of them, in pools of all policies.
+fn sidecars(launcher: &Launcher, server: SocketAddr) -> Vec<Sidecar> {
+    let pools =
+        [("tcp", "rr"), ("tcp", "wrr:3"), ("tcp", "rand"), ("tcp", "prio:2"), ("udp", "lu:30%")];
+    let registrar = launcher.slice().host(3);
+    pools
+        .iter()
+        .map(|(transport, policy)| Sidecar {
+            name: format!("pe-{}", policy.split(':').next().unwrap()),
+            pool: format!("pool-{policy}"),
+            transport: format!("{transport}:{server}"),
+            // All at registrar 3 if it can be had.
+            options: vec![
+                "--check=tcp".to_owned(),
+                format!("--policy={policy}"),
+                format!("--registrar={registrar}"),
+            ],
+            command: Vec::new(),
+        })
+        .collect()
+}
+
+fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_for(Duration::from_secs(20), condition)
+        .unwrap_or_else(|| panic!("not within 20 s: {what}"))
+}
+
+/// Everything that the capture is to have.
+fn scenario(launcher: &mut Launcher) {
+    let host = |launcher: &Launcher, n| launcher.slice().host(n);
+    // A registrar alone, then two that have mentors: lists and tables.
+    for n in 1..=3 {
+        launcher.start_registrar(n).unwrap();
+    }
+    let listener = TcpListener::bind((host(launcher, 60), 7000)).unwrap();
+    let server = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let sidecars = sidecars(launcher, server);
+    for sidecar in &sidecars {
+        launcher.spawn_sidecar(sidecar).unwrap();
+    }
+    launcher.spawn_location_db().unwrap();
+    for sidecar in &sidecars {
+        launcher.wait_ready(&sidecar.name).unwrap();
+    }
+    launcher.wait_ready("location-db").unwrap();
+    let count = sidecars.len() + 1;
+    for registrar in ["registrar-ns-1", "registrar-ns-2", "registrar-ns-3"] {
+        eventually("all elements everywhere", || {
+            (launcher.pools(registrar)?.pools.len() == count).then_some(())
+        });
+    }
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (registrar, own) = (host(launcher, 1), host(launcher, 200));
+    runtime.block_on(use_pools(own, registrar));
+    let intruder = host(launcher, INTRUDER);
+    runtime.block_on(asap_nonsense(intruder, registrar));
+    runtime.block_on(enrp_nonsense(intruder, registrar));
+
+    launcher.stop("pe-rand").unwrap();
+    // Two registrars agree who takes over from the third, which was home to somebody.
+    let (victim, id) = eventually("a registrar with elements", || {
+        (1..=3).find_map(|n| {
+            let name = format!("registrar-ns-{n}");
+            let pools = launcher.pools(&name)?;
+            (pools.homed(&pools.server_id) > 0).then_some((name, pools.server_id))
+        })
+    });
+    launcher.kill(&victim, Signal::SIGKILL).unwrap();
+    let others: Vec<String> =
+        (1..=3).map(|n| format!("registrar-ns-{n}")).filter(|name| *name != victim).collect();
+    for name in &others {
+        eventually("the takeover", || {
+            let known = launcher.status(name)?.peers.iter().any(|peer| peer.server_id == id);
+            let moved = launcher.pools(name)?.homed(&id) == 0;
+            (!known && moved).then_some(())
+        });
+    }
+    // It downloads a table with something in it.
+    launcher.restart(&victim).unwrap();
+    // An element that is frozen is asked in vain, removed, and comes back.
+    launcher.kill("pe-rr", Signal::SIGSTOP).unwrap();
+    eventually("a frozen element is removed", || {
+        (launcher.pools(&victim)?.elements("pool-rr").is_empty()).then_some(())
+    });
+    launcher.kill("pe-rr", Signal::SIGCONT).unwrap();
+    eventually("it comes back", || {
+        (!launcher.pools(&victim)?.elements("pool-rr").is_empty()).then_some(())
+    });
+    assert!(launcher.stop_all().is_empty(), "everybody ends in order");
+}
+
+/// Subscribes, asks in vain, reports; over SCTP and over TCP.
+async fn use_pools(own: IpAddr, registrar: IpAddr) {
+    for remote in [registrar_sctp(registrar), registrar_tcp(registrar)] {
+        let config = AgentConfig::telephony(own, vec![remote]);
+        let agent = Agent::start(config, Users::new(UsersConfig::telephony())).await.unwrap();
+        let user = agent.handle();
+        let pool = Handle::new("pool-wrr:3").unwrap();
+        let members = user.resolve(&pool).await.unwrap().members.clone();
+        assert_eq!(members.len(), 1);
+        assert!(user.resolve(&Handle::new("location-db").unwrap()).await.is_ok());
+        assert!(user.resolve(&Handle::new("nobody").unwrap()).await.is_err());
+        let mut views = user.watch(&pool).unwrap();
+        tokio::time::timeout(LIMIT, views.wait_for(|view| !view.members.is_empty()))
+            .await
+            .unwrap()
+            .unwrap();
+        user.report_unreachable(&pool, members[0].pe_id);
+        agent.stop().await;
+    }
+}
+
+/// Message 0x7f, whose two upper bits ask for a report (RFC 5354 section 4).
+const NONSENSE: [u8; 4] = [0x7f, 0, 0, 4];
+
+/// Over TCP; the answer is ERROR.
+async fn asap_nonsense(own: IpAddr, registrar: IpAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(own, 0)).unwrap();
+    let mut stream = socket.connect(SocketAddr::new(registrar, 3863)).await.unwrap();
+    stream.write_all(&NONSENSE).await.unwrap();
+    let mut answer = [0; 4];
+    tokio::time::timeout(LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer[0], 0x0e, "ERROR");
+}
+
+/// Over SCTP; the answer is ERROR, after the presence that begins every association.
+async fn enrp_nonsense(own: IpAddr, registrar: IpAddr) {
+    let config = EndpointConfig::element(SocketAddr::new(own, 0));
+    let (endpoint, mut events) = Endpoint::bind(config).await.unwrap();
+    let assoc = AssocId::dialled(0);
+    let addr = SocketAddr::new(registrar, 9899);
+    let remote = Remote { link: Link::Sctp, addr, sctp_port: ENRP_PORT };
+    endpoint.execute(NetCommand::Connect { assoc, protocol: Protocol::Enrp, remote });
+    let answered = async {
+        loop {
+            match events.recv().await.unwrap() {
+                NetEvent::Up { assoc, .. } => {
+                    endpoint.execute(NetCommand::Send { assoc, payload: NONSENSE.to_vec() });
+                }
+                NetEvent::Message { payload, .. } if payload[0] == 0x0a => return,
+                NetEvent::Down { cause, .. } => panic!("{cause:?}"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, answered).await.unwrap();
+    endpoint.close(true).await;
+}
+
+#[test]
+fn tshark_understands_every_message_type_that_is_sent() {
+    let _turn = Exclusive::wait().unwrap();
+    let layout = Layout { announce: true, registrars: 3, ..Layout::default() };
+    let mut launcher = Launcher::for_test(BINARY, layout).unwrap();
+    let file = launcher.folder().join("capture.pcapng");
+    let filter = format!("net {} and (udp port 9899 or port 3863)", launcher.slice());
+    let Some(capture) = Capture::start(&filter, &file) else { return };
+    scenario(&mut launcher);
+    capture.stop();
+
+    let packets = dissect(&file);
+    let intruder = launcher.slice().host(INTRUDER);
+    let ours: Vec<&Packet> = packets.iter().filter(|packet| packet.source != intruder).collect();
+    let faults: Vec<String> = ours
+        .iter()
+        .filter_map(|packet| {
+            Some(format!("packet {}: {}: {packet:?}", packet.number, packet.fault()?))
+        })
+        .collect();
+    if !faults.is_empty() {
+        let kept = launcher.keep_folder().display().to_string();
+        panic!("{} faults; the capture is kept in {kept}:\n{}", faults.len(), faults.join("\n"));
+    }
+
+    let mut counts: BTreeMap<(&str, u8), usize> = BTreeMap::new();
+    for packet in &ours {
+        packet.asap.iter().for_each(|kind| *counts.entry(("ASAP", *kind)).or_default() += 1);
+        packet.enrp.iter().for_each(|kind| *counts.entry(("ENRP", *kind)).or_default() += 1);
+    }
+    let names: BTreeMap<(&str, u8), &str> = [("ASAP", ASAP), ("ENRP", ENRP)]
+        .into_iter()
+        .flat_map(|(protocol, types)| {
+            types.iter().map(move |(kind, name)| ((protocol, *kind), *name))
+        })
+        .collect();
+    for ((protocol, kind), name) in &names {
+        let count = counts.get(&(*protocol, *kind)).copied().unwrap_or(0);
+        println!("table: {protocol} {name} ({kind:#04x}): {count}");
+    }
+    // Neither less than is listed, nor more.
+    let seen: BTreeSet<_> = counts.keys().copied().collect();
+    assert_eq!(seen, names.keys().copied().collect::<BTreeSet<_>>());
+    let over_tcp: BTreeSet<u8> = ours
+        .iter()
+        .filter(|packet| packet.tcp_bytes > 0)
+        .flat_map(|packet| packet.asap.iter().copied())
+        .collect();
+    assert_eq!(over_tcp, BTreeSet::from([0x05, 0x06, 0x09, 0x0e]), "what users say over TCP");
+    let opaque = ours.iter().filter(|packet| packet.expected_unknown > 0).count();
+    println!(
+        "table: {} packets from us, {opaque} with parameters that tshark does not know, nothing malformed",
+        ours.len()
+    );
+}

@@ -68,8 +68,9 @@ impl Observer {
     ) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let stop = Arc::<AtomicBool>::default();
-        let user =
-            runtime.spawn(subscribe(own, registrar, pool.clone(), Arc::clone(&seen))).abort_handle();
+        let user = runtime
+            .spawn(subscribe(own, registrar, pool.clone(), Arc::clone(&seen)))
+            .abort_handle();
         let reader = {
             let (seen, stop, pool) = (Arc::clone(&seen), Arc::clone(&stop), pool.to_string());
             std::thread::spawn(move || {
@@ -77,7 +78,9 @@ impl Observer {
                     if let Some(pools) = pools::fetch(&admin) {
                         let elements = pools.elements(&pool).iter();
                         let homes = elements
-                            .filter_map(|element| Some((number(&element.id)?, element.home.clone())))
+                            .filter_map(|element| {
+                                Some((number(&element.id)?, element.home.clone()))
+                            })
                             .collect();
                         let mut seen = lock(&seen);
                         let former = std::mem::replace(&mut seen.homes, homes);
@@ -110,7 +113,9 @@ impl Drop for Observer {
 
 async fn subscribe(own: IpAddr, registrar: IpAddr, pool: Handle, seen: Arc<Mutex<Seen>>) {
     let config = AgentConfig::telephony(own, vec![registrar_sctp(registrar)]);
-    let Ok(agent) = Agent::start(config, Users::new(UsersConfig::telephony())).await else { return };
+    let Ok(agent) = Agent::start(config, Users::new(UsersConfig::telephony())).await else {
+        return;
+    };
     let Ok(mut views) = agent.handle().watch(&pool) else { return };
     loop {
         {

@@ -43,14 +43,16 @@ impl Row {
         self.within(1)
     }
 
-    /// Nothing on this machine explains it: a time beyond [`TOLERANCE`] times the bound, or a count beyond its bound.
+    /// Other work on the machine does not explain it: something is beyond [`TOLERANCE`] times its bound.
     pub fn broken(&self) -> bool {
         !self.within(TOLERANCE)
     }
 
     fn within(&self, times: u32) -> bool {
         match &self.effect {
-            Effect::Count { bound, samples } => samples.iter().all(|count| count <= bound),
+            Effect::Count { bound, samples } => {
+                samples.iter().all(|count| *count <= *bound * times)
+            }
             Effect::Time { bound, samples } => samples.iter().all(|time| *time <= *bound * times),
         }
     }
@@ -82,7 +84,7 @@ pub fn table(rows: &[Row]) -> String {
         let verdict = match (row.held(), row.broken()) {
             (true, _) => "yes".to_owned(),
             (_, false) => "no".to_owned(),
-            (_, true) if unit.is_empty() => "BROKEN".to_owned(),
+            (_, true) if bound == 0.0 => "BROKEN".to_owned(),
             (_, true) => format!("BROKEN, more than {TOLERANCE} times"),
         };
         cells.push([

@@ -28,6 +28,8 @@ const LOCATION_DB: u8 = 60;
 /// What all configurations have in common.
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// Registrars announce themselves by multicast, too.
+    pub announce: bool,
     /// The domain whose users are served, besides localhost and the gateways' own addresses.
     pub domain: String,
     /// Where phones reach the gateways.
@@ -42,6 +44,7 @@ pub struct Layout {
 impl Default for Layout {
     fn default() -> Self {
         Self {
+            announce: false,
             domain: "dialtone.test".to_owned(),
             edge_address: Ipv4Addr::LOCALHOST.into(),
             edge_port: None,
@@ -87,6 +90,7 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "address", address);
     key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "peers", peers);
+    key(&mut toml, "announce", launcher.layout.announce);
     configured(launcher, "registrar-ns", name, &toml)
 }
 
