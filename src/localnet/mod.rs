@@ -153,6 +153,7 @@ fn serve(args: &Args) -> Result<(), Failure> {
         edge_address: args.sip_address,
         edge_port: Some(args.base_port),
         registrars: args.registrars,
+        ..Layout::default()
     };
     // The running program, whatever happens to its file meanwhile.
     let launcher = Launcher::new(
