@@ -263,6 +263,7 @@ fn what_cannot_work_is_named_and_nothing_is_left_running() {
         assert_eq!(localnet.ended().code(), Some(code), "{options:?}: {}", localnet.output());
         texts.iter().for_each(|text| localnet.await_output(text));
         localnet.assert_nothing_remains();
+        drop(localnet);
         fs::create_dir_all(&folder).unwrap();
     };
     refused(

@@ -274,6 +274,14 @@ fn row(
         Life::Frozen => State::Frozen,
         Life::Running if !seen.ready => State::Starting,
         Life::Running if in_pool => State::InService,
+        // It says that it is in its pool, but registrars were asked a moment ago.
+        Life::Running
+            if before.is_none_or(|before| {
+                before.state == State::Starting || before.seen.pid != seen.pid
+            }) =>
+        {
+            State::Starting
+        }
         Life::Running => State::OutOfPool,
     };
     let down_since = match state {
@@ -362,6 +370,7 @@ mod tests {
             ["p1 was started again, pid 8"]
         );
         again[2].ready = true;
+        assert!(watch.update(now, again.clone(), &views(BOTH, &[("p2", "0x2")])).is_empty());
         let events = watch.update(now, again, &views(BOTH, &[("p1", "0x1"), ("p2", "0x2")]));
         assert_eq!(events, ["p1 is in service again"]);
     }
