@@ -223,9 +223,11 @@ impl Hops {
         for member in members {
             match self.peers.get_mut(&member.element) {
                 Some(peer) if peer.address == member.address => {
-                    peer.left = None;
+                    let was_away = peer.left.take().is_some();
                     if matches!(peer.link, Link::Down { redial_at: None }) {
                         self.dial(now, member.element);
+                    } else if was_away && !peer.suspect && matches!(peer.link, Link::Up { .. }) {
+                        self.outputs.push_back(Output::Usable { element: member.element });
                     }
                 }
                 known => {

@@ -327,6 +327,7 @@ impl Gateway {
                 && !leg.is_answered()
             {
                 leg.state = State::Accepted;
+                leg.sent = Bytes::new();
                 self.set_leg_deadline(id, Some(now + REQUEST_LIMIT));
             }
         } else {

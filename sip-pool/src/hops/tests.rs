@@ -257,3 +257,95 @@ fn an_element_that_leaves_finishes_what_it_has() {
     world.run(60_000);
     assert_eq!(world.log(), []);
 }
+
+#[test]
+fn an_element_that_comes_back_to_the_pool_is_announced() {
+    let mut world = World::new(&[1]);
+    world.run(10);
+    world.log();
+    world.hops.set_members(world.now, &[]);
+    assert!(!world.hops.is_usable(1));
+    world.run(10);
+    world.hops.set_members(world.now, &[Member { element: 1, address: address(1) }]);
+    world.drain();
+    assert_eq!(world.log(), [(20, "usable 1".into())]);
+    assert!(world.hops.is_connected(1));
+}
+
+proptest::proptest! {
+    /// Whatever happens in whatever order: deadlines lie ahead once they were served, every request is over at last,
+    /// and nothing is said about connections that are closed.
+    #[test]
+    fn no_order_of_events_confuses_it(events in proptest::collection::vec((0..9u8, 0..4u32, 0..400u64), 1..200)) {
+        let mut world = World::new(&[1, 2, 3]);
+        let mut open = Vec::new();
+        let mut closed = BTreeSet::new();
+        let mut pending = BTreeSet::new();
+        let mut next = 0;
+        for (kind, number, millis) in events {
+            world.now += Duration::from_millis(millis);
+            let now = world.now;
+            let conn = open.get(number as usize).copied();
+            match (kind, conn) {
+                (0, _) => {
+                    next += 1;
+                    if world.hops.send_any(now, &[number, 1, 2, 3], RequestId(next), Bytes::from_static(b"x")).is_ok() {
+                        pending.insert(next);
+                    }
+                }
+                (1, _) => {
+                    next += 1;
+                    if world.hops.send_to(now, number, RequestId(next), Bytes::from_static(b"x")).is_ok() {
+                        pending.insert(next);
+                    }
+                }
+                (2, _) => {
+                    if let Some(first) = pending.pop_first() {
+                        world.hops.finished(RequestId(first));
+                    }
+                }
+                (3, _) => {
+                    if let Some(first) = pending.first() {
+                        world.hops.provisional(RequestId(*first));
+                    }
+                }
+                (4, Some(conn)) => world.hops.connected(now, conn),
+                (5, Some(conn)) => world.hops.received(now, conn),
+                (6, Some(conn)) => {
+                    closed.insert(conn);
+                    world.hops.closed(now, conn);
+                }
+                (7, _) => {
+                    let members: Vec<_> =
+                        (1..=number).map(|element| Member { element, address: address(element) }).collect();
+                    world.hops.set_members(now, &members);
+                }
+                _ => {}
+            }
+            let mut rounds = 0;
+            loop {
+                while let Some(output) = world.hops.poll() {
+                    match output {
+                        Output::Close { conn } => proptest::prop_assert!(closed.insert(conn), "closed twice"),
+                        Output::Dial { conn, .. } => open.push(conn),
+                        Output::Failed { request, .. } => {
+                            proptest::prop_assert!(pending.remove(&request.0), "failed though it was over");
+                        }
+                        Output::Write { conn, .. } => {
+                            proptest::prop_assert!(!closed.contains(&conn), "written to what is closed");
+                        }
+                        Output::Suspect { .. } | Output::Usable { .. } => {}
+                    }
+                }
+                if world.hops.next_deadline().is_none_or(|deadline| deadline > now) {
+                    break;
+                }
+                rounds += 1;
+                proptest::prop_assert!(rounds < 10, "a deadline that does not go away");
+                world.hops.handle_timeout(now);
+            }
+            open.retain(|conn| !closed.contains(conn));
+            proptest::prop_assert_eq!(world.hops.outstanding(), pending.len());
+        }
+    }
+}

@@ -213,3 +213,66 @@ fn one_address_cannot_take_more_than_its_share() {
     assert_eq!((count("100"), count("503"), got.len()), (5, 5, 10));
     assert_eq!(lab.gateways[0].counters().over_bounds, 15);
 }
+
+/// Sound messages of every kind, damaged: no panic, no deadline in the past, nothing left when all timers have run out,
+/// and a sound call in the middle of it succeeds.
+#[test]
+fn damaged_messages_from_either_side_do_no_harm() {
+    for seed in 0..40 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut lab = Lab::new(2, 1);
+        let (alice, bob, answer) = call(&mut lab);
+        let invite = alice.request(&mut lab, Method::Invite, "bob").build();
+        let bye = alice.in_dialog(&mut lab, Method::Bye, &answer, 2).build();
+        let mut sound = vec![
+            invite.clone(),
+            bye,
+            answer.bytes().clone(),
+            dialtone_sip::cancel_for(&Message::parse(invite).unwrap()).unwrap(),
+        ];
+        sound.extend(lab.at_proxy.iter().map(|message| message.bytes().clone()));
+        let conn = ConnId(hops::ACCEPTED | 99);
+        lab.input(1, Input::CoreAccepted { conn });
+        lab.input(1, Input::EdgeOpened { conn: 5, listener: 1, remote: bob.address });
+        for _ in 0..200 {
+            let mut bytes = sound[rng.usize(..sound.len())].to_vec();
+            for _ in 0..rng.usize(1..8) {
+                let at = rng.usize(..bytes.len());
+                match rng.u8(..5) {
+                    0 => bytes[at] ^= 1 << rng.u8(..8),
+                    1 => bytes[at] = rng.u8(..),
+                    2 => bytes.truncate(at.max(1)),
+                    3 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, b",;:<>@\"\r\n "[rng.usize(..10)]),
+                }
+                if bytes.is_empty() {
+                    bytes.push(0);
+                }
+            }
+            let bytes = Bytes::from(bytes);
+            let remote = bob.address;
+            lab.input_only(
+                1,
+                match rng.u8(..4) {
+                    0 => Input::CoreMessage { conn, bytes },
+                    1 => Input::EdgeMessage { conn: 5, bytes },
+                    _ => Input::Datagram { listener: 0, remote, bytes },
+                },
+            );
+            lab.run(rng.u64(..300));
+        }
+        lab.inbox.clear();
+        let carol = Phone::new("carol", 1, 5);
+        carol.register(&mut lab);
+        alice.invite(&mut lab, "carol");
+        let invite = carol.take(&mut lab).remove(0);
+        carol.answer(&mut lab, &invite, 200);
+        assert_eq!(alice.got(&mut lab), ["100", "200"]);
+        lab.run(400_000);
+        for gateway in &lab.gateways {
+            let gauges = gateway.gauges();
+            let left = [gauges.legs, gauges.deliveries, gauges.clients, gauges.servers];
+            assert_eq!((left, gateway.unfinished()), ([0; 4], 0), "seed {seed}");
+        }
+    }
+}

@@ -125,6 +125,18 @@ impl Lab {
         self.settle();
     }
 
+    /// An input whose outputs are thrown away: whoever sent it is none of the models.
+    pub(super) fn input_only(&mut self, gateway: usize, input: Input) {
+        self.gateways[gateway].handle(self.now, input);
+        while let Some(output) = self.gateways[gateway].poll() {
+            // Core writes may concern the models' own messages as well, and are theirs.
+            if !matches!(output, Output::Datagram { .. } | Output::EdgeWrite { .. }) {
+                self.output(gateway, output);
+            }
+        }
+        self.settle();
+    }
+
     fn settle(&mut self) {
         while let Some((gateway, output)) = self
             .gateways
@@ -264,8 +276,12 @@ impl Lab {
         match message.method().unwrap() {
             Method::Ack => {}
             Method::Register => {
-                let contact = message.contacts().next().unwrap().unwrap();
-                let contact = contact.addr().unwrap().uri.as_str().to_owned();
+                let contact = message.contacts().next().and_then(Result::ok);
+                let Some(contact) = contact.as_ref().and_then(|contact| contact.addr()) else {
+                    self.write(proxy, link, respond(400).build().unwrap());
+                    return;
+                };
+                let contact = contact.uri.as_str().to_owned();
                 let path = message.header_str(HeaderName::Path).unwrap().to_owned();
                 let aor = user(message.to().unwrap().uri);
                 self.bindings.entry(aor).or_default().insert(contact.clone(), path);
