@@ -53,8 +53,13 @@ impl Gate {
     /// The sidecar did not run for `pause` and noticed at `now`.
     pub fn handle_pause(&mut self, now: Instant, pause: Duration) {
         self.resumed = Some(now);
+        self.handle_lateness(pause);
+    }
+
+    /// The sidecar ran, but so much later than it wanted to: on a busy machine its server waits likewise.
+    pub fn handle_lateness(&mut self, late: Duration) {
         if let Some(until) = &mut self.fresh_until {
-            *until += pause;
+            *until += late;
         }
     }
 
@@ -127,6 +132,18 @@ mod tests {
         // A server that was removed is not brought back by a pause.
         gate.handle_pause(t + ms(3000), ms(1000));
         assert!(!gate.is_open());
+    }
+
+    #[test]
+    fn a_busy_machine_stretches_time_and_hides_no_evidence() {
+        let t = start();
+        let mut gate = Gate::default();
+        gate.handle_finding(t, Finding::Healthy);
+        gate.handle_lateness(ms(60));
+        gate.handle_lateness(ms(40));
+        assert_eq!(gate.next_deadline(), Some(t + ms(600)));
+        let refused = Finding::Failed("connection refused".into());
+        assert!(gate.handle_finding(t + ms(10), refused).is_some());
     }
 
     #[test]

@@ -231,6 +231,8 @@ impl Sidecar {
             if gap >= PAUSED {
                 tracing::info!(ms = gap.as_millis() as u64, "did not run for a while");
                 self.gate.handle_pause(now, gap);
+            } else {
+                self.gate.handle_lateness(gap);
             }
             if let Some((started, finding)) = found {
                 let finding = match &self.server {
