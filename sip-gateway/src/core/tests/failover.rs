@@ -3,7 +3,7 @@
 use dialtone_sip::{Method, ack_for, cancel_for};
 
 use super::super::*;
-use super::lab::{Lab, Phone};
+use super::lab::{Fault, Lab, Phone};
 
 fn phones() -> (Lab, Phone, Phone) {
     let mut lab = Lab::new(2, 2);
@@ -239,4 +239,98 @@ fn a_process_that_was_frozen_drops_what_others_have_given_up() {
     let strays = lab.gateways[1].counters().stray;
     lab.input(1, late);
     assert_eq!(lab.gateways[1].counters().stray, strays + 1);
+}
+
+/// Registration, an answered call and a cancelled one, with one fault at the proxy that gets message number `number`.
+/// Returns how many messages proxies got.
+fn whole_story(number: usize, fault: Fault) -> usize {
+    let what = format!("{fault:?} at message {number}");
+    let mut lab = Lab::new(2, 2);
+    lab.fault = Some((number, fault));
+    // Long enough to notice a freeze, and shorter than what makes phones repeat themselves.
+    let settle = |lab: &mut Lab| lab.run(400);
+    let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
+    let register = bob.request(&mut lab, Method::Register, "bob").build();
+    bob.send(&mut lab, register);
+    settle(&mut lab);
+    assert_eq!(bob.got(&mut lab), ["200"], "{what}");
+
+    // Everything that comes to Bob is one INVITE, sent once or again, however often it was sent in the core.
+    let rings_once = |lab: &mut Lab| {
+        let invites = bob.take(lab);
+        let branch = |invite: &Message| invite.top_via().unwrap().branch().unwrap().to_owned();
+        assert!(
+            invites
+                .iter()
+                .all(|i| i.method() == Some(Method::Invite) && branch(i) == branch(&invites[0])),
+            "{what}"
+        );
+        invites.into_iter().next().expect("an INVITE")
+    };
+    alice.invite(&mut lab, "bob");
+    settle(&mut lab);
+    let invite = rings_once(&mut lab);
+    bob.answer(&mut lab, &invite, 180);
+    settle(&mut lab);
+    bob.answer(&mut lab, &invite, 200);
+    settle(&mut lab);
+    let answers = alice.take(&mut lab);
+    let codes: Vec<u16> = answers.iter().filter_map(Message::status).collect();
+    assert_eq!((codes.first(), codes.last()), (Some(&100), Some(&200)), "{what}: {codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == 200).count(), 1, "{what}: {codes:?}");
+    let answer = answers.last().unwrap();
+    let ack = alice.in_dialog(&mut lab, Method::Ack, answer, 1).build();
+    alice.send(&mut lab, ack);
+    let bye = alice.in_dialog(&mut lab, Method::Bye, answer, 2).build();
+    alice.send(&mut lab, bye);
+    let got = bob.take(&mut lab);
+    assert_eq!(
+        got.iter().map(|m| m.method().unwrap()).collect::<Vec<_>>(),
+        [Method::Ack, Method::Bye],
+        "{what}"
+    );
+    bob.answer(&mut lab, &got[1], 200);
+    assert_eq!(alice.got(&mut lab), ["200"], "{what}");
+
+    let invite = alice.invite(&mut lab, "bob");
+    settle(&mut lab);
+    let got = rings_once(&mut lab);
+    bob.answer(&mut lab, &got, 180);
+    settle(&mut lab);
+    alice.send(&mut lab, cancel_for(&invite).unwrap());
+    settle(&mut lab);
+    let cancels = bob.take(&mut lab);
+    assert_eq!(cancels.len(), 1, "{what}");
+    bob.answer(&mut lab, &cancels[0], 200);
+    bob.answer(&mut lab, &got, 487);
+    assert_eq!(bob.got(&mut lab), ["ACK"], "{what}");
+    settle(&mut lab);
+    let answers = alice.take(&mut lab);
+    let last = answers.last().unwrap();
+    assert_eq!((answers[0].status(), last.status()), (Some(100), Some(487)), "{what}");
+    alice.send(&mut lab, ack_for(&invite, last).unwrap());
+    lab.run(100_000);
+    assert_eq!(
+        [alice.got(&mut lab), bob.got(&mut lab)],
+        [Vec::<String>::new(), Vec::new()],
+        "{what}"
+    );
+    for gateway in &lab.gateways {
+        let gauges = gateway.gauges();
+        let left = [gauges.legs, gauges.deliveries, gauges.clients, gauges.servers];
+        assert_eq!((left, gateway.unfinished()), ([0; 4], 0), "{what}");
+    }
+    lab.messages
+}
+
+#[test]
+fn one_fault_at_any_message_is_noticed_by_nobody() {
+    let messages = whole_story(usize::MAX, Fault::KillBefore);
+    assert!(messages > 10);
+    for number in 1..=messages {
+        for fault in [Fault::KillBefore, Fault::KillAfter, Fault::FreezeBefore, Fault::FreezeAfter]
+        {
+            whole_story(number, fault);
+        }
+    }
 }

@@ -52,6 +52,18 @@ pub(super) struct Lab {
     pub(super) at_proxy: Vec<Message>,
     /// Called before each message that would reach a proxy; `true` kills the proxy with the message undelivered.
     pub(super) sabotage: Option<fn(&Message) -> bool>,
+    /// What is done to the proxy that gets the message of this number (pings aside), and when.
+    pub(super) fault: Option<(usize, Fault)>,
+    pub(super) messages: usize,
+}
+
+/// What happens to a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    FreezeAfter,
+    FreezeBefore,
+    KillAfter,
+    KillBefore,
 }
 
 pub(super) fn core_of(gateway: usize) -> SocketAddr {
@@ -82,6 +94,8 @@ impl Lab {
             serial: 0,
             at_proxy: Vec::new(),
             sabotage: None,
+            fault: None,
+            messages: 0,
         };
         for number in 0..gateways {
             let listeners = vec![
@@ -231,7 +245,23 @@ impl Lab {
                     self.kill(proxy);
                     return;
                 }
-                self.proxy(proxy, link, message);
+                self.messages += 1;
+                let fault = self
+                    .fault
+                    .filter(|(number, _)| *number == self.messages)
+                    .map(|(_, fault)| fault);
+                match fault {
+                    Some(Fault::KillBefore) => self.kill(proxy),
+                    Some(Fault::FreezeBefore) => self.freeze(proxy),
+                    None | Some(Fault::FreezeAfter | Fault::KillAfter) => {
+                        self.proxy(proxy, link, message)
+                    }
+                }
+                match fault {
+                    Some(Fault::KillAfter) => self.kill(proxy),
+                    Some(Fault::FreezeAfter) => self.freeze(proxy),
+                    None | Some(Fault::FreezeBefore | Fault::KillBefore) => {}
+                }
             }
         }
     }
@@ -441,6 +471,7 @@ impl Phone {
     pub(super) fn take(&self, lab: &mut Lab) -> Vec<Message> {
         let got = lab.inbox.remove(&(self.gateway, self.address)).unwrap_or_default();
         got.into_iter()
+            .filter(|bytes| bytes != PING)
             .map(|bytes| {
                 let message = Message::parse(bytes).expect("phones get sound messages");
                 if message.is_request() {
