@@ -1,6 +1,6 @@
 //! The life of a process: options, configuration, runtime, signals, exit code.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::CString, path::PathBuf, process::ExitCode, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,10 @@ where
         return fail(&Error::Unavailable(format!(
             "{role}: the process that started this one has ended already"
         )));
+    }
+    // What `ps` and `top` call this process: one binary is many daemons.
+    if let Ok(name) = CString::new(role) {
+        let _ = nix::sys::prctl::set_name(&name);
     }
     logging::init();
     metrics::init();

@@ -48,6 +48,7 @@ impl Server {
     /// Starts `command` under a keeper. To be called from the thread that lives as long as the process.
     pub fn start(command: &[OsString]) -> io::Result<Self> {
         let mut keeper = Command::new("/proc/self/exe")
+            .arg0("dialtone")
             .args(["pool-element", KEEPER_OPTION, "--"])
             .args(command)
             .stdin(Stdio::piped())
