@@ -90,16 +90,21 @@ pub async fn run(
     let mut edge_events = Vec::with_capacity(BATCH);
     let mut metrics_at = clock();
     let mut draining_until = None;
+    let mut seen = metrics_at;
     driver.gateways_changed(clock(), gateways.as_mut());
     loop {
         let before = clock();
+        if before.saturating_duration_since(seen) > FROZEN {
+            // Stopped while at work on the last input.
+            driver.thaw(before);
+        }
         if before >= metrics_at {
             driver.export();
             metrics_at = before + METRICS_EVERY;
-            loaded.send_if_modified(|loaded| {
-                std::mem::replace(loaded, driver.proxy.is_loaded()) != driver.proxy.is_loaded()
-            });
         }
+        loaded.send_if_modified(|loaded| {
+            std::mem::replace(loaded, driver.proxy.is_loaded()) != driver.proxy.is_loaded()
+        });
         if drain.is_cancelled() {
             let until = *draining_until.get_or_insert(before + DRAIN);
             if before >= until || driver.proxy.pending() == 0 {
@@ -123,6 +128,7 @@ pub async fn run(
             () = drain.cancelled(), if draining_until.is_none() => Input::Time,
         };
         let now = clock();
+        seen = now;
         if now.saturating_duration_since(before.max(deadline)) > FROZEN {
             driver.thaw(now);
         }
