@@ -96,6 +96,7 @@ impl Board {
         self.state().calls.get(call_id).map(|call| call.ring)
     }
 
+    /// Counted when it is asked for, before the phone sends it.
     pub fn register_started(&self) {
         self.state().registers_open += 1;
     }

@@ -195,6 +195,7 @@ impl Load {
                 if end.is_some_and(|end| now() >= end) {
                     break 'rounds;
                 }
+                self.board.register_started();
                 let _ = callee.send(Command::Register { expires });
             }
             if end.is_none() {
@@ -239,6 +240,7 @@ impl Load {
         let mut ticks = ticks(rate);
         for callee in &self.callees {
             ticks.tick().await;
+            self.board.register_started();
             let _ = callee.send(Command::Fetch);
         }
         self.settle().await;

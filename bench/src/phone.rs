@@ -308,7 +308,6 @@ impl Phone {
                     self.register_call_id,
                     self.register_cseq,
                 );
-                self.board.register_started();
                 self.request(Purpose::Register, branch, gateway, text).await
             }
             Command::Call { call_id, to, hold } => {
