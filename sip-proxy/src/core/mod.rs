@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialtone_location::{Answer, Replica, ReplicaStats, Request, SaveOutcome, StoreEvent, Ticket};
-use dialtone_sip::Message;
 use dialtone_sip::transaction::{ClientId, Layer, Output as LayerOutput, ServerId};
+use dialtone_sip::{Message, Method};
 use dialtone_sip_pool::hops::{self, ConnId, Hops, Member, RequestId};
 use dialtone_sip_pool::keys::Keys;
 
@@ -161,19 +161,29 @@ impl Proxy {
     pub fn handle_message(&mut self, now: Instant, source: Hop, bytes: Bytes) {
         match Message::parse(bytes) {
             Ok(message) => match message.check() {
+                Ok(()) if self.is_overloaded(&message) => {
+                    self.answer_without_state(&message, source, 503, "")
+                }
                 Ok(()) => {
                     if self.layer.handle_message(now, message, source).is_err() {
                         self.stats.dropped += 1;
                     }
                 }
-                Err(error) => self.answer_broken(&message, source, error),
+                Err(error) => self.answer_fault(&message, source, error),
             },
             Err(partial) => match &partial.message {
-                Some(message) => self.answer_broken(message, source, partial.error),
+                Some(message) => self.answer_fault(message, source, partial.error),
                 None => self.stats.dropped += 1,
             },
         }
         self.pump(now);
+    }
+
+    /// Whether this would be one request too many to remember. What belongs to requests that are remembered is taken.
+    fn is_overloaded(&self, message: &Message) -> bool {
+        message.is_request()
+            && !matches!(message.method(), Some(Method::Ack | Method::Cancel))
+            && self.layer.stats().servers >= self.settings.max_transactions
     }
 
     /// A message over a core connection; see [`Proxy::handle_received`] for what else comes there.

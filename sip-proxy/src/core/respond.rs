@@ -85,11 +85,27 @@ impl Proxy {
         format!("{:012x}", hasher.finish() >> 16)
     }
 
-    /// A request that does not even make a transaction gets its answer without one (RFC 3261 section 8.2.7); what is
-    /// no request, or an ACK, is dropped.
-    pub(super) fn answer_broken(&mut self, message: &Message, source: Hop, error: ParseError) {
+    pub(super) fn answer_fault(&mut self, message: &Message, source: Hop, error: ParseError) {
         let (code, reason) = error.status();
-        let response = ResponseBuilder::new(message, code).reason(reason);
+        self.answer_without_state(message, source, code, reason);
+    }
+
+    /// A request that makes no transaction gets its answer without one (RFC 3261 section 8.2.7); what is no request, or
+    /// an ACK, is dropped. Without `reason` it is the usual one.
+    pub(super) fn answer_without_state(
+        &mut self,
+        message: &Message,
+        source: Hop,
+        code: u16,
+        reason: &str,
+    ) {
+        let mut response = ResponseBuilder::new(message, code);
+        if !reason.is_empty() {
+            response = response.reason(reason);
+        }
+        if code == 503 {
+            response = response.header("Retry-After", self.settings.retry_after.to_string());
+        }
         let answer = match message.method() {
             _ if !message.is_request() => None,
             Some(Method::Ack) => None,

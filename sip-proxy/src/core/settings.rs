@@ -98,6 +98,9 @@ pub struct Settings {
     pub orphan_timeout: Duration,
     /// Calls and other requests being forwarded at a time; more are answered 503.
     pub max_contexts: usize,
+    /// Requests remembered at a time, those answered within the last 32 s over UDP included; more are answered 503
+    /// without being remembered.
+    pub max_transactions: usize,
     pub timers: Timers,
     /// A moment by both clocks, the second in milliseconds since 1970.
     pub epoch: (Instant, u64),
@@ -120,6 +123,7 @@ impl Settings {
             timer_c: Duration::from_secs(185),
             orphan_timeout: Duration::from_secs(3),
             max_contexts: 100_000,
+            max_transactions: 200_000,
             timers: Timers::default(),
             epoch,
         }

@@ -173,3 +173,13 @@ fn too_many_requests_under_way_are_answered_503() {
         assert_eq!(world.codes(phone(1)), [code]);
     }
 }
+
+#[test]
+fn more_requests_than_can_be_remembered_are_answered_without_memory() {
+    let mut world = World::with(|settings| settings.max_transactions = 3);
+    for n in 0..6 {
+        world.receive(phone(1), request("OPTIONS", "sip:dialtone.test", &n.to_string()));
+    }
+    assert_eq!(world.codes(phone(1)), [200, 200, 200, 503, 503, 503]);
+    assert_eq!(world.proxy.sizes().servers, 3);
+}
