@@ -128,7 +128,7 @@ pub struct Settings {
     pub pending: Duration,
     /// On a connection without requests, so much silence triggers a ping: 1 s.
     pub idle: Duration,
-    /// Silence after a ping that means failure: 200 ms.
+    /// Silence after a ping that means failure: 200 ms; as long as `idle` while there are no requests.
     pub silence: Duration,
     /// A connection that is not made within this time has failed: 300 ms.
     pub dial: Duration,
@@ -464,14 +464,13 @@ impl Hops {
         let link = match &peer.link {
             Link::Dialling { until, .. } => Some(*until),
             Link::Down { redial_at } => *redial_at,
-            Link::Up { pinged_at: Some(pinged_at), .. } => Some(
-                *pinged_at
-                    + if peer.suspect && peer.requests.is_empty() {
-                        settings.idle
-                    } else {
-                        settings.silence
-                    },
-            ),
+            // Nothing is lost by patience while nobody waits: a process that is short of time answers late.
+            Link::Up { pinged_at: Some(pinged_at), .. } if peer.requests.is_empty() => {
+                Some(*pinged_at + settings.idle)
+            }
+            Link::Up { pinged_at: Some(pinged_at), .. } => {
+                Some(*pinged_at.max(&peer.busy_since) + settings.silence)
+            }
             Link::Up { heard_at, .. } => {
                 let mut due = *heard_at + settings.idle;
                 if !peer.requests.is_empty() {

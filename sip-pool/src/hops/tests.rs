@@ -201,6 +201,23 @@ fn a_request_that_rings_is_watched_too() {
 }
 
 #[test]
+fn without_requests_a_slow_answer_to_a_ping_is_waited_for() {
+    let mut world = World::new(&[1]);
+    world.run(500);
+    let conn = world.conn(1);
+    world.up.insert(conn, false);
+    world.run(1_400);
+    assert_eq!(world.log(), [(0, "usable 1".into())]);
+    // A request makes the same silence count, from now on.
+    assert_eq!(world.send(&[1], 7), Ok(1));
+    world.run(199);
+    assert_eq!(world.log(), []);
+    world.accepts = false;
+    world.run(1);
+    assert_eq!(world.log()[0], (2_100, "suspect 1: Silent".into()));
+}
+
+#[test]
 fn a_request_for_one_element_survives_one_reset_but_not_two() {
     let mut world = World::new(&[1]);
     world.run(10);

@@ -258,3 +258,24 @@ fn stun_and_line_ends_are_answered() {
     assert_eq!((got.len(), got[0].len(), &got[1][..]), (2, 32, &b"\r\n"[..]));
     assert_eq!(edge_of(0).port(), 5060);
 }
+
+#[test]
+fn the_proxy_is_chosen_by_turns_or_by_what_requests_have_in_common() {
+    for (choice, same) in [(Choice::Policy, false), (Choice::CallId, true), (Choice::To, true)] {
+        let mut lab = Lab::with(2, 3, |settings| settings.choice = choice);
+        for gateway in [0, 1] {
+            let alice = Phone::new("alice", gateway, 1);
+            for _ in 0..3 {
+                let options = alice.request(&mut lab, Method::Options, "bob").build();
+                let text = String::from_utf8(options.to_vec()).unwrap();
+                let from = text.find("Call-ID: ").unwrap() + "Call-ID: ".len();
+                let to = from + text[from..].find("\r\n").unwrap();
+                alice.send(&mut lab, format!("{}one-call{}", &text[..from], &text[to..]).into());
+                assert_eq!(alice.got(&mut lab), ["404"]);
+            }
+        }
+        lab.handled_by.sort_unstable();
+        lab.handled_by.dedup();
+        assert_eq!(lab.handled_by.len(), if same { 1 } else { 3 }, "{choice:?}");
+    }
+}

@@ -50,6 +50,8 @@ pub(super) struct Lab {
     serial: u64,
     /// All requests that proxies got, for looking at.
     pub(super) at_proxy: Vec<Message>,
+    /// Which proxy got each of them.
+    pub(super) handled_by: Vec<usize>,
     /// Called before each message that would reach a proxy; `true` kills the proxy with the message undelivered.
     pub(super) sabotage: Option<fn(&Message) -> bool>,
     /// What is done to the proxy that gets the message of this number (pings aside), and when.
@@ -79,8 +81,12 @@ fn proxy_address(proxy: usize) -> SocketAddr {
 }
 
 impl Lab {
-    #[expect(clippy::disallowed_methods, reason = "a test starts its virtual clock somewhere")]
     pub(super) fn new(gateways: usize, proxies: usize) -> Self {
+        Self::with(gateways, proxies, |_| {})
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test starts its virtual clock somewhere")]
+    pub(super) fn with(gateways: usize, proxies: usize, adjust: impl Fn(&mut Settings)) -> Self {
         let mut lab = Self {
             now: Instant::now(),
             gateways: Vec::new(),
@@ -93,6 +99,7 @@ impl Lab {
             reports: Vec::new(),
             serial: 0,
             at_proxy: Vec::new(),
+            handled_by: Vec::new(),
             sabotage: None,
             fault: None,
             messages: 0,
@@ -102,7 +109,8 @@ impl Lab {
                 Listener { transport: EdgeTransport::Udp, advertised: edge_of(number) },
                 Listener { transport: EdgeTransport::Tcp, advertised: edge_of(number) },
             ];
-            let settings = Settings::new(100 + number as u32, listeners, core_of(number));
+            let mut settings = Settings::new(100 + number as u32, listeners, core_of(number));
+            adjust(&mut settings);
             lab.gateways.push(Gateway::new(
                 settings,
                 keys(),
@@ -298,6 +306,7 @@ impl Lab {
             return;
         }
         self.at_proxy.push(message.clone());
+        self.handled_by.push(proxy);
         let respond =
             |code: u16| ResponseBuilder::new(&message, code).to_tag(format!("proxy{proxy}"));
         let user = |uri: dialtone_sip::Uri<'_>| {
