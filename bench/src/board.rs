@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 /// One call, from the first INVITE to the answer of its BYE.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// Its Call-ID.
+    pub id: String,
     pub started: Instant,
     /// How long the callee lets it ring.
     pub ring: Duration,
@@ -21,6 +23,8 @@ pub struct Call {
     pub retransmissions: u32,
     /// From BYE to its answer.
     pub bye: Option<Duration>,
+    /// The BYE was refused or never answered.
+    pub bye_failed: bool,
     pub done: bool,
     pub failure: Option<String>,
 }
@@ -40,8 +44,10 @@ pub struct Register {
     pub status: u16,
     pub answer: Duration,
     pub retransmissions: u32,
-    /// The answer listed the phone's own contact.
+    /// The answer listed the phone's own contact, for as long as the latest registration that was answered said.
     pub listed: bool,
+    /// REGISTER without Contact.
+    pub fetch: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +69,7 @@ impl Board {
 
     pub fn call_started(&self, call_id: &str, started: Instant, ring: Duration) {
         let call = Call {
+            id: call_id.to_owned(),
             started,
             ring,
             first_answer: None,
@@ -71,6 +78,7 @@ impl Board {
             rings: 0,
             retransmissions: 0,
             bye: None,
+            bye_failed: false,
             done: false,
             failure: None,
         };
@@ -91,6 +99,12 @@ impl Board {
         });
     }
 
+    /// The call has failed with its BYE.
+    pub fn fail_bye(&self, call_id: &str, why: impl Into<String>) {
+        self.call(call_id, |call| call.bye_failed = true);
+        self.fail(call_id, why);
+    }
+
     /// How long the callee lets this call ring; `None` for calls that this run did not place.
     pub fn ring(&self, call_id: &str) -> Option<Duration> {
         self.state().calls.get(call_id).map(|call| call.ring)
@@ -99,6 +113,11 @@ impl Board {
     /// Counted when it is asked for, before the phone sends it.
     pub fn register_started(&self) {
         self.state().registers_open += 1;
+    }
+
+    /// The phone is gone: no answer will come.
+    pub fn register_impossible(&self) {
+        self.state().registers_open -= 1;
     }
 
     pub fn register_done(&self, register: Register) {

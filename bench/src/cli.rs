@@ -26,25 +26,25 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "udp")]
     transport: Transport,
     /// New calls per second; 0 places none.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
     /// Seconds for which calls are placed.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     duration: f64,
     /// Seconds that a call lasts once it was answered; one is drawn for each call.
-    #[arg(long, value_delimiter = ',', default_value = "0.1,2")]
+    #[arg(long, value_delimiter = ',', default_value = "0.1,2", value_parser = seconds)]
     hold: Vec<f64>,
     /// Share of the callees that let it ring before they answer.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = share)]
     ring_share: f64,
     /// Seconds for which they let it ring.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     ring: f64,
     /// REGISTERs per second while the phones register.
-    #[arg(long, default_value_t = 500.0)]
+    #[arg(long, default_value_t = 500.0, value_parser = positive_rate)]
     register_rate: f64,
     /// Seconds for which the phones go on registering before they call; 0 registers each once.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = seconds)]
     register_duration: f64,
     /// Expiry of a registration in seconds.
     #[arg(long, default_value_t = 3600)]
@@ -61,6 +61,27 @@ pub struct Args {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+fn within(text: &str, range: std::ops::RangeInclusive<f64>, what: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| range.contains(value));
+    value.ok_or_else(|| format!("use {what} from {} to {}", range.start(), range.end()))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    within(text, 0.0..=100_000.0, "a rate per second")
+}
+
+fn positive_rate(text: &str) -> Result<f64, String> {
+    within(text, 0.1..=100_000.0, "a rate per second")
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    within(text, 0.0..=86_400.0, "seconds")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    within(text, 0.0..=1.0, "a share")
 }
 
 /// Exit code 0 when nothing failed, 1 otherwise.
@@ -121,6 +142,7 @@ async fn play(args: &Args) -> std::io::Result<Report> {
             holds: args.hold.iter().copied().map(Duration::from_secs_f64).collect(),
             ring_share: args.ring_share,
             ring: Duration::from_secs_f64(args.ring),
+            reregister: 0.0,
         };
         load.call(&plan).await;
         load.settle().await;

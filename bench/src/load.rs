@@ -47,6 +47,8 @@ pub struct CallPlan {
     /// Share of the calls that ring for `ring` before they are answered.
     pub ring_share: f64,
     pub ring: Duration,
+    /// REGISTERs per second meanwhile.
+    pub reregister: f64,
 }
 
 /// What the phones of a run saw.
@@ -65,6 +67,7 @@ pub struct Report {
     pub answer_ms: Summary,
     /// Milliseconds from BYE to its answer.
     pub bye_ms: Summary,
+    pub byes_failed: usize,
     pub rang_twice: usize,
     pub retransmissions: u32,
     /// Callees whose registration was acknowledged and is not found any more.
@@ -129,6 +132,8 @@ pub struct Load {
     callers: Vec<UnboundedSender<Command>>,
     phones: JoinSet<io::Result<()>>,
     rng: fastrand::Rng,
+    /// Calls so far.
+    placed: usize,
     bindings_lost: usize,
 }
 
@@ -147,6 +152,7 @@ impl Load {
             callers: Vec::new(),
             phones: JoinSet::new(),
             rng: fastrand::Rng::with_seed(config.seed),
+            placed: 0,
             bindings_lost: 0,
             config,
         };
@@ -188,15 +194,13 @@ impl Load {
     pub async fn register(&self, rate: f64, duration: Option<Duration>) {
         let mut ticks = ticks(rate);
         let end = duration.map(|duration| now() + duration);
-        let expires = self.config.expires;
         'rounds: loop {
-            for callee in &self.callees {
+            for callee in 0..self.callees.len() {
                 ticks.tick().await;
                 if end.is_some_and(|end| now() >= end) {
                     break 'rounds;
                 }
-                self.board.register_started();
-                let _ = callee.send(Command::Register { expires });
+                self.ask(callee, Command::Register { expires: self.config.expires });
             }
             if end.is_none() {
                 break;
@@ -205,24 +209,46 @@ impl Load {
         self.settle().await;
     }
 
+    /// A callee sends a REGISTER.
+    fn ask(&self, callee: usize, command: Command) {
+        self.board.register_started();
+        if self.callees[callee].send(command).is_err() {
+            self.board.register_impossible();
+        }
+    }
+
     /// Callers call random callees by the plan; returns when the last INVITE has left.
     pub async fn call(&mut self, plan: &CallPlan) {
-        let mut ticks = ticks(plan.rate);
         let end = now() + plan.duration;
-        let mut n = 0;
-        loop {
-            ticks.tick().await;
-            let started = now();
-            if started >= end {
-                return;
+        self.call_while(plan, || now() < end).await;
+    }
+
+    /// As [`Self::call`], for as long as `go_on` says. Meanwhile random callees register again at the plan's rate.
+    pub async fn call_while(&mut self, plan: &CallPlan, mut go_on: impl FnMut() -> bool) {
+        let mut calls = ticks(plan.rate);
+        let mut registers = ticks(if plan.reregister > 0.0 { plan.reregister } else { 1.0 });
+        while go_on() {
+            tokio::select! {
+                _ = calls.tick() => self.place_call(plan),
+                _ = registers.tick(), if plan.reregister > 0.0 => {
+                    let callee = self.rng.usize(..self.callees.len());
+                    self.ask(callee, Command::Register { expires: self.config.expires });
+                }
             }
-            let to = format!("{}{}", self.config.prefix, self.rng.usize(..self.config.callees));
-            let ring = if self.rng.f64() < plan.ring_share { plan.ring } else { Duration::ZERO };
-            let hold = plan.holds[self.rng.usize(..plan.holds.len())];
-            let call_id = format!("{}-{n}-{:x}", self.config.prefix, self.rng.u64(..));
-            self.board.call_started(&call_id, started, ring);
-            let _ = self.callers[n % self.callers.len()].send(Command::Call { call_id, to, hold });
-            n += 1;
+        }
+    }
+
+    fn place_call(&mut self, plan: &CallPlan) {
+        let to = format!("{}{}", self.config.prefix, self.rng.usize(..self.config.callees));
+        let ring = if self.rng.f64() < plan.ring_share { plan.ring } else { Duration::ZERO };
+        let hold = plan.holds[self.rng.usize(..plan.holds.len())];
+        let n = self.placed;
+        self.placed += 1;
+        let call_id = format!("{}-{n}-{:x}", self.config.prefix, self.rng.u64(..));
+        self.board.call_started(&call_id, now(), ring);
+        let caller = &self.callers[n % self.callers.len()];
+        if caller.send(Command::Call { call_id: call_id.clone(), to, hold }).is_err() {
+            self.board.fail(&call_id, "the caller's socket or connection ended");
         }
     }
 
@@ -238,15 +264,19 @@ impl Load {
     pub async fn verify(&mut self, rate: f64) {
         let before = self.board.registers().len();
         let mut ticks = ticks(rate);
-        for callee in &self.callees {
+        for callee in 0..self.callees.len() {
             ticks.tick().await;
-            self.board.register_started();
-            let _ = callee.send(Command::Fetch);
+            self.ask(callee, Command::Fetch);
         }
         self.settle().await;
-        let fetched = self.board.registers().split_off(before);
-        let listed = fetched.iter().filter(|register| register.listed).count();
-        self.bindings_lost = self.callees.len() - listed;
+        let answers = self.board.registers().split_off(before);
+        let listed = answers.iter().filter(|answer| answer.fetch && answer.listed).count();
+        self.bindings_lost = self.callees.len().saturating_sub(listed);
+    }
+
+    /// Callees whose acknowledged registration [`Self::verify`] did not find.
+    pub fn bindings_lost(&self) -> usize {
+        self.bindings_lost
     }
 
     /// Everything so far, summed up.
@@ -285,6 +315,7 @@ pub fn summarise(calls: &[Call], registers: &[Register]) -> Report {
         failures: failures.into_iter().collect(),
         answer_ms: calls.iter().filter_map(Call::answer_delay).collect::<Series>().summary(),
         bye_ms: calls.iter().filter_map(|call| call.bye).collect::<Series>().summary(),
+        byes_failed: calls.iter().filter(|call| call.bye_failed).count(),
         rang_twice: calls.iter().filter(|call| call.rings > 1).count(),
         retransmissions: calls.iter().map(|call| call.retransmissions).sum::<u32>()
             + registers.iter().map(|register| register.retransmissions).sum::<u32>(),

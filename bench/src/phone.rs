@@ -20,6 +20,10 @@ use crate::text::{Text, parameter, uri};
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(32);
+
+/// Wall clocks, ours and the servers', need not run alike.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+
 const MAX_STREAM_BUFFER: usize = 1 << 20;
 
 /// How a phone reaches its gateway.
@@ -124,9 +128,16 @@ fn cut(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
 
 #[derive(Clone, Debug)]
 enum Purpose {
-    Register,
-    Invite { call_id: String },
-    Bye { call_id: String },
+    /// `fetch`: without Contact.
+    Register {
+        fetch: bool,
+    },
+    Invite {
+        call_id: String,
+    },
+    Bye {
+        call_id: String,
+    },
 }
 
 /// A request that waits for its final answer.
@@ -185,6 +196,8 @@ pub struct Phone {
     local: SocketAddr,
     register_call_id: String,
     register_cseq: u32,
+    /// When the latest registration that was answered began, and for how many seconds it was granted.
+    granted: Option<(Instant, u32)>,
     serial: u64,
     pending: HashMap<String, Pending>,
     placed: HashMap<String, Placed>,
@@ -209,6 +222,7 @@ impl Phone {
             local,
             register_call_id,
             register_cseq: 0,
+            granted: None,
             serial: fastrand::u64(..) & 0xffff_ffff_0000_0000,
             pending: HashMap::new(),
             placed: HashMap::new(),
@@ -308,7 +322,8 @@ impl Phone {
                     self.register_call_id,
                     self.register_cseq,
                 );
-                self.request(Purpose::Register, branch, gateway, text).await
+                let fetch = matches!(command, Command::Fetch);
+                self.request(Purpose::Register { fetch }, branch, gateway, text).await
             }
             Command::Call { call_id, to, hold } => {
                 let from_tag = format!("{:x}", self.next());
@@ -367,17 +382,31 @@ impl Phone {
         let Some(pending) = self.pending.remove(&branch) else { return Ok(()) };
         let retransmissions = pending.retransmissions;
         match pending.purpose {
-            Purpose::Register => {
+            Purpose::Register { fetch } => {
                 let own = self.contact();
-                let listed = text.list("contact").iter().any(|contact| uri(contact) == Some(&own));
-                let listed = listed && status == 200;
+                let contacts = text.list("contact");
+                let mine = contacts.iter().find(|contact| uri(contact) == Some(&own));
+                let expires: u32 = mine
+                    .filter(|_| status == 200)
+                    .and_then(|contact| parameter(contact, "expires")?.parse().ok())
+                    .unwrap_or_default();
                 let started = pending.started;
+                // What is read back must be the latest: an older one has the same contact, but ends earlier.
+                if !fetch && status == 200 {
+                    self.granted = Some((started, expires));
+                }
+                let due = self.granted.map_or(1, |(since, seconds)| {
+                    let gone = since.elapsed() + CLOCKS_DIFFER;
+                    Duration::from_secs(seconds.into()).saturating_sub(gone).as_secs() as u32
+                });
+                let listed = expires > 0 && expires >= due;
                 self.board.register_done(Register {
                     started,
                     status,
                     answer: elapsed,
                     retransmissions,
                     listed,
+                    fetch,
                 });
             }
             Purpose::Bye { call_id } => {
@@ -388,7 +417,7 @@ impl Phone {
                     call.done = true;
                 });
                 if status != 200 {
-                    self.board.fail(&call_id, format!("BYE answered {status}"));
+                    self.board.fail_bye(&call_id, format!("BYE answered {status}"));
                 }
             }
             Purpose::Invite { call_id } => {
@@ -613,7 +642,7 @@ impl Phone {
         }
         let Some(pending) = self.pending.remove(branch) else { return };
         match pending.purpose {
-            Purpose::Register => {
+            Purpose::Register { fetch } => {
                 let Pending { started, retransmissions, .. } = pending;
                 let answer = started.elapsed();
                 self.board.register_done(Register {
@@ -622,12 +651,15 @@ impl Phone {
                     answer,
                     retransmissions,
                     listed: false,
+                    fetch,
                 });
             }
             Purpose::Invite { call_id } => {
                 self.board.fail(&call_id, "INVITE without an answer for 32 s")
             }
-            Purpose::Bye { call_id } => self.board.fail(&call_id, "BYE without an answer for 32 s"),
+            Purpose::Bye { call_id } => {
+                self.board.fail_bye(&call_id, "BYE without an answer for 32 s");
+            }
         }
     }
 
