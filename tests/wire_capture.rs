@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read},
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -103,8 +103,15 @@ impl Capture {
         missing("not permitted to capture")
     }
 
-    /// Ends the capture; nothing may have been dropped.
-    fn stop(mut self) {
+    /// Ends the capture when everything that was sent is in the file; nothing may have been dropped.
+    fn stop(mut self, file: &Path, intruder: IpAddr) {
+        let marker = b"dialtone: the capture ends here";
+        let socket = UdpSocket::bind((intruder, 0)).unwrap();
+        socket.send_to(marker, (intruder, 9899)).unwrap();
+        eventually("the capture is written", || {
+            let bytes = std::fs::read(file).ok()?;
+            bytes.windows(marker.len()).any(|window| window == marker).then_some(())
+        });
         let pid = Pid::from_raw(self.dumpcap.id().cast_signed());
         nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
         assert!(self.dumpcap.wait().unwrap().success());
@@ -296,7 +303,7 @@ fn scenario(launcher: &mut Launcher) {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (registrar, own) = (host(launcher, 1), host(launcher, 200));
-    runtime.block_on(use_pools(own, registrar));
+    runtime.block_on(use_pools(own, registrar, launcher));
     let intruder = host(launcher, INTRUDER);
     runtime.block_on(asap_nonsense(intruder, registrar));
     runtime.block_on(enrp_nonsense(intruder, registrar));
@@ -334,9 +341,11 @@ fn scenario(launcher: &mut Launcher) {
     assert!(launcher.stop_all().is_empty(), "everybody ends in order");
 }
 
-/// Subscribes, asks in vain, reports; over SCTP and over TCP.
-async fn use_pools(own: IpAddr, registrar: IpAddr) {
-    for remote in [registrar_sctp(registrar), registrar_tcp(registrar)] {
+/// Subscribes, asks in vain, reports; over SCTP and over TCP. One thing after the other: tshark takes a segment of TCP
+/// for one message.
+async fn use_pools(own: IpAddr, registrar: IpAddr, launcher: &mut Launcher) {
+    for (n, remote) in [registrar_sctp(registrar), registrar_tcp(registrar)].into_iter().enumerate()
+    {
         let config = AgentConfig::telephony(own, vec![remote]);
         let agent = Agent::start(config, Users::new(UsersConfig::telephony())).await.unwrap();
         let user = agent.handle();
@@ -351,6 +360,10 @@ async fn use_pools(own: IpAddr, registrar: IpAddr) {
             .unwrap()
             .unwrap();
         user.report_unreachable(&pool, members[0].pe_id);
+        eventually("the report arrived", || {
+            let reports = launcher.status("registrar-ns-1")?.counters.reports;
+            (reports == n as u64 + 1).then_some(())
+        });
         agent.stop().await;
     }
 }
@@ -402,10 +415,10 @@ fn tshark_understands_every_message_type_that_is_sent() {
     let filter = format!("net {} and (udp port 9899 or port 3863)", launcher.slice());
     let Some(capture) = Capture::start(&filter, &file) else { return };
     scenario(&mut launcher);
-    capture.stop();
+    let intruder = launcher.slice().host(INTRUDER);
+    capture.stop(&file, intruder);
 
     let packets = dissect(&file);
-    let intruder = launcher.slice().host(INTRUDER);
     let ours: Vec<&Packet> = packets.iter().filter(|packet| packet.source != intruder).collect();
     let faults: Vec<String> = ours
         .iter()

@@ -61,7 +61,15 @@ impl Pools {
 pub struct Status {
     pub server_id: String,
     pub in_service: bool,
+    pub counters: Counters,
     pub peers: Vec<Peer>,
+}
+
+/// Totals since the registrar's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Counters {
+    /// Of elements that somebody could not reach.
+    pub reports: u64,
 }
 
 /// Another registrar, as one sees it.
