@@ -198,6 +198,10 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
     kill(pid(&ready, "sip-proxy-1"), Signal::SIGKILL).unwrap();
     localnet.await_output("died (SIGKILL); sip-proxy-2 carries on");
     localnet.await_output("sip-proxy-1 was taken out of its pool after");
+    localnet.await_output(&format!(
+        "sip-proxy-1 (pid {}): dead (SIGKILL), pool -",
+        pid(&ready, "sip-proxy-1")
+    ));
     kill(pid(&ready, "sip-gateway-2"), Signal::SIGSTOP).unwrap();
     localnet.await_output("is frozen; sip-gateway-1 carries on");
     localnet.await_output("sip-gateway-2 was taken out of its pool after");

@@ -284,8 +284,11 @@ impl Localnet<'_> {
             }
             let dead = self.watch.rows().iter().find(|row| matches!(row.state, State::Dead(_)));
             if let Some(name) = dead.map(|row| row.seen.name.clone()) {
-                // Its last words say why.
-                self.launcher.wait_ready(&name)?;
+                // Its last words say why, unless it had been in service for a moment.
+                let log = self.launcher.wait_ready(&name)?.log_path().display().to_string();
+                let text =
+                    format!("{name} died before everything was in service; its log is {log}");
+                return Err(Error::Unavailable(text).into());
             }
             if clock() >= deadline {
                 let missing = self.watch.missing();

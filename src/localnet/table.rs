@@ -33,18 +33,23 @@ impl Screen {
     /// Shows the rows and what has happened since. Output that cannot be written is nobody's concern.
     pub(super) fn show(&mut self, rows: &[Row], events: Vec<String>) {
         let mut out = io::stdout().lock();
-        let lines = render(rows);
         if !self.in_place {
             for event in events {
                 let _ = writeln!(out, "{event}");
             }
-            for line in lines.iter().filter(|line| !self.last.contains(line)) {
+            let lines: Vec<String> = rows.iter().map(summary).collect();
+            let changed = lines.iter().filter(|line| !self.last.contains(line));
+            // The whole table at first, then what is different.
+            let shown =
+                if self.last.is_empty() { render(rows) } else { changed.cloned().collect() };
+            for line in shown {
                 let _ = writeln!(out, "{line}");
             }
             let _ = out.flush();
             self.last = lines;
             return;
         }
+        let lines = render(rows);
         if events.is_empty() && lines == self.last {
             return;
         }
@@ -77,6 +82,11 @@ impl Screen {
     pub(super) fn is_in_place(&self) -> bool {
         self.in_place
     }
+}
+
+/// What may change of a process, in a line of its own.
+fn summary(row: &Row) -> String {
+    format!("{} (pid {}): {}, pool {}", row.seen.name, row.seen.pid, row.state, row.pools)
 }
 
 /// The table, one line per process below a headline.
