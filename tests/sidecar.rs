@@ -1,12 +1,12 @@
 //! Sidecars, their servers and a registrar as processes: what leaves the pool, what comes back, and when.
 //!
-//! Bounds are asserted at three times what is promised: other tests run at the same time.
+//! Bounds are asserted at three times what is promised: other programs run at the same time.
 
 mod support;
 
 use std::time::Duration;
 
-use dialtone::launcher::{Life, Signal, wait_for};
+use dialtone::launcher::{Exclusive, Life, Signal, wait_for};
 use nix::sys::signal::kill;
 use support::{await_elements, server, start};
 
@@ -20,6 +20,7 @@ fn tcp_server() {
 
 #[test]
 fn a_frozen_server_leaves_the_pool_and_comes_back() {
+    let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(1, 2);
     let server = server(&mut launcher, "echo-1");
     kill(server, Signal::SIGSTOP).unwrap();
@@ -33,6 +34,7 @@ fn a_frozen_server_leaves_the_pool_and_comes_back() {
 
 #[test]
 fn a_killed_server_ends_its_sidecar_and_leaves_the_pool() {
+    let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(1, 2);
     kill(server(&mut launcher, "echo-1"), Signal::SIGKILL).unwrap();
     let out = await_elements(&mut launcher, REGISTRAR, 1, Duration::from_secs(3));
@@ -47,6 +49,7 @@ fn a_killed_server_ends_its_sidecar_and_leaves_the_pool() {
 
 #[test]
 fn a_killed_or_frozen_sidecar_is_removed_by_its_registrar() {
+    let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(1, 3);
     launcher.kill("echo-1", Signal::SIGKILL).unwrap();
     let killed = await_elements(&mut launcher, REGISTRAR, 2, Duration::from_secs(6));
@@ -64,6 +67,7 @@ fn a_killed_or_frozen_sidecar_is_removed_by_its_registrar() {
 
 #[test]
 fn sigterm_takes_the_server_out_of_the_pool_before_it_ends() {
+    let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(1, 1);
     let server = server(&mut launcher, "echo-1");
     assert!(launcher.stop("echo-1").unwrap(), "stopped in order");
