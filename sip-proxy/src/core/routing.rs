@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use dialtone_location::Request;
 use dialtone_sip::transaction::ServerId;
-use dialtone_sip::{Edit, HeaderName, Message, Method, NameAddr, SipUri, Uri};
+use dialtone_sip::{Edit, HeaderName, Host, Message, Method, NameAddr, SipUri, Uri};
 use dialtone_sip_pool::token::{DialogCookie, Use};
 use dialtone_sip_pool::uri::pool_of_host;
 
@@ -151,10 +151,13 @@ impl Proxy {
 
     /// Whether a Route value names this proxy or its pool.
     fn is_own_route(&self, uri: &SipUri<'_>) -> bool {
-        let host = uri.host.to_string();
-        pool_of_host(host.as_bytes()).is_some_and(|pool| pool.eq_ignore_ascii_case(POOL.as_bytes()))
+        let pool = match uri.host {
+            Host::Name(name) => pool_of_host(name.as_bytes()),
+            Host::V4(_) | Host::V6(_) => None,
+        };
+        pool.is_some_and(|pool| pool.eq_ignore_ascii_case(POOL.as_bytes()))
             || self.names.is_own(&uri.host, uri.port_or_default())
-            || (hop::token_of(uri, &self.keys).is_none() && self.names.domain_of(uri).is_some())
+            || (self.names.domain_of(uri).is_some() && hop::token_of(uri, &self.keys).is_none())
     }
 
     fn is_cookie(&self, uri: &SipUri<'_>) -> bool {

@@ -1,8 +1,7 @@
 //! What the core is told once: its names, limits and times.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use dialtone_sip::transaction::Timers;
@@ -14,30 +13,59 @@ use dialtone_sip::{Host, SipUri};
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     domain: Box<str>,
-    /// Lower-case `host` or `host:port`.
-    served: BTreeSet<Box<str>>,
+    /// A few entries; a search by hash would cost more.
+    served: Vec<Served>,
     /// Addresses of this process.
     own: Vec<SocketAddr>,
+}
+
+/// One name or address, on any port if it has none.
+#[derive(Clone, Debug)]
+enum Served {
+    Address(IpAddr, Option<u16>),
+    Name(Box<str>, Option<u16>),
+}
+
+impl Served {
+    fn new(text: &str) -> Self {
+        match Host::parse_with_port(text) {
+            Some((host, port)) => match (host.ip(), host) {
+                (Some(ip), _) => Self::Address(ip, port),
+                (None, Host::Name(name)) => Self::Name(name.into(), port),
+                (None, _) => Self::Name(text.into(), port),
+            },
+            None => Self::Name(text.into(), None),
+        }
+    }
+
+    fn matches(&self, host: &Host<'_>, port: u16) -> bool {
+        match (self, host) {
+            (Self::Address(ip, only), _) if host.ip().is_some() => {
+                host.ip() == Some(*ip) && only.is_none_or(|only| only == port)
+            }
+            (Self::Name(name, only), Host::Name(other)) => {
+                name.eq_ignore_ascii_case(other) && only.is_none_or(|only| only == port)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Names {
     /// The first of `domains` is the domain of all users; the others are other names for it, as are `localhost` and the
     /// addresses of this process. A numeric host or name counts on any port, unless it is given with one.
     pub fn new(domains: &[String], own: &[SocketAddr]) -> Self {
-        let domain: Box<str> =
+        let domain =
             domains.first().map_or("localhost", String::as_str).to_ascii_lowercase().into();
-        let names =
-            domains.iter().map(String::as_str).chain(["localhost"]).map(str::to_ascii_lowercase);
-        let served = names.chain(own.iter().map(SocketAddr::to_string)).map(Into::into).collect();
-        Self { domain, served, own: own.to_vec() }
+        let names = domains.iter().map(String::as_str).chain(["localhost"]).map(Served::new);
+        let addresses = own.iter().map(|addr| Served::Address(addr.ip(), Some(addr.port())));
+        Self { domain, served: names.chain(addresses).collect(), own: own.to_vec() }
     }
 
     /// The domain that serves this URI, if it is ours.
     pub fn domain_of(&self, uri: &SipUri<'_>) -> Option<&str> {
-        let host = uri.host.to_string().to_ascii_lowercase();
-        let served = self.served.contains(&*host)
-            || self.served.contains(&*format!("{host}:{}", uri.port_or_default()));
-        served.then_some(&*self.domain)
+        let port = uri.port_or_default();
+        self.served.iter().any(|served| served.matches(&uri.host, port)).then_some(&*self.domain)
     }
 
     /// Whether host and port are an address of this very process.
