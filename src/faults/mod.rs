@@ -1,6 +1,7 @@
 //! `dialtone faults`: starts a system of its own on this machine, kills and freezes parts of it, and measures what
 //! others notice.
 
+pub mod calls;
 mod echo;
 pub mod name_service;
 mod observe;
@@ -18,6 +19,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Calls(calls::Args),
     EchoServer(echo::Args),
     NameService(name_service::Args),
 }
@@ -25,6 +27,7 @@ enum Command {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
+        Command::Calls(args) => calls::run(&args),
         Command::EchoServer(args) => echo::run(&args),
         Command::NameService(args) => name_service::run(&args),
     }
