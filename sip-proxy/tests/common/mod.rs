@@ -109,6 +109,12 @@ impl Process {
         self.addresses["sip-tcp"]
     }
 
+    /// Kills the process at once, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
     /// Asks the process to stop; says whether it ended in order.
     pub(crate) fn stop(mut self) -> bool {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
