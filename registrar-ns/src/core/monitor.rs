@@ -33,6 +33,8 @@ pub(super) struct Watch {
     /// Whose element it was when we took over.
     pub(super) taken_from: Option<ServerId>,
     last_probe: Option<Instant>,
+    /// The next keep-alive is sent as soon as the limit allows.
+    wanted: bool,
     /// Unreachability reports, and when that count was true.
     reports: u32,
     reports_at: Option<Instant>,
@@ -54,6 +56,7 @@ impl Registrar {
         watch.probing = 0;
         watch.evidence = false;
         watch.adopt = false;
+        watch.wanted = false;
         let next = if owned { period } else { self.config.timers.report_halving };
         self.timers.set(Timer::Probe(key.clone()), now + next);
     }
@@ -82,11 +85,17 @@ impl Registrar {
     /// Asks whether the element lives, unless that is being asked already.
     pub(super) fn probe(&mut self, now: Instant, key: &Key) {
         let min = self.config.timers.keep_alive_min;
-        let Some(watch) = self.watches.get(key) else { return };
-        // RFC 5355 section 2.14: keep-alives per element MUST be limited.
-        let recent = watch.last_probe.is_some_and(|at| now.saturating_duration_since(at) < min);
-        if watch.probing == 0 && !recent {
-            self.send_probe(now, key);
+        let Some(watch) = self.watches.get_mut(key).filter(|watch| watch.probing == 0) else {
+            return;
+        };
+        // RFC 5355 section 2.14: keep-alives per element MUST be limited. What was answered a moment ago says nothing
+        // about now: it is asked as soon as that is allowed.
+        match watch.last_probe.map(|last| last + min).filter(|allowed| now < *allowed) {
+            None => self.send_probe(now, key),
+            Some(allowed) => {
+                watch.wanted = true;
+                self.timers.set_earlier(Timer::Probe(key.clone()), allowed);
+            }
         }
     }
 
@@ -94,7 +103,7 @@ impl Registrar {
         let probes = self.config.timers.keep_alive_probes;
         let owned = self.owns(key);
         let Some(watch) = self.watches.get(key) else { return };
-        if watch.probing == 0 && !owned {
+        if watch.probing == 0 && !owned && !watch.wanted {
             self.unwatch(key);
         } else if watch.probing < probes {
             self.send_probe(now, key);
@@ -111,6 +120,7 @@ impl Registrar {
         watch.last_probe = Some(now);
         let wait = match (watch.evidence, watch.probing >= t.keep_alive_probes) {
             (true, _) => t.keep_alive_evidence,
+        watch.wanted = false;
             (false, true) => t.keep_alive_last_timeout,
             (false, false) => t.keep_alive_timeout,
         };
