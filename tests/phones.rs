@@ -1,0 +1,109 @@
+//! Two real phones on different gateways call each other, over UDP and over TCP, and hear each other.
+
+#[path = "support/baresip.rs"]
+mod baresip;
+#[path = "support/netns.rs"]
+mod netns;
+#[path = "support/tone.rs"]
+mod tone;
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use baresip::{Account, Baresip};
+use dialtone::launcher::{Launcher, Layout, wait_for};
+use netns::{Host, SERVERS};
+
+/// How long the sound may take to arrive.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn two_phones_hear_each_other() {
+    netns::within("two_phones_hear_each_other", |network| {
+        if !baresip::is_installed() {
+            return;
+        }
+        let layout = Layout {
+            edge_address: SERVERS.into(),
+            edge_port: Some(5060),
+            registrars: 1,
+            ..Layout::default()
+        };
+        let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
+        launcher.start_registrar(1).unwrap();
+        let names = [
+            launcher.spawn_location_db(),
+            launcher.spawn_proxy(1),
+            launcher.spawn_gateway(1),
+            launcher.spawn_gateway(2),
+        ];
+        for name in names {
+            launcher.wait_ready(&name.unwrap()).unwrap();
+        }
+        let alice = network.host("alice", Ipv4Addr::new(10, 77, 0, 11));
+        let bob = network.host("bob", Ipv4Addr::new(10, 77, 0, 12));
+        for transport in ["udp", "tcp"] {
+            call(&alice, &bob, transport);
+        }
+        assert_eq!(launcher.stop_all(), Vec::<String>::new());
+    });
+}
+
+fn call(alice: &Host, bob: &Host, transport: &str) {
+    let folder = env::temp_dir().join(transport);
+    let start = |host: &Host, port: u16, hertz: u32| {
+        let folder = folder.join(&host.name);
+        fs::create_dir_all(&folder).unwrap();
+        let tone = folder.join("tone.wav");
+        tone::write(&tone, hertz);
+        let gateway = SocketAddr::from((SERVERS, port));
+        let account = Account { user: &host.name, gateway, transport, tone: Some(&tone) };
+        let phone = Baresip::start(&folder, host, &account);
+        assert_eq!(connections(host, port), usize::from(transport == "tcp"), "{transport}");
+        phone
+    };
+    let (mut a, b) = (start(alice, 5060, 440), start(bob, 5070, 880));
+    a.command("dial", "sip:bob@dialtone.test");
+    for phone in [&a, &b] {
+        phone.await_event("CALL_ESTABLISHED");
+        let enough = || heard(phone).filter(|path| tone::seconds(path) >= 2.0);
+        assert!(wait_for(LIMIT, enough).is_some(), "no sound: {:?}", heard(phone));
+    }
+    a.command("hangup", "");
+    for (listener, phone, hertz) in [("alice", &a, 880), ("bob", &b, 440)] {
+        phone.await_event("CALL_CLOSED");
+        let heard = tone::strongest(&heard(phone).unwrap());
+        // A busy machine may leave gaps; what is heard between them is the tone and nothing else.
+        let right = |(found, share): &&(u32, f64)| found.abs_diff(hertz) <= 8 && *share > 0.8;
+        let count = heard.iter().filter(right).count();
+        println!(
+            "table: {transport}: {listener} heard {hertz} Hz in {count} of {} quarters of a second",
+            heard.len()
+        );
+        assert!(count >= 4 && 2 * count >= heard.len(), "{transport}: {listener} heard {heard:?}");
+    }
+}
+
+/// What a phone has recorded in its only call, once there is something.
+fn heard(phone: &Baresip) -> Option<PathBuf> {
+    let files = fs::read_dir(phone.folder.join("heard")).unwrap().flatten();
+    files.map(|file| file.path()).find(|path| path.to_string_lossy().ends_with("-dec.wav"))
+}
+
+/// TCP connections that stand from a host to a port of the servers.
+fn connections(host: &Host, port: u16) -> usize {
+    let table = host.enter(|| fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    // The kernel prints addresses as they lie in memory.
+    let to = format!("{:08X}:{port:04X}", u32::from_ne_bytes(SERVERS.octets()));
+    table
+        .lines()
+        .filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields[2] == to && fields[3] == "01"
+        })
+        .count()
+}
