@@ -15,6 +15,7 @@ mod invariants;
 mod net;
 mod process;
 mod schedule;
+pub mod sip;
 mod trace;
 mod world;
 

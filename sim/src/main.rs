@@ -8,7 +8,10 @@ use dialtone_sim::{Bugs, Options, Text, run, search};
 
 /// Simulates registrars, elements and users with faults that a seed decides, and checks what must hold.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How many seeds to run.
     #[arg(long, default_value_t = 200)]
     seeds: u64,
@@ -29,8 +32,18 @@ struct Args {
     threads: Option<usize>,
 }
 
+/// Other simulations.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Gateways, proxies and phones instead.
+    Sip(dialtone_sim::sip::cli::Args),
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Other::Sip(args)) = &args.other {
+        return dialtone_sim::sip::cli::main(args);
+    }
     if let Some(seed) = args.seed {
         let text = if args.trace { Text::Print } else { Text::Tail(60) };
         let outcome = run(seed, Options { text, bugs: Bugs::default() });

@@ -1,0 +1,71 @@
+//! The subcommand `sip` of `dialtone-sim`.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Bugs, Options, flows, run, search, search_flows, texts};
+use crate::trace::Text;
+
+/// Simulates gateways, proxies and phones with faults, and checks what must hold.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this one only.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "flows"])]
+    seed: Option<u64>,
+    /// Print all that happens; with --seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Run the flows instead, with a fault after each output.
+    #[arg(long)]
+    flows: bool,
+    /// Only this flow; with --flows.
+    #[arg(long, requires = "flows")]
+    flow: Option<usize>,
+    /// Go on after a failure; with --flows.
+    #[arg(long, requires = "flows")]
+    keep_going: bool,
+    /// Threads; by default all cores.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Runs it.
+pub fn main(args: &Args) -> ExitCode {
+    let threads =
+        args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    if let Some(seed) = args.seed {
+        let text = if args.trace { Text::Print } else { Text::Tail(80) };
+        let outcome = run(seed, Options { text, bugs: Bugs::default() });
+        println!("{}", outcome.tail.join("\n"));
+        println!("{}", texts(&outcome.violations));
+        println!("seed {seed}: {:.1} s simulated, trace {:016x}", outcome.simulated.as_secs_f64(), outcome.hash);
+        return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if args.flows {
+        let failures = AtomicU64::new(0);
+        let report = search_flows(threads, Options::default(), args.flow, args.keep_going, |case, violations| {
+            failures.fetch_add(1, Ordering::Relaxed);
+            println!("{}, {case:?}:\n{}", flows()[case.flow], texts(violations));
+        });
+        if let Some(failure) = report.failure() {
+            println!("{failure}");
+        }
+        println!("{} runs {:?}, {} failed", report.runs, report.points, failures.load(Ordering::Relaxed));
+        return if failures.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let done = AtomicU64::new(0);
+    let failed = search(args.from..args.from + args.seeds, threads, Bugs::default(), |_| {
+        done.fetch_add(1, Ordering::Relaxed);
+    });
+    println!("{} seeds", done.into_inner());
+    let Some(failed) = failed else { return ExitCode::SUCCESS };
+    println!("{}\nseed {}:\n{}", failed.tail.join("\n"), failed.seed, texts(&failed.violations));
+    println!("replay: cargo run --release -p dialtone-sim -- sip --seed {} --trace", failed.seed);
+    ExitCode::FAILURE
+}

@@ -1,0 +1,321 @@
+//! Flows, and each of them once more for every output of every process: killed or stopped right after it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use dialtone_sip::Method;
+
+use super::phone::Plan;
+use super::world::{Act, Blow, GATEWAYS, PROCESSES, World, name};
+use super::{Inflight, Options, outcome, parallel, texts};
+use crate::trace::Text;
+use crate::{Outcome, Violation};
+
+/// A run of a flow: which one, with which transports, and what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Its place in [`flows`].
+    pub flow: usize,
+    /// Phones that use UDP use TCP and the other way round.
+    pub swapped: bool,
+    /// Process (gateways, then proxies), after which of its outputs (from 1), and what.
+    pub fault: Option<(usize, usize, Fault)>,
+}
+
+/// What happens to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Freeze(Duration),
+    /// Killed; with what becomes of what it has sent, and after how long it is started again.
+    Kill(Inflight, Option<Duration>),
+}
+
+/// When the flow begins: phones are registered and connections are made.
+const BEGIN: Duration = Duration::from_secs(3);
+/// Beyond the undisturbed run, killed and frozen.
+const KILLED: Duration = Duration::from_millis(250);
+const FROZEN: Duration = Duration::from_millis(500);
+
+const ALICE: usize = 0;
+const BOB: usize = 1;
+const CAROL: usize = 3;
+const DAVE: usize = 4;
+
+/// Names of the flows.
+pub fn flows() -> &'static [&'static str] {
+    &[
+        "register",
+        "answered at once",
+        "rings, then answered, bye by the caller",
+        "rings, then answered, bye by the callee",
+        "cancelled while it rings",
+        "busy",
+        "forked, one answers",
+        "forked, all busy",
+        "re-INVITE from either side",
+        "within one gateway",
+        "nobody there",
+        "rings for long",
+    ]
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn ringing(after: u64, code: u16) -> Plan {
+    Plan { ring: Some(ms(20)), answer: Some((ms(after), code)) }
+}
+
+/// Acts and plans of a flow; returns when it is over.
+fn script(world: &mut World, flow: usize) -> Duration {
+    let call = || "call".to_owned();
+    let invite = |to: &str| Act::Invite { phone: ALICE, call: call(), to: to.to_owned() };
+    let within = |phone, method| Act::Within { phone, call: call(), method };
+    let mut plan = |phone: usize, plan: Plan| {
+        world.phones[phone].plans.insert(call(), plan);
+    };
+    let mut acts = Vec::new();
+    match flow {
+        0 => acts.extend([
+            (ms(0), Act::Register { phone: ALICE }),
+            (ms(1000), Act::Register { phone: BOB }),
+        ]),
+        1 => {
+            plan(BOB, Plan { ring: None, answer: Some((ms(0), 200)) });
+            acts.extend([(ms(0), invite("bob")), (ms(1500), within(ALICE, Method::Bye))]);
+        }
+        2 | 3 => {
+            plan(BOB, ringing(400, 200));
+            let ends = if flow == 2 { ALICE } else { BOB };
+            acts.extend([(ms(0), invite("bob")), (ms(2500), within(ends, Method::Bye))]);
+        }
+        4 => {
+            plan(BOB, Plan { ring: Some(ms(20)), answer: None });
+            acts.extend([(ms(0), invite("bob")), (ms(1000), Act::Cancel { phone: ALICE, call: call() })]);
+        }
+        5 => {
+            plan(BOB, ringing(100, 486));
+            acts.push((ms(0), invite("bob")));
+        }
+        6 => {
+            plan(CAROL, Plan { ring: Some(ms(20)), answer: None });
+            plan(CAROL + 2, ringing(500, 200));
+            acts.extend([(ms(0), invite("carol")), (ms(2500), within(ALICE, Method::Bye))]);
+        }
+        7 => {
+            plan(CAROL, ringing(100, 486));
+            plan(CAROL + 2, ringing(300, 486));
+            acts.push((ms(0), invite("carol")));
+        }
+        8 => {
+            plan(BOB, ringing(100, 200));
+            acts.extend([
+                (ms(0), invite("bob")),
+                (ms(1500), within(ALICE, Method::Invite)),
+                (ms(2500), within(BOB, Method::Invite)),
+                (ms(3500), within(BOB, Method::Bye)),
+            ]);
+        }
+        9 => {
+            plan(DAVE, ringing(300, 200));
+            acts.extend([(ms(0), invite("dave")), (ms(2000), within(DAVE, Method::Bye))]);
+        }
+        10 => acts.push((ms(0), invite("nobody"))),
+        _ => {
+            plan(BOB, ringing(7000, 200));
+            acts.extend([(ms(0), invite("bob")), (ms(9000), within(ALICE, Method::Bye))]);
+        }
+    }
+    let end = acts.iter().map(|(at, _)| *at).max().unwrap_or_default() + ms(1500);
+    for (at, act) in acts {
+        world.at(BEGIN + at, act);
+    }
+    BEGIN + end
+}
+
+/// Runs a flow: how it went, and how many outputs each process had.
+fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
+    let mut seed = 0xcafe_u64;
+    for number in [case.flow, usize::from(case.swapped)] {
+        seed = seed.wrapping_mul(31).wrapping_add(number as u64);
+    }
+    if let Some((process, output, _)) = case.fault {
+        seed = seed.wrapping_mul(31).wrapping_add((process * 1000 + output) as u64);
+    }
+    let mut world = World::new(seed, options.text, options.bugs);
+    let phones: [(&str, &str, usize, bool); 6] = [
+        ("alice", "alice", 0, false),
+        ("bob", "bob", 1, true),
+        ("erin", "erin", 1, false),
+        ("carol", "carol", 1, false),
+        ("dave", "dave", 0, true),
+        ("carol2", "carol", 0, true),
+    ];
+    for (number, (name, user, gateway, tcp)) in phones.into_iter().enumerate() {
+        let phone = world.add_phone(name, user, gateway, tcp != case.swapped);
+        world.at(ms(500 + 50 * number as u64), Act::Register { phone });
+    }
+    world.run_until(BEGIN - ms(1));
+    world.counting = true;
+    let mut quiet = ms(40_000);
+    if let Some((process, output, fault)) = case.fault {
+        let blow = match fault {
+            Fault::Freeze(lasts) => Blow::Freeze(lasts),
+            Fault::Kill(inflight, restart) => Blow::Kill(inflight, restart),
+        };
+        world.blow = Some((process, output, blow));
+        if process < GATEWAYS {
+            quiet = ms(110_000);
+        }
+        if let Fault::Freeze(lasts) = fault {
+            quiet += lasts;
+        }
+    }
+    let end = script(&mut world, case.flow);
+    world.run_until(end);
+    world.counting = false;
+    world.run_until(end + quiet);
+    let strict = !world.gateway_killed;
+    for phone in 0..world.phones.len() {
+        world.phones[phone].finish(strict);
+        for effect in std::mem::take(&mut world.phones[phone].effects) {
+            if let super::phone::Effect::Wrong(what) = effect {
+                world.wrong("phone", what);
+            }
+        }
+    }
+    world.check_empty();
+    let outputs = std::array::from_fn(|process| world.procs[process].outputs);
+    (world, outputs)
+}
+
+type Marks = BTreeMap<String, (Duration, u16)>;
+
+/// Runs a flow with a fault and compares it with the undisturbed one.
+pub fn run_case(case: Case, options: Options) -> Outcome {
+    let base = Options { text: Text::None, ..options };
+    let (calm, _) = play(Case { fault: None, ..case }, base);
+    finish(case, options, &calm.marks)
+}
+
+fn finish(case: Case, options: Options, calm: &Marks) -> Outcome {
+    let (mut world, _) = play(case, options);
+    if !world.gateway_killed {
+        let bound = match case.fault {
+            Some((_, _, Fault::Freeze(_))) => FROZEN,
+            _ => KILLED,
+        };
+        let mut faults = Vec::new();
+        for (what, (at, code)) in calm {
+            match world.marks.get(what) {
+                None => faults.push(format!("never: {what} {code}")),
+                Some((_, other)) if other != code => {
+                    faults.push(format!("{what} {other} instead of {code}"));
+                }
+                Some((late, _)) if *late > *at + bound => {
+                    faults.push(format!("{what} {code} is late by {:?}", *late - *at));
+                }
+                Some(_) => {}
+            }
+        }
+        let new = |what: &&String| !calm.contains_key(*what) && what.ends_with(" rings");
+        faults.extend(world.marks.keys().filter(new).map(|what| format!("only now: {what}")));
+        faults.into_iter().for_each(|what| world.wrong("compared", what));
+    }
+    outcome(0, world)
+}
+
+/// What came of running all flows.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many runs.
+    pub runs: u64,
+    /// Runs by process.
+    pub points: BTreeMap<String, u64>,
+    /// The first failure: its case, its violations, the end of its trace.
+    pub failed: Option<(Case, Vec<Violation>, Vec<String>)>,
+}
+
+/// Every flow, with both transports, and every fault after every output.
+fn cases(options: Options, only: Option<usize>) -> Vec<(Case, usize)> {
+    let mut cases = Vec::new();
+    for flow in (0..flows().len()).filter(|flow| only.is_none_or(|only| only == *flow)) {
+        for swapped in [false, true] {
+            let calm = Case { flow, swapped, fault: None };
+            let (_, outputs) = play(calm, Options { text: Text::None, ..options });
+            cases.push((calm, 0));
+            for (process, count) in outputs.into_iter().enumerate() {
+                for output in 1..=count {
+                    let mut faults = vec![
+                        Fault::Kill(Inflight::Lost, None),
+                        Fault::Kill(Inflight::Arrives, Some(ms(300))),
+                    ];
+                    if process >= GATEWAYS {
+                        faults.extend([
+                            Fault::Kill(Inflight::Cut, Some(ms(3000))),
+                            Fault::Freeze(ms(1000)),
+                            Fault::Freeze(ms(40_000)),
+                        ]);
+                    }
+                    for fault in faults {
+                        let fault = Some((process, output, fault));
+                        cases.push((Case { flow, swapped, fault }, process));
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Runs all flows (or one) with all faults until one fails.
+pub fn search_flows(
+    threads: usize,
+    options: Options,
+    only: Option<usize>,
+    keep_going: bool,
+    say: impl Fn(&Case, &[Violation]) + Sync,
+) -> Report {
+    let cases = cases(options, only);
+    let calm: Mutex<BTreeMap<(usize, bool), Marks>> = Mutex::new(BTreeMap::new());
+    let quick = Options { text: Text::None, ..options };
+    for (case, _) in cases.iter().filter(|(case, _)| case.fault.is_none()) {
+        let (world, _) = play(*case, quick);
+        if let Ok(mut calm) = calm.lock() {
+            calm.insert((case.flow, case.swapped), world.marks);
+        }
+    }
+    let calm = calm.into_inner().unwrap_or_default();
+    let failed = parallel(0..cases.len() as u64, threads, |number| {
+        let case = cases[number as usize].0;
+        let outcome = finish(case, quick, &calm[&(case.flow, case.swapped)]);
+        if !outcome.violations.is_empty() {
+            say(&case, &outcome.violations);
+        }
+        !outcome.violations.is_empty() && !keep_going
+    });
+    let mut report = Report { runs: cases.len() as u64, ..Report::default() };
+    for (case, process) in &cases {
+        if case.fault.is_some() {
+            *report.points.entry(name(*process)).or_default() += 1;
+        }
+    }
+    report.failed = failed.map(|number| {
+        let case = cases[number as usize].0;
+        let text = Options { text: Text::Tail(120), ..options };
+        let outcome = finish(case, text, &calm[&(case.flow, case.swapped)]);
+        (case, outcome.violations, outcome.tail)
+    });
+    report
+}
+
+impl Report {
+    /// What went wrong, for people.
+    pub fn failure(&self) -> Option<String> {
+        let (case, violations, tail) = self.failed.as_ref()?;
+        let flow = flows()[case.flow];
+        Some(format!("{}\n{flow}: {case:?}\n{}", tail.join("\n"), texts(violations)))
+    }
+}

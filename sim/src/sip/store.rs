@@ -1,0 +1,109 @@
+//! The location database as proxies see it: commits in order, answers after the commit, tells all others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dialtone_location::{
+    Answer, BindingKey, Change, Record, Request, Save, SaveOutcome, Version, WriterId,
+};
+
+/// How the database is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Refuses everything.
+    Failing,
+    #[default]
+    Fine,
+    /// Takes half a second.
+    Slow,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) mood: Mood,
+    rows: BTreeMap<(Box<str>, BindingKey), Record>,
+    sequence: u64,
+}
+
+impl Store {
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_millis(if self.mood == Mood::Slow { 500 } else { 2 })
+    }
+
+    pub(crate) fn all(&self) -> Vec<Record> {
+        self.rows.values().cloned().collect()
+    }
+
+    /// Whether this contact is bound.
+    pub(crate) fn has(&self, user: &str, contact: &str) -> bool {
+        self.rows.values().any(|record| {
+            record.aor.starts_with(&format!("{user}@"))
+                && &*record.contact == contact
+                && record.deleted_at.is_none()
+        })
+    }
+
+    /// Carries a request out: the answer, and what has changed.
+    pub(crate) fn commit(&mut self, writer: u32, request: &Request) -> (Answer, Vec<Record>) {
+        if self.mood == Mood::Failing {
+            return (Answer::Failed("the disk is full".into()), Vec::new());
+        }
+        match request {
+            Request::Save(save) => self.save(writer, save),
+            Request::Lookup { aor, now_ms } => (Answer::Found(self.live(aor, *now_ms)), Vec::new()),
+            Request::Expire { .. } => (Answer::Expired(0), Vec::new()),
+            Request::Claim(_) | Request::ReadClaim { .. } => {
+                (Answer::Failed("no claims here".into()), Vec::new())
+            }
+        }
+    }
+
+    fn live(&self, aor: &str, now_ms: u64) -> Vec<Record> {
+        let live = |record: &&Record| &*record.aor == aor && record.is_live(now_ms);
+        self.rows.values().filter(live).cloned().collect()
+    }
+
+    fn save(&mut self, writer: u32, save: &Save) -> (Answer, Vec<Record>) {
+        let refused = || (Answer::Save(SaveOutcome::OutOfOrder), Vec::new());
+        let mut changed = Vec::new();
+        let Change::Bindings(list) = &save.change else { return refused() };
+        for new in list {
+            let old = self.rows.get(&(save.aor.clone(), new.key.clone()));
+            if let Some(old) = old.filter(|old| old.call_id == save.call_id) {
+                if old.cseq > save.cseq || (old.cseq == save.cseq && old.path != new.path) {
+                    return refused();
+                }
+                if old.cseq == save.cseq {
+                    continue;
+                }
+            }
+            self.sequence += 1;
+            changed.push(Record {
+                aor: save.aor.clone(),
+                key: new.key.clone(),
+                contact: new.contact.clone(),
+                params: new.params.clone(),
+                q: new.q,
+                expires_at: save.now_ms + u64::from(new.lifetime) * 1_000,
+                lifetime: new.lifetime,
+                call_id: save.call_id.clone(),
+                cseq: save.cseq,
+                user_agent: new.user_agent.clone(),
+                received: new.received.clone(),
+                path: new.path.clone(),
+                gateway: new.gateway,
+                flow_token: new.flow_token.clone(),
+                instance: new.instance.clone(),
+                reg_id: new.reg_id,
+                version: Version { writer: WriterId(writer), sequence: self.sequence },
+                changed_at: old.map_or(0, |old| old.changed_at + 1).max(save.now_ms),
+                deleted_at: (new.lifetime == 0).then_some(save.now_ms),
+            });
+        }
+        for record in &changed {
+            self.rows.insert((record.aor.clone(), record.key.clone()), record.clone());
+        }
+        let bindings = self.live(&save.aor, save.now_ms);
+        (Answer::Save(SaveOutcome::Saved { bindings, changed: changed.clone() }), changed)
+    }
+}
