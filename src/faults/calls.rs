@@ -42,8 +42,8 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// A fault comes at a random moment within this time after everything is as it was.
 const PAUSE_MS: u64 = 1000;
 
-/// A killed registrar is away for up to so long.
-const AWAY_MS: u64 = 1500;
+/// A killed registrar is away for up to so long: with and without takeover.
+const AWAY_MS: u64 = 6000;
 
 /// Callers; each may have several calls.
 const CALLERS: usize = 200;
@@ -227,10 +227,14 @@ pub fn measure(
     Ok(rows)
 }
 
+/// What is done to a part of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
+    /// SIGSTOP, and SIGCONT after 3 s.
     FreezeProxy,
+    /// SIGKILL, and started again.
     KillProxy,
+    /// SIGKILL, and started again after a while.
     KillRegistrar,
 }
 
@@ -272,7 +276,6 @@ impl<P: FnMut(&str) + Send> Lab<P> {
             launcher.slice()
         ));
         start(&mut launcher)?;
-        await_service(&mut launcher)?;
         let edge = |n: u8| launcher.layout().edge(n, launcher.slice().host(20 + n));
         let config = LoadConfig {
             domain: launcher.layout().domain.clone(),
@@ -410,7 +413,11 @@ impl<P: FnMut(&str) + Send> Lab<P> {
     }
 }
 
-fn start(launcher: &mut Launcher) -> Result<(), Error> {
+/// Starts two registrars, gateways and proxies and the location database; all are in service when this returns.
+///
+/// # Errors
+/// When somebody does not come into service.
+pub fn start(launcher: &mut Launcher) -> Result<(), Error> {
     let mut names = Vec::new();
     for n in 1..=REGISTRARS {
         names.push(launcher.spawn_registrar(n)?);
@@ -425,7 +432,7 @@ fn start(launcher: &mut Launcher) -> Result<(), Error> {
     for name in names {
         launcher.wait_ready(&name)?;
     }
-    Ok(())
+    await_service(launcher)
 }
 
 /// Waits until every registrar knows every element.
@@ -445,8 +452,12 @@ fn await_service(launcher: &mut Launcher) -> Result<(), Error> {
     complete.ok_or_else(|| Error::Unsettled { folder: launcher.keep_folder().to_owned() })
 }
 
-/// Inflicts a fault `count` times; says when, and on whom.
-fn inflict(
+/// Inflicts a fault `count` times, at random moments, on a random part of what [`start`] started; it is over, and
+/// everything in service again, before the next one. Says when, and on whom.
+///
+/// # Errors
+/// When somebody is not in service again afterwards.
+pub fn inflict(
     launcher: &mut Launcher,
     rng: &mut fastrand::Rng,
     fault: Fault,

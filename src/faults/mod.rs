@@ -1,6 +1,7 @@
 //! `dialtone faults`: starts a system of its own on this machine, kills and freezes parts of it, and measures what
 //! others notice.
 
+pub mod abuse;
 pub mod calls;
 mod echo;
 pub mod name_service;
@@ -19,6 +20,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Abuse(abuse::Args),
     Calls(calls::Args),
     EchoServer(echo::Args),
     NameService(name_service::Args),
@@ -27,6 +29,7 @@ enum Command {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
+        Command::Abuse(args) => abuse::run(&args),
         Command::Calls(args) => calls::run(&args),
         Command::EchoServer(args) => echo::run(&args),
         Command::NameService(args) => name_service::run(&args),
