@@ -64,7 +64,7 @@ fn in_dialog(
     let request = dialog.request(alice, "INFO", routes);
     alice.send(&request);
     let call_id = &dialog.call_id;
-    loop {
+    for _ in 0..500 {
         if let Some(answer) = alice.receive(Duration::from_millis(20))
             && answer.status() >= 200
             && answer.value("Call-ID") == call_id
@@ -78,6 +78,7 @@ fn in_dialog(
             return None;
         }
     }
+    panic!("neither answered nor delivered: {request}");
 }
 
 /// The token of a route.
@@ -100,18 +101,19 @@ fn tampered(token: &str) -> Vec<String> {
     all
 }
 
-/// Every text that differs from a token by one bit and still is one word of a URI.
+/// Every text that differs from a token by one bit and still is ASCII.
 fn mistyped(token: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    for bit in 0..8 * token.len() {
+    let flip = |bit: usize| {
         let mut bytes = token.as_bytes().to_vec();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        if bytes[bit / 8].is_ascii_graphic() && !b"\"<>@:;,?/\\[]^`{|}#%".contains(&bytes[bit / 8])
-        {
-            all.push(String::from_utf8(bytes).unwrap());
-        }
-    }
-    all
+        bytes[bit / 7] ^= 1 << (bit % 7);
+        String::from_utf8(bytes).unwrap()
+    };
+    (0..7 * token.len()).map(flip).collect()
+}
+
+/// Whether a token can stand in a URI at all (RFC 3261 section 25.1, `user`).
+fn is_user(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte))
 }
 
 #[test]
@@ -131,7 +133,9 @@ fn tokens_with_one_bit_changed_are_refused() {
             let mut routes = dialog.routes.clone();
             routes[place] = original.replace(original_token, &changed);
             let code = in_dialog(&mut alice, &mut bob, &dialog, &routes);
-            assert_eq!(code, Some(403), "{routes:?}");
+            // What is no URI any more is a bad request, if not a forbidden one.
+            let right = code == Some(403) || (code == Some(400) && !is_user(&changed));
+            assert!(right, "{code:?} for {routes:?}");
             tried += 1;
         }
     }
@@ -161,7 +165,7 @@ fn tokens_with_one_bit_changed_are_refused() {
     let message = bob.expect("a MESSAGE", |message| message.is("MESSAGE"));
     bob.answer(&message, "200 OK", "", "");
 
-    println!("table: {tried} tokens with one bit changed, each answered 403");
+    println!("table: {tried} tokens with one bit changed, each refused");
     let record: Vec<&str> = delivered.lines("Record-Route");
     assert_eq!(record.len(), 2, "{record:?}");
     hang_up(&mut alice, &mut bob, &dialog);
