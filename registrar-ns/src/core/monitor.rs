@@ -38,6 +38,8 @@ pub(super) struct Watch {
     /// Unreachability reports, and when that count was true.
     reports: u32,
     reports_at: Option<Instant>,
+    /// A report was counted, and the element has not answered since.
+    reported: bool,
 }
 
 impl Watch {
@@ -54,9 +56,10 @@ impl Registrar {
         let owned = self.owns(key);
         let Some(watch) = self.watches.get_mut(key) else { return };
         watch.probing = 0;
+        watch.wanted = false;
         watch.evidence = false;
         watch.adopt = false;
-        watch.wanted = false;
+        watch.reported = false;
         let next = if owned { period } else { self.config.timers.report_halving };
         self.timers.set(Timer::Probe(key.clone()), now + next);
     }
@@ -117,10 +120,10 @@ impl Registrar {
         let t = &self.config.timers;
         let Some(watch) = self.watches.get_mut(key) else { return };
         watch.probing += 1;
+        watch.wanted = false;
         watch.last_probe = Some(now);
         let wait = match (watch.evidence, watch.probing >= t.keep_alive_probes) {
             (true, _) => t.keep_alive_evidence,
-        watch.wanted = false;
             (false, true) => t.keep_alive_last_timeout,
             (false, false) => t.keep_alive_timeout,
         };
@@ -282,10 +285,12 @@ impl Registrar {
         }
         let watch = self.watches.entry(key.clone()).or_default();
         let elapsed = watch.reports_at.map_or(halving, |at| now.saturating_duration_since(at));
-        // Many users report one failure at the same moment: that is one report.
-        if watch.reports > 0 && elapsed < min {
+        // Many users report one failure: that is one report, until the element has denied it. Otherwise ten users
+        // could remove an element that got no CPU for a second.
+        if watch.reports > 0 && (elapsed < min || watch.reported) {
             return;
         }
+        watch.reported = true;
         let halvings = elapsed.as_nanos() / halving.as_nanos().max(1);
         watch.reports =
             watch.reports.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
