@@ -14,7 +14,7 @@ use dialtone_transport::{
     ASAP_PORT, AssocId, DownCause, ENRP_PORT, Link, NetCommand, NetEvent, Protocol, Remote,
 };
 
-use crate::process::{Life, Purpose};
+use crate::process::Purpose;
 use crate::world::{Happening, World, ms};
 
 /// Names one end for good: process and identifier may come again in another life.
@@ -75,7 +75,10 @@ pub(crate) struct Net {
 /// Where what an end sends would go.
 enum Path {
     /// To the other end. `acks`: answers come back.
-    Open { to: EndRef, acks: bool },
+    Open {
+        to: EndRef,
+        acks: bool,
+    },
     /// The host says that nobody listens.
     Evidence,
     /// A process lives there that knows nothing of this association.
@@ -305,11 +308,8 @@ impl World {
             if let Some(end) = self.end(at) {
                 end.peer = Some(peer);
                 end.up = true;
-                let remote = Remote {
-                    link: end.key.link,
-                    addr: end.key.peer,
-                    sctp_port: end.key.peer_port,
-                };
+                let remote =
+                    Remote { link: end.key.link, addr: end.key.peer, sctp_port: end.key.peer_port };
                 let assoc = at.assoc;
                 self.arrive(at, NetEvent::Up { assoc, protocol, remote }, None);
             }
@@ -543,9 +543,5 @@ impl World {
             let event = NetEvent::Down { assoc: at.assoc, cause };
             self.later(when, Happening::Arrive { to: at, event, sender: None });
         }
-    }
-
-    pub(crate) fn has_pending(&self, process: usize) -> bool {
-        matches!(self.processes[process].life, Life::Running { .. })
     }
 }

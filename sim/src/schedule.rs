@@ -14,20 +14,37 @@ use crate::world::{Happening, REGISTRARS, USERS, World, ms};
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Begin(Episode),
-    Boot { process: usize },
-    Freeze { process: usize, starved: bool },
+    Boot {
+        process: usize,
+    },
+    Freeze {
+        process: usize,
+        starved: bool,
+    },
     /// Nothing is wrong any more from now on.
     Heal,
-    Kill { process: usize, evidence: bool },
-    Leave { process: usize },
+    Kill {
+        process: usize,
+        evidence: bool,
+    },
+    Leave {
+        process: usize,
+    },
     /// Some association's buffer is full.
     Overflow,
     /// Some association breaks; its sides learn of it within this time.
-    Sever { limit: Duration },
-    Thaw { process: usize },
+    Sever {
+        limit: Duration,
+    },
+    Thaw {
+        process: usize,
+    },
     Unwall,
     /// Nothing from the one set to the other.
-    Wall { from: u64, to: u64 },
+    Wall {
+        from: u64,
+        to: u64,
+    },
 }
 
 /// What the present trouble is, in orderly runs; decides which bounds hold.
@@ -232,7 +249,7 @@ impl Plan {
         let now = self.now + ms(1);
         for _ in 0..self.rng.u8(1..6) {
             let at = now + self.between(0, 500);
-            let limit = self.between(1, 2000);
+            let limit = self.between(1, 400);
             let act = if self.rng.bool() { Act::Overflow } else { Act::Sever { limit } };
             self.at(at, act);
         }

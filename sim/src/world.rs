@@ -170,7 +170,12 @@ impl World {
                 let pe_id = PeId(self.rng.u32(1..));
                 let policy = policy(pool, index);
                 let addr = SocketAddr::from(([127, 0, 0, 0], 5060));
-                configs.push(ElementConfig::tcp(handle, pe_id, addr).with_policy(policy));
+                let mut config = ElementConfig::tcp(handle, pe_id, addr).with_policy(policy);
+                // Some register again so seldom that it repairs nothing.
+                if self.rng.bool() {
+                    config.lifetime = Duration::from_secs(600);
+                }
+                configs.push(config);
             }
         }
         // The last four live together with elements of other pools.
@@ -183,8 +188,7 @@ impl World {
             let ip = IpAddr::from([127, 0, 1, index as u8 + 1]);
             for config in &mut group {
                 config.transport = dialtone_wire::Transport::tcp(SocketAddr::new(ip, 5060));
-                self.elements
-                    .insert((config.handle.clone(), config.pe_id), REGISTRARS + index);
+                self.elements.insert((config.handle.clone(), config.pe_id), REGISTRARS + index);
             }
             let addr = SocketAddr::new(ip, 40_000);
             self.add(format!("element-{}", index + 1), Purpose::Element(group), addr);
@@ -327,7 +331,8 @@ impl World {
                     NetEvent::Down { .. } => (3, &[][..]),
                     _ => (4, &[][..]),
                 };
-                self.trace.note(self.now, &entry.name, kind, bytes, || crate::describe::event(&event));
+                self.trace
+                    .note(self.now, &entry.name, kind, bytes, || crate::describe::event(&event));
                 core.handle_net(now, event);
             }
             Input::Timeout => core.handle_timeout(now),

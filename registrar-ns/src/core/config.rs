@@ -48,7 +48,7 @@ pub struct Bugs {
     pub no_resync_on_return: bool,
     /// Nobody asks again for takeover acknowledgements that do not come.
     pub no_takeover_ack_timer: bool,
-    /// TAKEOVER_SERVER moves everything that is not the receiver's.
+    /// TAKEOVER_SERVER moves everything, whoever owns it.
     pub takeover_moves_all: bool,
 }
 

@@ -159,7 +159,7 @@ impl Registrar {
         }
         let mut keys = self.space.take_over(target, sender);
         if self.config.bugs.takeover_moves_all {
-            let others: Vec<_> = self.space.owners().filter(|home| *home != self.id).collect();
+            let others: Vec<_> = self.space.owners().collect();
             others.into_iter().for_each(|home| keys.extend(self.space.take_over(home, sender)));
         }
         keys.iter().for_each(|key| self.answers.forget(key));

@@ -44,9 +44,9 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let homes: Vec<ServerId> =
         tables.iter().filter_map(|(registrar, _)| registrar.server_id).collect();
     for home in &homes {
-        let sums = tables
-            .iter()
-            .filter_map(|(registrar, _)| Some(registrar.registrar()?.handlespace().checksum(*home)));
+        let sums = tables.iter().filter_map(|(registrar, _)| {
+            Some(registrar.registrar()?.handlespace().checksum(*home))
+        });
         let sums: Vec<u16> = sums.collect();
         if sums.windows(2).any(|pair| pair[0] != pair[1]) {
             fail(format!("checksums of {home} differ: {sums:04x?}"));

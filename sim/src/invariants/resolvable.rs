@@ -1,6 +1,6 @@
 //! A live element is in the handlespace of every registrar in service: always, if nothing happened to it, and within
 //! 2 s after it came (back). A registrar that was frozen knows everything again after 3 s, one that starts is in
-//! service after 6 s. After partitions and after the loss of all registrars it may take 12 s.
+//! service after 6 s, one that lost associations with peers knows everything again after 3 s. After partitions and after the loss of all registrars it may take 12 s.
 
 use std::time::Duration;
 
@@ -36,7 +36,12 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
             }
             continue;
         }
-        if touched(index) && world.now <= since + ms(3000) + TOLERANCE {
+        // A registrar that lost the association with a peer may miss a move until it has asked again.
+        let known = match world.episode {
+            Episode::Cuts => world.troubled + ms(3000),
+            _ => since + ms(3000),
+        };
+        if touched(index) && world.now <= known + TOLERANCE {
             continue;
         }
         for (index, process) in world.element_processes() {

@@ -33,13 +33,14 @@ pub(super) fn check(
         } => {
             let index = *world.elements.get(&(pool.clone(), *pe))?;
             let process = &world.processes[index];
-            let lives = matches!(
-                process.life,
-                Life::Running { .. } | Life::Frozen { starved: true, .. }
-            );
+            let lives =
+                matches!(process.life, Life::Running { .. } | Life::Frozen { starved: true, .. });
             let excused = touched(index) && world.episode == Episode::Elements;
             (lives && !excused && !process.leaving).then(|| {
-                ("spared", format!("{by} removes {} ({pool}), which lives: {reason:?}", process.name))
+                (
+                    "spared",
+                    format!("{by} removes {} ({pool}), which lives: {reason:?}", process.name),
+                )
             })
         }
         Event::TakeoverStarted { target } => {
