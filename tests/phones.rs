@@ -2,6 +2,8 @@
 
 #[path = "support/baresip.rs"]
 mod baresip;
+#[path = "support/linphone.rs"]
+mod linphone;
 #[path = "support/netns.rs"]
 mod netns;
 #[path = "support/tone.rs"]
@@ -10,12 +12,13 @@ mod tone;
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use baresip::{Account, Baresip};
 use dialtone::launcher::{Launcher, Layout, wait_for};
+use linphone::Linphone;
 use netns::{Host, SERVERS};
 
 /// How long the sound may take to arrive.
@@ -27,23 +30,7 @@ fn two_phones_hear_each_other() {
         if !baresip::is_installed() {
             return;
         }
-        let layout = Layout {
-            edge_address: SERVERS.into(),
-            edge_port: Some(5060),
-            registrars: 1,
-            ..Layout::default()
-        };
-        let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
-        launcher.start_registrar(1).unwrap();
-        let names = [
-            launcher.spawn_location_db(),
-            launcher.spawn_proxy(1),
-            launcher.spawn_gateway(1),
-            launcher.spawn_gateway(2),
-        ];
-        for name in names {
-            launcher.wait_ready(&name.unwrap()).unwrap();
-        }
+        let mut launcher = start();
         let alice = network.host("alice", Ipv4Addr::new(10, 77, 0, 11));
         let bob = network.host("bob", Ipv4Addr::new(10, 77, 0, 12));
         for transport in ["udp", "tcp"] {
@@ -53,20 +40,76 @@ fn two_phones_hear_each_other() {
     });
 }
 
-fn call(alice: &Host, bob: &Host, transport: &str) {
-    let folder = env::temp_dir().join(transport);
-    let start = |host: &Host, port: u16, hertz: u32| {
-        let folder = folder.join(&host.name);
-        fs::create_dir_all(&folder).unwrap();
-        let tone = folder.join("tone.wav");
-        tone::write(&tone, hertz);
-        let gateway = SocketAddr::from((SERVERS, port));
-        let account = Account { user: &host.name, gateway, transport, tone: Some(&tone) };
-        let phone = Baresip::start(&folder, host, &account);
-        assert_eq!(connections(host, port), usize::from(transport == "tcp"), "{transport}");
-        phone
+#[test]
+fn phones_of_different_make_hear_each_other() {
+    netns::within("phones_of_different_make_hear_each_other", |network| {
+        if !baresip::is_installed() || !linphone::is_installed() {
+            return;
+        }
+        let mut launcher = start();
+        let bob = network.host("bob", Ipv4Addr::new(10, 77, 0, 12));
+        let carol = network.host("carol", Ipv4Addr::new(10, 77, 0, 13));
+        let bob = with_tone(&bob, "udp", 5070, 880, Baresip::start);
+        let mut carol = with_tone(&carol, "udp", 5060, 440, Linphone::start);
+        carol.command("call sip:bob@dialtone.test");
+        bob.await_event("CALL_ESTABLISHED");
+        carol.await_word("Media streams established");
+        let enough = || tone::seconds(&carol.heard()) >= 2.0;
+        let enough = || (enough() && tone::seconds(&heard(&bob)?) >= 2.0).then_some(());
+        assert!(wait_for(LIMIT, enough).is_some(), "no sound");
+        carol.command("terminate");
+        bob.await_event("CALL_CLOSED");
+        carol.await_word("ended (No error)");
+        assert_heard("linphonec", &carol.heard(), 880);
+        assert_heard("baresip", &heard(&bob).unwrap(), 440);
+        assert_eq!(launcher.stop_all(), Vec::<String>::new());
+    });
+}
+
+/// Two gateways, at ports 5060 and 5070.
+fn start() -> Launcher {
+    let layout = Layout {
+        edge_address: SERVERS.into(),
+        edge_port: Some(5060),
+        registrars: 1,
+        ..Layout::default()
     };
-    let (mut a, b) = (start(alice, 5060, 440), start(bob, 5070, 880));
+    let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
+    launcher.start_registrar(1).unwrap();
+    let names = [
+        launcher.spawn_location_db(),
+        launcher.spawn_proxy(1),
+        launcher.spawn_gateway(1),
+        launcher.spawn_gateway(2),
+    ];
+    for name in names {
+        launcher.wait_ready(&name.unwrap()).unwrap();
+    }
+    launcher
+}
+
+/// Starts a phone that plays this tone; the user is called as its host.
+fn with_tone<P>(
+    host: &Host,
+    transport: &str,
+    port: u16,
+    hertz: u32,
+    start: impl FnOnce(&Path, &Host, &Account<'_>) -> P,
+) -> P {
+    let folder = env::temp_dir().join(transport).join(&host.name);
+    fs::create_dir_all(&folder).unwrap();
+    let tone = folder.join("tone.wav");
+    tone::write(&tone, hertz);
+    let gateway = SocketAddr::from((SERVERS, port));
+    let account = Account { user: &host.name, gateway, transport, tone: Some(&tone) };
+    let phone = start(&folder, host, &account);
+    assert_eq!(connections(host, port), usize::from(transport == "tcp"), "{transport}");
+    phone
+}
+
+fn call(alice: &Host, bob: &Host, transport: &str) {
+    let mut a = with_tone(alice, transport, 5060, 440, Baresip::start);
+    let b = with_tone(bob, transport, 5070, 880, Baresip::start);
     a.command("dial", "sip:bob@dialtone.test");
     for phone in [&a, &b] {
         phone.await_event("CALL_ESTABLISHED");
@@ -76,16 +119,17 @@ fn call(alice: &Host, bob: &Host, transport: &str) {
     a.command("hangup", "");
     for (listener, phone, hertz) in [("alice", &a, 880), ("bob", &b, 440)] {
         phone.await_event("CALL_CLOSED");
-        let heard = tone::strongest(&heard(phone).unwrap());
-        // A busy machine may leave gaps; what is heard between them is the tone and nothing else.
-        let right = |(found, share): &&(u32, f64)| found.abs_diff(hertz) <= 8 && *share > 0.8;
-        let count = heard.iter().filter(right).count();
-        println!(
-            "table: {transport}: {listener} heard {hertz} Hz in {count} of {} quarters of a second",
-            heard.len()
-        );
-        assert!(count >= 4 && 2 * count >= heard.len(), "{transport}: {listener} heard {heard:?}");
+        assert_heard(&format!("{listener} over {transport}"), &heard(phone).unwrap(), hertz);
     }
+}
+
+fn assert_heard(listener: &str, recording: &Path, hertz: u32) {
+    let heard = tone::strongest(recording);
+    // A busy machine may leave gaps; what is heard between them is the tone and nothing else.
+    let right = |(found, share): &&(u32, f64)| found.abs_diff(hertz) <= 8 && *share > 0.8;
+    let (count, all) = (heard.iter().filter(right).count(), heard.len());
+    println!("table: {listener} heard {hertz} Hz in {count} of {all} quarters of a second");
+    assert!(count >= 4 && 2 * count >= all, "{listener} heard {heard:?}");
 }
 
 /// What a phone has recorded in its only call, once there is something.

@@ -50,7 +50,7 @@ pub(crate) fn strongest(path: &Path) -> Vec<(u32, f64)> {
     assert_eq!((&wav[..4], &wav[8..16]), (&b"RIFF"[..], &b"WAVEfmt "[..]), "no WAV: {path:?}");
     let field = |at: usize| u16::from_le_bytes([wav[at], wav[at + 1]]);
     assert_eq!((field(20), field(22), field(24), field(34)), (1, 1, RATE as u16, 16));
-    let start = HEADER + wav.windows(4).position(|window| window == b"data").unwrap() - 36;
+    let start = 8 + wav.windows(4).position(|window| window == b"data").unwrap();
     let samples: Vec<f64> = wav[start..]
         .as_chunks::<2>()
         .0
