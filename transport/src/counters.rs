@@ -80,6 +80,8 @@ counters! {
     slow_peers,
     /// TCP streams closed for a frame error.
     bad_frames,
+    /// TCP streams that ended, or were closed after 10 s, within a message.
+    unfinished,
     /// Faults of the SCTP code, each contained to one association.
     faults,
 }

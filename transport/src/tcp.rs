@@ -21,6 +21,9 @@ use crate::model::{AssocId, DownCause, Link, NetEvent, Protocol, Remote};
 
 const READ: usize = 16 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time to finish a message that was begun: connections are few enough that nobody may hold many for nothing.
+const PARTIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const PARTIAL_GRACE: Duration = Duration::from_millis(200);
 /// How long a peer's host may leave what we sent without acknowledgement.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEPALIVE: TcpKeepalive =
@@ -240,7 +243,9 @@ impl Tcp {
         let mut written = 0;
         let (mut ending, mut ended) = (false, false);
         let deadline = tokio::time::sleep(Duration::MAX);
-        tokio::pin!(deadline);
+        let partial = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(deadline, partial);
+        let (mut is_partial, mut overdue) = (false, false);
         loop {
             let wish = *inbox.wish.borrow_and_update();
             match wish {
@@ -265,12 +270,19 @@ impl Tcp {
                 _ = inbox.wish.changed() => (),
                 received = read.read(&mut buffer) => match received {
                     Ok(0) if ending => return Ok(DownCause::Local),
-                    Ok(0) => return Ok(DownCause::Closed),
+                    Ok(0) => {
+                        if is_partial {
+                            add(&self.counters.unfinished);
+                        }
+                        return Ok(DownCause::Closed);
+                    }
                     Ok(length) => {
                         framer.push(&buffer[..length]);
+                        let mut progress = false;
                         loop {
                             match framer.next_message() {
                                 Ok(Some(message)) => {
+                                    progress = true;
                                     add(&self.counters.messages_in);
                                     let message = NetEvent::Message { assoc: id, payload: message.to_vec() };
                                     self.deliver(message, &mut inbox.wish).await?;
@@ -283,9 +295,23 @@ impl Tcp {
                                 }
                             }
                         }
+                        let was_partial = std::mem::replace(&mut is_partial, framer.pending() > 0);
+                        if is_partial && (progress || !was_partial) {
+                            overdue = false;
+                            partial.set(tokio::time::sleep(PARTIAL_TIMEOUT));
+                        }
                     }
                     Err(error) => return Ok(cause_of(&error)),
                 },
+                // Once more: what has waited while this process was frozen was in time, and is read first.
+                () = &mut partial, if is_partial => {
+                    if overdue {
+                        add(&self.counters.unfinished);
+                        return Err(DownCause::Local);
+                    }
+                    overdue = true;
+                    partial.set(tokio::time::sleep(PARTIAL_GRACE));
+                }
                 Some(payload) = inbox.queue.recv(), if out.len() < READ => {
                     out.extend(payload);
                     while out.len() < READ && let Ok(payload) = inbox.queue.try_recv() {
