@@ -264,7 +264,8 @@ impl<R: Facade> Driver<R> {
                 self.client.handle_timeout(now);
                 self.drain();
             }
-            self.metrics.totals(&self.client.counters(), self.client.home().is_some());
+            let has_home = self.client.home().is_some();
+            self.metrics.totals(&self.client.counters(), &self.endpoint.counters(), has_home);
         }
     }
 

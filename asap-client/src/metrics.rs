@@ -1,5 +1,6 @@
 //! Metrics of an agent, copied from the core's totals.
 
+use dialtone_transport::Counters as TransportCounters;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 use crate::core::Counters;
@@ -14,6 +15,8 @@ pub(crate) struct Metrics {
     messages: Counter,
     dropped: Counter,
     refused: Counter,
+    /// In the order of [`TransportCounters::iter`].
+    transport: Vec<Counter>,
 }
 
 impl Metrics {
@@ -47,10 +50,19 @@ impl Metrics {
             messages: counter!("dialtone_asap_messages_total"),
             dropped: counter!("dialtone_asap_messages_dropped_total"),
             refused: counter!("dialtone_asap_associations_refused_total"),
+            transport: TransportCounters::default()
+                .iter()
+                .map(|(name, _)| counter!("dialtone_transport_total", "what" => name))
+                .collect(),
         }
     }
 
-    pub(crate) fn totals(&self, counters: &Counters, has_home: bool) {
+    pub(crate) fn totals(
+        &self,
+        counters: &Counters,
+        transport: &TransportCounters,
+        has_home: bool,
+    ) {
         self.home.set(f64::from(u8::from(has_home)));
         self.hunts.absolute(counters.hunts);
         self.homes_found.absolute(counters.homes_found);
@@ -59,5 +71,8 @@ impl Metrics {
         self.messages.absolute(counters.messages);
         self.dropped.absolute(counters.malformed + counters.unexpected);
         self.refused.absolute(counters.refused);
+        for (counter, (_, value)) in self.transport.iter().zip(transport.iter()) {
+            counter.absolute(value);
+        }
     }
 }
