@@ -2,6 +2,7 @@
 
 use std::{ffi::CString, path::PathBuf, process::ExitCode, time::Duration};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +104,7 @@ where
     if let Ok(name) = CString::new(role) {
         let _ = nix::sys::prctl::set_name(&name);
     }
+    raise_descriptor_limit();
     logging::init();
     metrics::init();
     let runtime =
@@ -142,6 +144,17 @@ where
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// Connections are bounded by configuration: the soft limit, often 1,024, must not be what bounds them, since then the
+/// connections of strangers would take the descriptors of pool elements.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // What cannot be had is no reason not to serve.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
