@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use dialtone_daemon::bind::BindError;
 use dialtone_pool_user::View;
 use dialtone_sip::transport::{
-    ConnId as EdgeConn, Flow, TcpConfig, TcpTransport, TransportEvent, UdpConfig, UdpTransport,
+    ConnId as EdgeConn, Flow, TcpConfig, TcpCounters, TcpTransport, TransportEvent, UdpConfig,
+    UdpTransport,
 };
 use dialtone_sip_pool::driver::{CoreEvent, CoreNet, Pace, core_tcp_config};
 use dialtone_sip_pool::keys::Keys;
@@ -116,6 +117,12 @@ pub struct Status {
     pub dropped: u64,
     /// How often the process stood still for so long that others had given it up.
     pub frozen: u64,
+    /// Connections of the core network that ended for what they sent; in metrics only.
+    #[serde(skip)]
+    pub core: TcpCounters,
+    /// The same of phones.
+    #[serde(skip)]
+    pub edge: TcpCounters,
 }
 
 /// Ends the gateway's task.
@@ -285,6 +292,8 @@ impl<F: Fn(Pool, u32, Verdict)> Driver<F> {
             unfinished: self.gateway.unfinished(),
             dropped: self.sockets.udp.dropped(),
             frozen: self.frozen,
+            core: self.sockets.core.counters(),
+            edge: self.sockets.tcp.counters(),
         }
     }
 }

@@ -7,6 +7,10 @@ use crate::driver::Status;
 /// Describes all metrics once.
 pub(crate) fn describe() {
     describe_counter!("dialtone_gateway_requests_total", "what became of requests and messages");
+    describe_counter!(
+        "dialtone_sip_transport_total",
+        "connections that ended for what they sent, or did not"
+    );
     describe_gauge!("dialtone_gateway_size", "what the gateway remembers at the moment");
 }
 
@@ -29,6 +33,12 @@ pub(crate) fn publish(status: &Status) {
         ("stray", c.stray),
     ] {
         counter!("dialtone_gateway_requests_total", "what" => what).absolute(value);
+    }
+    for (listener, counters) in [("core", status.core), ("edge", status.edge)] {
+        for (what, value) in counters.iter() {
+            counter!("dialtone_sip_transport_total", "listener" => listener, "what" => what)
+                .absolute(value);
+        }
     }
     let g = &status.gauges;
     for (what, value) in [

@@ -118,6 +118,12 @@ impl CoreNet {
         }
     }
 
+    /// What the transport has counted.
+    #[must_use]
+    pub fn counters(&self) -> transport::TcpCounters {
+        self.tcp.counters()
+    }
+
     /// Connections alive.
     #[must_use]
     pub fn connections(&self) -> usize {

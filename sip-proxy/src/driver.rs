@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dialtone_handlespace::Handle;
@@ -100,6 +100,7 @@ pub async fn run(
         }
         if before >= metrics_at {
             driver.export();
+            driver.proxy.set_wall(before, wall_clock());
             metrics_at = before + METRICS_EVERY;
         }
         loaded.send_if_modified(|loaded| {
@@ -306,10 +307,17 @@ impl Driver {
             connections = self.core_ids.len(),
             "this process stood still; closing core connections"
         );
-        let mut conns: Vec<(TransportId, ConnId)> = self.core_ids.drain().collect();
-        conns.sort();
-        self.transport_ids.clear();
-        for (conn, core) in conns {
+        self.proxy.handle_standstill(now);
+        let mut accepted: Vec<(TransportId, ConnId)> = self
+            .core_ids
+            .iter()
+            .filter(|(_, core)| core.is_accepted())
+            .map(|(conn, core)| (*conn, *core))
+            .collect();
+        accepted.sort();
+        for (conn, core) in accepted {
+            self.core_ids.remove(&conn);
+            self.transport_ids.remove(&core);
             self.core.close(conn, false);
             self.proxy.handle_closed(now, core);
         }
@@ -418,6 +426,18 @@ impl Driver {
         ] {
             metrics::gauge!(name).set(value as f64);
         }
+        for (listener, counters) in
+            [("core", self.core.counters()), ("edge", self.edge_tcp.counters())]
+        {
+            for (what, value) in counters.iter() {
+                metrics::counter!("dialtone_sip_transport_total", "listener" => listener, "what" => what)
+                    .absolute(value);
+            }
+        }
+        if let Some(udp) = &self.edge_udp {
+            metrics::counter!("dialtone_sip_transport_total", "listener" => "edge", "what" => "dropped")
+                .absolute(udp.dropped());
+        }
         self.exported = stats;
     }
 }
@@ -425,4 +445,10 @@ impl Driver {
 #[expect(clippy::disallowed_methods, reason = "the driver is where the core gets its time from")]
 fn clock() -> Instant {
     Instant::now()
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the driver is where the core gets its time from")]
+pub(crate) fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

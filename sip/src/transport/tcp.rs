@@ -80,6 +80,54 @@ struct Shared {
     connections: Mutex<HashMap<ConnId, Arc<Connection>>>,
     accepted: AtomicUsize,
     serial: AtomicU64,
+    counters: Live,
+}
+
+/// Connections that ended for what they sent, or did not, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpCounters {
+    /// Their bytes were no SIP, or too many.
+    pub bad_frames: u64,
+    /// They took too little of what was sent to them.
+    pub congested: u64,
+    /// Accepted ones that were idle for too long.
+    pub idle: u64,
+    /// Not accepted: there were too many.
+    pub refused: u64,
+    /// They began a message and did not finish it in time.
+    pub slow: u64,
+    /// Their peer ended them within a message.
+    pub unfinished: u64,
+}
+
+impl TcpCounters {
+    /// Name and value of every counter, for metrics.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Self { bad_frames, congested, idle, refused, slow, unfinished } = *self;
+        [
+            ("bad-frames", bad_frames),
+            ("congested", congested),
+            ("idle", idle),
+            ("refused", refused),
+            ("slow", slow),
+            ("unfinished", unfinished),
+        ]
+        .into_iter()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    bad_frames: AtomicU64,
+    congested: AtomicU64,
+    idle: AtomicU64,
+    refused: AtomicU64,
+    slow: AtomicU64,
+    unfinished: AtomicU64,
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What senders and the task of a connection share.
@@ -115,6 +163,7 @@ impl TcpTransport {
             connections: Mutex::new(HashMap::new()),
             accepted: AtomicUsize::new(0),
             serial: AtomicU64::new(1),
+            counters: Live::default(),
         };
         Self {
             owner: Arc::new(Owner { shared: Arc::new(shared), listeners: Mutex::new(Vec::new()) }),
@@ -177,6 +226,20 @@ impl TcpTransport {
         }
     }
 
+    /// What has been counted since the start.
+    pub fn counters(&self) -> TcpCounters {
+        let live = &self.owner.shared.counters;
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TcpCounters {
+            bad_frames: value(&live.bad_frames),
+            congested: value(&live.congested),
+            idle: value(&live.idle),
+            refused: value(&live.refused),
+            slow: value(&live.slow),
+            unfinished: value(&live.unfinished),
+        }
+    }
+
     /// Connections alive, dialled and accepted.
     pub fn connections(&self) -> usize {
         lock(&self.owner.shared.connections).len()
@@ -210,6 +273,13 @@ impl Shared {
     /// Forgets the connection, then says so.
     async fn closed(&self, conn: ConnId, cause: CloseCause) {
         lock(&self.connections).remove(&conn);
+        match &cause {
+            CloseCause::Congested => add(&self.counters.congested),
+            CloseCause::Frame(_) => add(&self.counters.bad_frames),
+            CloseCause::Idle => add(&self.counters.idle),
+            CloseCause::Slow => add(&self.counters.slow),
+            CloseCause::Io(_) | CloseCause::Local | CloseCause::Peer => {}
+        }
         tracing::debug!(?conn, ?cause, "connection closed");
         // Nobody listens any more: then nobody needs to know.
         let _ = self.events.send(TransportEvent::Closed { conn, cause }).await;
@@ -245,6 +315,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, number: u16) {
         };
         if shared.accepted.fetch_add(1, Ordering::Relaxed) >= shared.config.max_accepted {
             shared.accepted.fetch_sub(1, Ordering::Relaxed);
+            add(&shared.counters.refused);
             continue;
         }
         let shared = Arc::clone(&shared);
@@ -370,7 +441,12 @@ async fn serve(
                 let buf = framer.buffer_mut();
                 buf.reserve(chunk);
                 match stream.try_read_buf(buf) {
-                    Ok(0) => return CloseCause::Peer,
+                    Ok(0) => {
+                        if partial_since.is_some() {
+                            add(&shared.counters.unfinished);
+                        }
+                        return CloseCause::Peer;
+                    }
                     Ok(read) => {
                         chunk = if read >= chunk { (chunk * 2).min(READ_MAX) } else { (chunk / 2).max(READ_MIN) };
                     }
