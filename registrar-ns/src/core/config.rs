@@ -40,8 +40,6 @@ pub struct Config {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bugs {
-    /// DEL_PE counts whoever sends it.
-    pub deletion_by_anybody: bool,
     /// Checksums are folded before something is subtracted.
     pub folded_subtraction: bool,
     /// No resync when an association with a peer is there again, or when the peer is.

@@ -104,7 +104,7 @@ impl Registrar {
             }
             UpdateAction::DEL_PE => match home {
                 None => {}
-                Some(home) if home == sender || self.config.bugs.deletion_by_anybody => {
+                Some(home) if home == sender => {
                     self.unwatch(&key);
                     self.remove_entry(&key);
                 }
