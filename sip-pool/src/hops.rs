@@ -405,6 +405,20 @@ impl Hops {
         self.lose(now, element, cause);
     }
 
+    /// This process stood still for so long that others have given it up: all connections are made anew, and requests on
+    /// them have failed, also those that only one element can take. Nothing is concluded about the elements.
+    pub fn stood_still(&mut self, now: Instant) {
+        let elements: Vec<u32> = self.peers.keys().copied().collect();
+        for element in elements {
+            self.fail(now, element, Cause::Silent, None);
+            if self.peers.get(&element).is_some_and(|peer| peer.left.is_some()) {
+                self.peers.remove(&element);
+            } else {
+                self.dial(now, element);
+            }
+        }
+    }
+
     /// Next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()

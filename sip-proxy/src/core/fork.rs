@@ -391,6 +391,18 @@ impl Proxy {
         });
     }
 
+    /// Drops a context with its transactions; nobody hears of it.
+    pub(super) fn forget_context(&mut self, server: ServerId) {
+        let Some(mut context) = self.contexts.remove(&server) else { return };
+        for (index, branch) in context.branches.iter_mut().enumerate() {
+            self.set_timer(branch, server, index, None);
+            if let Some(client) = branch.client.take() {
+                self.give_up(client);
+            }
+        }
+        self.layer.forget_server(server);
+    }
+
     fn give_up(&mut self, client: ClientId) {
         self.layer.forget_client(client);
         self.hops.finished(RequestId(client.0));

@@ -215,6 +215,25 @@ impl Proxy {
         self.pump(now);
     }
 
+    /// This process stood still for so long that the gateways have sent elsewhere what it had: everything that came over
+    /// core connections is forgotten without a word to anybody, what is not written yet stays unwritten, and connections
+    /// are made anew. The caller closes the accepted ones.
+    pub fn handle_standstill(&mut self, now: Instant) {
+        let mut stale: Vec<ServerId> = self
+            .contexts
+            .iter()
+            .filter(|(_, context)| context.source.is_core())
+            .map(|(server, _)| *server)
+            .collect();
+        stale.sort_unstable();
+        for server in stale {
+            self.forget_context(server);
+        }
+        self.outputs.retain(|output| !matches!(output, Output::Write { .. }));
+        self.hops.stood_still(now);
+        self.pump(now);
+    }
+
     /// The TCP connection with a phone ended or could not be dialled.
     pub fn handle_edge_closed(&mut self, now: Instant, peer: SocketAddr) {
         self.layer.handle_transport_error(now, Hop::Tcp(peer));
