@@ -44,8 +44,9 @@ const HOMES_WITHOUT_EVIDENCE: Duration = Duration::from_secs(6);
 /// Who was taken for dead learns what has happened, and some elements prefer to stay with it.
 const AGREED: Duration = Duration::from_secs(6);
 
-/// A registrar that goes on reads what was sent to it before it was given up: there and back again is no fight.
-const MOVES: u32 = 2;
+/// There and back again, twice, is no fight: a registrar that goes on reads what was sent to it before it was given up,
+/// and tells its peers what it believes to own.
+const MOVES: u32 = 4;
 
 /// So long everything stands still when it is starved.
 const STARVED: Duration = Duration::from_secs(1);
