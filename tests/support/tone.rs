@@ -38,19 +38,24 @@ pub(crate) fn write(path: &Path, hertz: u32) {
     fs::write(path, wav).unwrap();
 }
 
-/// Seconds of sound in a file that may still be written.
-pub(crate) fn seconds(path: &Path) -> f64 {
-    let length = fs::metadata(path).map_or(0, |data| data.len());
-    length.saturating_sub(HEADER as u64) as f64 / (2 * RATE) as f64
+/// How many quarters of a second a recording has so far.
+pub(crate) fn quarters(path: &Path) -> usize {
+    let length = fs::metadata(path).map_or(0, |data| data.len() as usize);
+    length.saturating_sub(HEADER) / (2 * WINDOW)
 }
 
-/// A recording, a quarter of a second at a time: the strongest frequency in hertz, and its share of the energy.
+/// A recording that may still be written, a quarter of a second at a time: the strongest frequency in hertz, and its share of the energy.
 pub(crate) fn strongest(path: &Path) -> Vec<(u32, f64)> {
-    let wav = fs::read(path).unwrap();
-    assert_eq!((&wav[..4], &wav[8..16]), (&b"RIFF"[..], &b"WAVEfmt "[..]), "no WAV: {path:?}");
-    let field = |at: usize| u16::from_le_bytes([wav[at], wav[at + 1]]);
-    assert_eq!((field(20), field(22), field(24), field(34)), (1, 1, RATE as u16, 16));
-    let start = 8 + wav.windows(4).position(|window| window == b"data").unwrap();
+    let wav = fs::read(path).unwrap_or_default();
+    let start = match wav.windows(4).position(|window| window == b"data") {
+        Some(data) => {
+            let field = |at: usize| u16::from_le_bytes([wav[at], wav[at + 1]]);
+            assert_eq!((field(20), field(22), field(24), field(34)), (1, 1, RATE as u16, 16));
+            data + 8
+        }
+        // Some write the header when all is over.
+        None => HEADER.min(wav.len()),
+    };
     let samples: Vec<f64> = wav[start..]
         .as_chunks::<2>()
         .0
