@@ -527,6 +527,20 @@ impl World {
         Some(pairs.swap_remove(index))
     }
 
+    pub(crate) fn sever_between(&mut self, one: usize, other: usize, limit: Duration) {
+        let ends = self.ends_of(|owner, end| {
+            owner == one
+                && end.up
+                && !end.severed
+                && end.peer.is_some_and(|peer| peer.process == other)
+        });
+        for at in ends {
+            if let Path::Open { to, .. } = self.path(at) {
+                self.sever(at, to, limit);
+            }
+        }
+    }
+
     /// The association breaks: what is under way is lost, the sides learn of it at different times.
     pub(crate) fn sever(&mut self, one: EndRef, other: EndRef, limit: Duration) {
         for at in [one, other] {

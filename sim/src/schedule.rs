@@ -39,6 +39,11 @@ pub(crate) enum Act {
     Thaw {
         process: usize,
     },
+    /// The associations between these two break, and both sides learn of it soon.
+    SeverBetween {
+        one: usize,
+        other: usize,
+    },
     Unwall,
     /// Nothing from the one set to the other.
     Wall {
@@ -62,6 +67,8 @@ pub(crate) enum Episode {
     Partition,
     /// After the end of all trouble.
     Quiet,
+    /// A registrar dies while the associations of the others break again and again.
+    ShakyTakeover,
     /// One registrar is killed or frozen.
     Registrar,
     /// The system comes up.
@@ -131,6 +138,7 @@ impl Plan {
         let kind = self.rng.u8(..16);
         let (episode, length) = match kind {
             0..=5 => (Episode::Elements, self.elements(kind)),
+            6 if self.rng.bool() => (Episode::ShakyTakeover, self.shaky_takeover()),
             6..=8 => (Episode::Registrar, self.one_registrar(kind)),
             9 => (Episode::NoRegistrars, self.no_registrars()),
             10 | 11 => (Episode::Partition, self.partition()),
@@ -187,6 +195,21 @@ impl Plan {
             self.at(now, Act::Kill { process, evidence: kind == 6 });
             self.at(now + away, Act::Boot { process });
         }
+        away
+    }
+
+    fn shaky_takeover(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let process = self.registrar();
+        let (one, other) = ((process + 1) % REGISTRARS, (process + 2) % REGISTRARS);
+        self.at(now, Act::Kill { process, evidence: true });
+        let mut at = now;
+        for _ in 0..16 {
+            at += self.between(50, 350);
+            self.at(at, Act::SeverBetween { one, other });
+        }
+        let away = ms(16_000);
+        self.at(now + away, Act::Boot { process });
         away
     }
 
@@ -366,6 +389,7 @@ impl World {
                     self.sever(one, other, limit);
                 }
             }
+            Act::SeverBetween { one, other } => self.sever_between(one, other, ms(350)),
             Act::Thaw { process } => {
                 self.touched |= 1 << process;
                 self.thaw(process);

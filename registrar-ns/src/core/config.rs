@@ -44,8 +44,6 @@ pub struct Bugs {
     pub folded_subtraction: bool,
     /// No resync when an association with a peer is there again, or when the peer is.
     pub no_resync_on_return: bool,
-    /// Nobody asks again for takeover acknowledgements that do not come.
-    pub no_takeover_ack_timer: bool,
     /// TAKEOVER_SERVER moves everything, whoever owns it.
     pub takeover_moves_all: bool,
 }

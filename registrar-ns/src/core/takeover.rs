@@ -42,9 +42,7 @@ impl Registrar {
         self.event(Event::TakeoverStarted { target });
         // RFC 5353 section 3.5.1: to all peers including the target, which may still speak up.
         self.announce(Body::InitTakeover { target });
-        if !self.config.bugs.no_takeover_ack_timer {
-            self.timers.set(Timer::Takeover(target), now + self.config.timers.takeover_ack);
-        }
+        self.timers.set(Timer::Takeover(target), now + self.config.timers.takeover_ack);
         // A target is nobody to wait for.
         let others: Vec<_> = self.takeovers.keys().copied().collect();
         for other in others {

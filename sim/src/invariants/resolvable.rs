@@ -19,9 +19,11 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
             Duration::ZERO
         }
         // Trouble of a disorderly run may end a little after that.
-        Episode::NoRegistrars | Episode::Partition | Episode::Quiet | Episode::Start => {
-            world.troubled + SETTLED
-        }
+        Episode::NoRegistrars
+        | Episode::Partition
+        | Episode::Quiet
+        | Episode::ShakyTakeover
+        | Episode::Start => world.troubled + SETTLED,
     };
     if world.now <= settled || !world.net.walls.is_empty() {
         return;

@@ -18,6 +18,7 @@ pub(super) fn check(
         | Episode::NoRegistrars
         | Episode::Partition
         | Episode::Quiet
+        | Episode::ShakyTakeover
         | Episode::Start => false,
     };
     if !judged {
