@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::invite;
 use dialtone_sip::transport::{
-    CloseCause, ConnId, Flow, SendError, TcpConfig, TcpTransport, TransportEvent, UdpConfig,
-    UdpTransport,
+    CloseCause, ConnId, Flow, SendError, TcpConfig, TcpCounters, TcpTransport, TransportEvent,
+    UdpConfig, UdpTransport,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -145,7 +145,7 @@ async fn slow_idle_oversized_and_too_many_peers_are_closed() {
         idle_timeout: Some(Duration::from_millis(150)),
         ..TcpConfig::default()
     };
-    let (_server, addr, mut events) = server(config);
+    let (server, addr, mut events) = server(config);
     let mut slow = TcpStream::connect(addr).await.expect("connected");
     let slow_id = connected(&mut events).await;
     slow.write_all(b"OPTIONS sip:").await.expect("written");
@@ -170,6 +170,20 @@ async fn slow_idle_oversized_and_too_many_peers_are_closed() {
     assert!(matches!(causes[&idle_id], CloseCause::Idle), "{causes:?}");
     assert!(matches!(causes[&large_id], CloseCause::Frame(_)), "{causes:?}");
     idle.shutdown().await.ok();
+    let counted = server.counters();
+    assert_eq!((counted.bad_frames, counted.slow, counted.unfinished), (1, 1, 0));
+    assert!(counted.idle >= 1, "{counted:?}");
+}
+
+#[tokio::test]
+async fn a_message_that_ends_with_its_connection_is_counted() {
+    let (server, addr, mut events) = server(TcpConfig::default());
+    let mut torn = TcpStream::connect(addr).await.expect("connected");
+    connected(&mut events).await;
+    torn.write_all(b"OPTIONS sip:").await.expect("written");
+    drop(torn);
+    assert!(matches!(next(&mut events).await, TransportEvent::Closed { .. }));
+    assert_eq!(server.counters(), TcpCounters { unfinished: 1, ..TcpCounters::default() });
 }
 
 #[tokio::test]

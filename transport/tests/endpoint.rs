@@ -314,6 +314,13 @@ async fn tcp_stream_torn_at_every_byte() {
     assert_eq!(a.down().await, (assoc, DownCause::Local));
     assert!(client.read(&mut answer).await.is_err(), "a frame error resets");
     assert_eq!(a.endpoint.counters().bad_frames, 1);
+
+    let mut client = TcpStream::connect(a.endpoint.tcp_addr().unwrap()).await.unwrap();
+    let (assoc, _) = a.up().await;
+    client.write_all(&asap(17)[..20]).await.unwrap();
+    drop(client);
+    assert_eq!(a.down().await, (assoc, DownCause::Closed));
+    assert_eq!(a.endpoint.counters().unfinished, 1);
 }
 
 #[tokio::test]
