@@ -260,6 +260,12 @@ impl Hops {
         });
     }
 
+    /// Whether this element is in the pool, usable or not.
+    #[must_use]
+    pub fn is_member(&self, element: u32) -> bool {
+        self.peers.get(&element).is_some_and(|peer| peer.left.is_none())
+    }
+
     /// Whether new requests may go to this element.
     #[must_use]
     pub fn is_usable(&self, element: u32) -> bool {
@@ -275,6 +281,14 @@ impl Hops {
     pub fn is_connected(&self, element: u32) -> bool {
         self.is_usable(element)
             && self.peers.get(&element).is_some_and(|peer| matches!(peer.link, Link::Up { .. }))
+    }
+
+    /// Whether there is a connection to every member that is not suspect.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.peers
+            .values()
+            .all(|peer| peer.suspect || peer.left.is_some() || matches!(peer.link, Link::Up { .. }))
     }
 
     /// The element at the other end of a connection that this instance dialled.

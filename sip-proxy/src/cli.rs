@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::bind::BindError;
@@ -42,7 +42,8 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn serve(config: Config, context: Context) -> Result<(), Error> {
     let data_dir = DataDir::open(&config.data_dir, "data_dir")?;
-    let keys = Keys::load_or_create(&config.key_file).map_err(Error::other)?;
+    let keys =
+        Keys::load_or_create(&config.key_file).map_err(|error| Error::Usage(error.to_string()))?;
     let proxies = handle(POOL)?;
     let pe_id = pe_id::load_or_create(data_dir.path(), &proxies).map_err(Error::other)?;
     let http = bind::tcp(config.admin_addr(), "admin").await?;
@@ -86,18 +87,18 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     };
     let core_address = network.core_address;
     let proxy = new_proxy(&config, &network, keys);
-    let (loaded, mut is_loaded) = watch::channel(false);
+    let (serving, mut is_serving) = watch::channel(false);
     let drain = CancellationToken::new();
     let span = tracing::info_span!("proxy", name = config.name);
     let driver =
-        driver::run(proxy, network, store.clone(), store_events, gateways, loaded, drain.clone());
+        driver::run(proxy, network, store.clone(), store_events, gateways, serving, drain.clone());
     let mut driver = tokio::spawn(driver.instrument(span));
 
     let mut ended = None;
     let mut registration = None;
     let in_service = async {
         // Both end with the driver.
-        let _ = is_loaded.wait_for(|loaded| *loaded).await;
+        let _ = is_serving.wait_for(|serving| *serving).await;
         if let Some((element, _)) = &pools {
             let mut element = element
                 .register(ElementConfig::tcp(proxies, pe_id, core_address))
@@ -158,7 +159,10 @@ fn open_network(config: &Config) -> Result<(Network, Addresses), Error> {
     let listen = |tcp: &TcpTransport, addr: SocketAddr, key: &str| {
         tcp.listen(addr, 0).map_err(|source| BindError::new(addr, "TCP", key, source))
     };
-    let core_address = listen(&core, config.core, "core")?;
+    let core_listener = core
+        .reserve(config.core, 0)
+        .map_err(|source| BindError::new(config.core, "TCP", "core", source))?;
+    let core_address = core_listener.address();
     let mut addresses = vec![("sip-core", core_address.to_string())];
     let mut edge_udp = None;
     if let Some(addr) = config.edge.udp {
@@ -177,6 +181,7 @@ fn open_network(config: &Config) -> Result<(Network, Addresses), Error> {
         core,
         core_events,
         core_address,
+        core_listener,
         edge_udp,
         edge_tcp,
         edge_tcp_address,
@@ -263,6 +268,5 @@ async fn find_database(
 
 #[expect(clippy::disallowed_methods, reason = "the core is told what time it is when it starts")]
 fn clocks() -> (Instant, u64) {
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (Instant::now(), wall.as_millis() as u64)
+    (Instant::now(), driver::wall_clock())
 }

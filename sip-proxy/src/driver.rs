@@ -22,7 +22,7 @@ use dialtone_handlespace::Handle;
 use dialtone_location::{Answer, LocationStore, StoreEvent};
 use dialtone_pool_user::{Freshness, PoolUser, View};
 use dialtone_sip::transport::{
-    ConnId as TransportId, Flow, TcpTransport, TransportEvent, UdpTransport,
+    ConnId as TransportId, Flow, Reserved, TcpTransport, TransportEvent, UdpTransport,
 };
 use dialtone_sip_pool::hops::{ACCEPTED, ConnId, Member};
 use dialtone_wire::PeId;
@@ -37,6 +37,8 @@ const FROZEN: Duration = Duration::from_secs(2);
 const BATCH: usize = 256;
 /// How long requests under way may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a proxy that starts waits for its connections to gateways.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a proxy's messages come from and go to.
@@ -45,8 +47,11 @@ pub struct Network {
     /// Connections with pool elements.
     pub core: TcpTransport,
     pub core_events: mpsc::Receiver<TransportEvent>,
-    /// The address to dial from.
+    /// The address to dial from, which is the listener's as well.
     pub core_address: SocketAddr,
+    /// Opened when calls can be routed: a gateway that has lost this proxy dials until it is back, and sends it calls as
+    /// soon as somebody answers.
+    pub core_listener: Reserved,
     pub edge_udp: Option<UdpTransport>,
     /// For phones on TCP; dials even without a listener.
     pub edge_tcp: TcpTransport,
@@ -62,14 +67,15 @@ pub struct Gateways {
     pub view: watch::Receiver<Arc<View>>,
 }
 
-/// Runs a proxy until `drain` is cancelled and requests under way have ended.
+/// Runs a proxy until `drain` is cancelled and requests under way have ended. `serving` becomes true when it is open for
+/// gateways.
 pub async fn run(
     proxy: Proxy,
     mut network: Network,
     store: Arc<dyn LocationStore>,
     mut store_events: mpsc::UnboundedReceiver<Vec<StoreEvent>>,
     mut gateways: Option<Gateways>,
-    loaded: watch::Sender<bool>,
+    serving: watch::Sender<bool>,
     drain: CancellationToken,
 ) {
     let mut driver = Driver {
@@ -80,32 +86,36 @@ pub async fn run(
         edge_tcp: network.edge_tcp,
         store,
         user: gateways.as_ref().map(|gateways| (gateways.user.clone(), gateways.handle.clone())),
+        knows_gateways: false,
         core_ids: HashMap::new(),
         transport_ids: HashMap::new(),
         edge_ids: HashMap::new(),
         edge_peers: HashMap::new(),
         exported: Stats::default(),
+        seen: clock(),
     };
     let mut core_events = Vec::with_capacity(BATCH);
     let mut edge_events = Vec::with_capacity(BATCH);
     let mut metrics_at = clock();
     let mut draining_until = None;
-    let mut seen = metrics_at;
+    let mut opening = Some(Opening { listener: network.core_listener, until: None });
     driver.gateways_changed(clock(), gateways.as_mut());
     loop {
-        let before = clock();
-        if before.saturating_duration_since(seen) > FROZEN {
-            // Stopped while at work on the last input.
-            driver.thaw(before);
-        }
+        let before = driver.look();
         if before >= metrics_at {
             driver.export();
             driver.proxy.set_wall(before, wall_clock());
             metrics_at = before + METRICS_EVERY;
         }
-        loaded.send_if_modified(|loaded| {
-            std::mem::replace(loaded, driver.proxy.is_loaded()) != driver.proxy.is_loaded()
-        });
+        if let Some(ready) = opening.take_if(|opening| {
+            opening.is_due(before, &driver.proxy, driver.user.is_none() || driver.knows_gateways)
+        }) {
+            if let Err(error) = driver.core.open(ready.listener) {
+                tracing::error!(%error, address = %driver.core_address, "cannot listen for gateways");
+                break;
+            }
+            serving.send_replace(true);
+        }
         if drain.is_cancelled() {
             let until = *draining_until.get_or_insert(before + DRAIN);
             if before >= until || driver.proxy.pending() == 0 {
@@ -113,8 +123,10 @@ pub async fn run(
                 break;
             }
         }
+        let opens_at = opening.as_ref().and_then(|opening| opening.until);
+        let wake_at = opens_at.map_or(metrics_at, |at| at.min(metrics_at));
         let deadline =
-            driver.proxy.next_deadline().map_or(metrics_at, |deadline| deadline.min(metrics_at));
+            driver.proxy.next_deadline().map_or(wake_at, |deadline| deadline.min(wake_at));
         let mut core_closed = false;
         let input = tokio::select! {
             biased;
@@ -128,17 +140,14 @@ pub async fn run(
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
             () = drain.cancelled(), if draining_until.is_none() => Input::Time,
         };
-        let now = clock();
-        seen = now;
-        if now.saturating_duration_since(before.max(deadline)) > FROZEN {
-            driver.thaw(now);
-        }
+        driver.seen = before.max(deadline);
+        let now = driver.look();
         match input {
             Input::Store(Some(batch)) => {
                 batch.into_iter().for_each(|event| driver.store_event(now, event))
             }
-            Input::Core => core_events.drain(..).for_each(|event| driver.core_event(now, event)),
-            Input::Edge => edge_events.drain(..).for_each(|event| driver.edge_event(now, event)),
+            Input::Core => core_events.drain(..).for_each(|event| driver.core_event(event)),
+            Input::Edge => edge_events.drain(..).for_each(|event| driver.edge_event(event)),
             Input::Gateways => driver.gateways_changed(now, gateways.as_mut()),
             Input::Time => {}
             Input::Store(None) => {
@@ -150,12 +159,31 @@ pub async fn run(
             tracing::error!("the core transport ended");
             break;
         }
+        let now = driver.look();
         if driver.proxy.next_deadline().is_some_and(|deadline| deadline <= now) {
             driver.proxy.handle_timeout(now);
         }
-        driver.drain(now);
+        driver.drain();
     }
     driver.export();
+}
+
+/// The core listener, as long as it is closed.
+struct Opening {
+    listener: Reserved,
+    /// How long connections to gateways are waited for.
+    until: Option<Instant>,
+}
+
+impl Opening {
+    /// Whether calls could be routed now: bindings are known, and gateways connected, those that answer soon.
+    fn is_due(&mut self, now: Instant, proxy: &Proxy, knows_gateways: bool) -> bool {
+        if !proxy.is_loaded() || !knows_gateways {
+            return false;
+        }
+        let until = *self.until.get_or_insert(now + CONNECTED_WITHIN);
+        proxy.is_connected() || now >= until
+    }
 }
 
 enum Input {
@@ -187,6 +215,8 @@ struct Driver {
     edge_tcp: TcpTransport,
     store: Arc<dyn LocationStore>,
     user: Option<(PoolUser, Handle)>,
+    /// Whether the pool of the gateways has been heard of.
+    knows_gateways: bool,
     /// Core connections by both names.
     core_ids: HashMap<TransportId, ConnId>,
     transport_ids: HashMap<ConnId, TransportId>,
@@ -194,10 +224,23 @@ struct Driver {
     edge_ids: HashMap<SocketAddr, TransportId>,
     edge_peers: HashMap<TransportId, SocketAddr>,
     exported: Stats,
+    /// When the clock was looked at last, or when it was to be looked at.
+    seen: Instant,
 }
 
 impl Driver {
-    fn core_event(&mut self, now: Instant, event: TransportEvent) {
+    /// What time it is. A process that was stopped finds out here, before anything stale is taken in or sent.
+    fn look(&mut self) -> Instant {
+        let now = clock();
+        let before = std::mem::replace(&mut self.seen, now);
+        if now.saturating_duration_since(before) > FROZEN {
+            self.thaw(now);
+        }
+        now
+    }
+
+    fn core_event(&mut self, event: TransportEvent) {
+        let now = self.look();
         match event {
             TransportEvent::Message { flow: Flow::Tcp(conn), bytes } => {
                 // Of a connection that was given up: nobody waits for it.
@@ -232,10 +275,11 @@ impl Driver {
             | TransportEvent::Ping { .. }
             | TransportEvent::Pong { .. } => {}
         }
-        self.drain(now);
+        self.drain();
     }
 
-    fn edge_event(&mut self, now: Instant, event: TransportEvent) {
+    fn edge_event(&mut self, event: TransportEvent) {
+        let now = self.look();
         match event {
             TransportEvent::Message { flow: Flow::Udp { socket, peer }, bytes } => {
                 self.proxy.handle_message(now, Hop::Udp { socket, peer }, bytes);
@@ -261,7 +305,7 @@ impl Driver {
             | TransportEvent::Ping { .. }
             | TransportEvent::Pong { .. } => {}
         }
-        self.drain(now);
+        self.drain();
     }
 
     fn store_event(&mut self, now: Instant, event: StoreEvent) {
@@ -283,7 +327,7 @@ impl Driver {
             StoreEvent::Answer { .. } | StoreEvent::Changes(_) => {}
         }
         self.proxy.handle_store(now, event);
-        self.drain(now);
+        self.drain();
     }
 
     fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Gateways>) {
@@ -292,13 +336,14 @@ impl Driver {
         if view.freshness == Freshness::Unknown {
             return;
         }
+        self.knows_gateways = true;
         let members: Vec<Member> = view
             .members
             .iter()
             .filter_map(|member| Some(Member { element: member.pe_id.0, address: member.addr()? }))
             .collect();
         self.proxy.set_gateways(now, &members);
-        self.drain(now);
+        self.drain();
     }
 
     /// The process stood still: what waits in its connections is stale, and the other ends have given them up.
@@ -321,11 +366,14 @@ impl Driver {
             self.core.close(conn, false);
             self.proxy.handle_closed(now, core);
         }
-        self.drain(now);
+        self.drain();
     }
 
-    fn drain(&mut self, now: Instant) {
-        while let Some(output) = self.proxy.poll() {
+    fn drain(&mut self) {
+        loop {
+            // What a process was about to write when it was stopped is as stale as what waits for it.
+            let now = self.look();
+            let Some(output) = self.proxy.poll() else { return };
             match output {
                 Output::Close { conn } => {
                     if let Some(transport) = self.transport_ids.remove(&conn) {

@@ -36,6 +36,9 @@ pub use settings::{Names, Settings};
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
+/// The two clocks may differ by this much before the one on the wall is read again.
+const WALL_TOLERANCE_MS: u64 = 250;
+
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -246,6 +249,14 @@ impl Proxy {
         self.pump(now);
     }
 
+    /// What the clock on the wall says, in milliseconds since 1970: it is set now and then, and goes on while the machine
+    /// sleeps. All proxies must agree on when bindings end.
+    pub fn set_wall(&mut self, now: Instant, wall_ms: u64) {
+        if self.settings.wall(now).abs_diff(wall_ms) > WALL_TOLERANCE_MS {
+            self.settings.epoch = (now, wall_ms);
+        }
+    }
+
     /// The keys were read again.
     pub fn set_keys(&mut self, keys: Keys) {
         self.keys = keys;
@@ -424,6 +435,11 @@ impl Proxy {
             Hop::Core(conn) => self.outputs.push_back(Output::Write { conn, bytes }),
             Hop::Tcp(_) | Hop::Udp { .. } => self.outputs.push_back(Output::Send { to, bytes }),
         }
+    }
+
+    /// Whether there is a connection to every gateway that answers.
+    pub fn is_connected(&self) -> bool {
+        self.hops.is_settled()
     }
 
     /// Whether the database has been read once.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-pub use tcp::{SendError, TcpConfig, TcpCounters, TcpTransport};
+pub use tcp::{Reserved, SendError, TcpConfig, TcpCounters, TcpTransport};
 pub use udp::{UdpConfig, UdpTransport};
 
 use crate::FrameError;

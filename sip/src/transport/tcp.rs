@@ -66,6 +66,21 @@ pub struct TcpTransport {
     owner: Arc<Owner>,
 }
 
+/// An address that is bound, but not listened at; see [`TcpTransport::reserve`].
+#[derive(Debug)]
+pub struct Reserved {
+    socket: TcpSocket,
+    number: u16,
+    address: SocketAddr,
+}
+
+impl Reserved {
+    /// The bound address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// Closes everything when the last handle is gone; the tasks hold only what it owns.
 #[derive(Debug)]
 struct Owner {
@@ -176,15 +191,34 @@ impl TcpTransport {
     /// # Errors
     /// Those of binding.
     pub fn listen(&self, addr: SocketAddr, number: u16) -> io::Result<SocketAddr> {
+        let reserved = self.reserve(addr, number)?;
+        let bound = reserved.address;
+        self.open(reserved)?;
+        Ok(bound)
+    }
+
+    /// Takes an address for later: until [`TcpTransport::open`], who connects to it is refused.
+    ///
+    /// # Errors
+    /// Those of binding.
+    pub fn reserve(&self, addr: SocketAddr, number: u16) -> io::Result<Reserved> {
         let socket = new_socket(addr)?;
         // A restarted process must get its port back while old connections linger.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
-        let listener = socket.listen(1024)?;
-        let bound = listener.local_addr()?;
-        let task = tokio::spawn(accept(Arc::clone(&self.owner.shared), listener, number));
+        let address = socket.local_addr()?;
+        Ok(Reserved { socket, number, address })
+    }
+
+    /// Listens at a reserved address. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Somebody else listens there by now.
+    pub fn open(&self, reserved: Reserved) -> io::Result<()> {
+        let listener = reserved.socket.listen(1024)?;
+        let task = tokio::spawn(accept(Arc::clone(&self.owner.shared), listener, reserved.number));
         lock(&self.owner.listeners).push(task.abort_handle());
-        Ok(bound)
+        Ok(())
     }
 
     /// Dials, from `local` if given; messages may be sent at once and go out when it is up. Answered by
