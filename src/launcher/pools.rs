@@ -111,7 +111,7 @@ pub(crate) fn fetch_status(address: &str) -> Option<Status> {
 }
 
 /// The body of an answer with status 200, asked for as HTTP/1.0 so that it comes in one piece.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
