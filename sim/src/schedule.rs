@@ -85,7 +85,7 @@ pub(crate) fn plan(seed: u64) -> (Vec<(Duration, Act)>, Duration) {
         now: Duration::ZERO,
     };
     plan.start();
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         for _ in 0..6 {
             plan.episode();
         }
@@ -238,7 +238,7 @@ impl Plan {
             1 => 1 << self.element(),
             _ => self.rng.u64(..) & all,
         };
-        let other = if self.rng.bool() { all & !side } else { (1 << REGISTRARS) - 1 & !side };
+        let other = if self.rng.bool() { all & !side } else { ((1 << REGISTRARS) - 1) & !side };
         self.at(now, Act::Wall { from: side, to: other });
         if self.rng.u8(..4) > 0 {
             self.at(now, Act::Wall { from: other, to: side });

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dialtone_handlespace::{Element, Handle};
+use dialtone_handlespace::Element;
 use dialtone_pool_user::Freshness;
 use dialtone_wire::{PeId, ServerId};
 
@@ -12,7 +12,7 @@ use crate::world::World;
 
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let mut fail = |what: String| wrong.push(("converged", what));
-    let mut tables: Vec<(&Process, BTreeMap<(Handle, PeId), Element>)> = Vec::new();
+    let mut tables: Vec<(&Process, BTreeMap<_, Element>)> = Vec::new();
     for (_, registrar) in world.registrars() {
         match registrar.registrar().filter(|core| core.in_service()) {
             Some(core) => tables.push((
