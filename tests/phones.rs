@@ -135,7 +135,12 @@ fn await_tone(listener: &str, recording: impl Fn() -> Option<PathBuf>, hertz: u3
         (tones(&recording).iter().filter(right).count() >= 8).then_some(())
     });
     let tones = recording().map(|recording| tones(&recording)).unwrap_or_default();
-    println!("table: {listener} heard {tones:?} Hz in a quarter of a second each");
+    println!(
+        "table: {listener} heard {} to {} Hz for {} s; {hertz} Hz were played",
+        tones.iter().min().unwrap_or(&0),
+        tones.iter().max().unwrap_or(&0),
+        tones.len() as f64 / 4.0
+    );
     assert!(
         enough.is_some() && tones.iter().all(|found| right(&found)),
         "{listener} does not hear {hertz} Hz"
