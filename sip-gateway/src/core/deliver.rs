@@ -243,14 +243,16 @@ impl Gateway {
             }
             return;
         }
-        delivery.answered = true;
+        // A 2xx that the phone repeats says nothing new, and may come after BYE.
+        let repeated = std::mem::replace(&mut delivery.answered, true);
         let request = delivery.request.clone();
         self.table.finished(now, &delivery.key, response.clone());
         // All get the final answer: a proxy that was given up too early must not go on looking for somebody who answers.
         for asker in &delivery.askers {
             self.layer.respond(now, asker.server, code, over(&asker.vias, &response));
         }
-        if code < 300 && matches!(request.method(), Some(Method::Invite | Method::Bye)) {
+        let notable = matches!(request.method(), Some(Method::Invite | Method::Bye));
+        if code < 300 && notable && !repeated {
             self.note_dialog(now, &request, &response, false);
         }
     }

@@ -316,7 +316,8 @@ impl Gateway {
                 return;
             }
         }
-        if code < 300 {
+        // A 2xx that comes again may come after BYE.
+        if code < 300 && !leg.is_answered() {
             self.note_answer(now, id, response, source);
         }
         let bytes = towards_phone(response);
@@ -430,7 +431,10 @@ impl Gateway {
         let Some(leg) = self.legs.get(&id) else { return };
         match leg.state {
             State::Accepted => self.drop_leg(id),
-            State::Waiting => self.fail_leg(now, id, 503),
+            State::Waiting => {
+                let code = leg.nobody();
+                self.fail_leg(now, id, code);
+            }
             State::Sent { .. } if leg.cancel != Cancel::No => self.fail_leg(now, id, 487),
             State::Sent { .. } if leg.invite => {
                 // RFC 3261 section 16.8: timer C fires, the INVITE is cancelled.

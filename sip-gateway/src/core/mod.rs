@@ -9,6 +9,7 @@
 //! - `deliver`: server transactions of proxies and gateways; each becomes a client transaction towards a phone, by way of
 //!   the delivery table.
 
+mod accepted;
 mod deliver;
 mod edge;
 mod flows;
@@ -37,6 +38,7 @@ pub use interface::{
     Bounds, Choice, Counters, Gauges, Input, Listener, Output, Pool, Settings, pool_view,
 };
 
+use accepted::Accepted;
 use deliver::Delivery;
 use flows::Flows;
 use legs::Leg;
@@ -94,7 +96,7 @@ pub struct Gateway {
     proxies: Hops,
     selector: Selector,
     gateways: Hops,
-    accepted: BTreeSet<ConnId>,
+    accepted: Accepted,
     legs: BTreeMap<LegId, Leg>,
     leg_deadlines: BTreeSet<(Instant, LegId)>,
     waiting: BTreeSet<LegId>,
@@ -136,7 +138,7 @@ impl Gateway {
             dialogs: Dialogs::new(bounds.dialogs),
             keys,
             rng,
-            accepted: BTreeSet::new(),
+            accepted: Accepted::default(),
             legs: BTreeMap::new(),
             leg_deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -156,7 +158,7 @@ impl Gateway {
     /// Takes one input.
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::CoreAccepted { conn } => drop(self.accepted.insert(conn)),
+            Input::CoreAccepted { conn } => self.accepted.opened(now, conn),
             Input::CoreActivity { conn } => self.hear(now, conn),
             Input::CoreClosed { conn } => self.core_closed(now, conn),
             Input::CoreConnected { conn } => {
@@ -182,7 +184,7 @@ impl Gateway {
                 self.flows.opened(conn, listener, remote)
             }
             Input::Frozen => {
-                for conn in std::mem::take(&mut self.accepted) {
+                for conn in self.accepted.take_all() {
                     self.outputs.push_back(Output::CoreClose { conn });
                     self.layer.handle_transport_error(now, Peer::Core(conn));
                 }
@@ -223,6 +225,7 @@ impl Gateway {
             self.layer.next_deadline(),
             self.proxies.next_deadline(),
             self.gateways.next_deadline(),
+            self.accepted.next_deadline(),
             self.table.next_deadline(),
             self.dialogs.next_deadline(),
             self.flows.next_deadline(),
@@ -276,6 +279,10 @@ impl Gateway {
         self.pump(now);
         self.proxies.handle_timeout(now);
         self.gateways.handle_timeout(now);
+        for conn in self.accepted.silent(now) {
+            self.outputs.push_back(Output::CoreClose { conn });
+            self.layer.handle_transport_error(now, Peer::Core(conn));
+        }
         self.table.handle_timeout(now);
         self.dialogs.handle_timeout(now);
         while let Some((_, leg)) =
@@ -396,6 +403,7 @@ impl Gateway {
     }
 
     fn hear(&mut self, now: Instant, conn: ConnId) {
+        self.accepted.hear(now, conn);
         if let Some(hops) = self.hops_of(conn) {
             hops.received(now, conn);
         }
@@ -405,14 +413,14 @@ impl Gateway {
         if let Some(hops) = self.hops_of(conn) {
             hops.closed(now, conn);
         }
-        if self.accepted.remove(&conn) {
+        if self.accepted.closed(conn) {
             self.layer.handle_transport_error(now, Peer::Core(conn));
         }
     }
 
     fn core_message(&mut self, now: Instant, conn: ConnId, bytes: Bytes) {
         self.hear(now, conn);
-        if conn.is_accepted() && !self.accepted.contains(&conn) {
+        if conn.is_accepted() && !self.accepted.contains(conn) {
             // Stale: the connection was given up.
             self.counters.stray += 1;
             return;
