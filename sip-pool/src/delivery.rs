@@ -44,6 +44,9 @@ pub enum Arrival<S, R> {
     },
     /// Is too much: the table is full.
     Full,
+    /// Belongs to an attempt that has a successor already: whoever sends it was given up, stood still meanwhile, and may
+    /// have the final answer, but neither takes the delivery over nor ends it.
+    Late,
     /// Is new: deliver it.
     New,
 }
@@ -51,7 +54,7 @@ pub enum Arrival<S, R> {
 #[derive(Debug)]
 enum State<S, R> {
     Final { answer: R },
-    InFlight { requester: S, latest: Option<R>, orphaned: bool },
+    InFlight { requester: S, attempt: u32, latest: Option<R>, orphaned: bool },
 }
 
 #[derive(Debug)]
@@ -81,20 +84,22 @@ impl<S: Clone + PartialEq, R: Clone> Table<S, R> {
         }
     }
 
-    /// A request has come from `requester`.
-    pub fn arrive(&mut self, key: &Key, requester: S) -> Arrival<S, R> {
+    /// A request has come from `requester`, as this attempt of its leg.
+    pub fn arrive(&mut self, key: &Key, requester: S, attempt: u32) -> Arrival<S, R> {
         let Some(entry) = self.entries.get_mut(key) else {
             if self.entries.len() >= self.capacity {
                 return Arrival::Full;
             }
-            let state = State::InFlight { requester, latest: None, orphaned: false };
+            let state = State::InFlight { requester, attempt, latest: None, orphaned: false };
             self.entries.insert(key.clone(), Entry { state, deadline: None });
             return Arrival::New;
         };
         match &mut entry.state {
             State::Final { answer } => Arrival::Answered(answer.clone()),
-            State::InFlight { requester: current, latest, orphaned } => {
+            State::InFlight { attempt: current, .. } if attempt < *current => Arrival::Late,
+            State::InFlight { requester: current, attempt: latest_attempt, latest, orphaned } => {
                 *orphaned = false;
+                *latest_attempt = attempt;
                 let previous = std::mem::replace(current, requester);
                 let latest = latest.clone();
                 self.set_deadline(key, None);
@@ -221,22 +226,24 @@ mod tests {
     fn a_repeated_request_is_attached_then_answered_then_forgotten() {
         let now = Instant::now();
         let mut table = Table::<u32, &str>::new(2);
-        assert_eq!(table.arrive(&key(1), 10), Arrival::New);
+        assert_eq!(table.arrive(&key(1), 10, 1), Arrival::New);
         table.provisional(&key(1), "180");
         table.lost(now, &key(1), &10);
         assert_eq!(table.requester(&key(1)), None);
         assert_eq!(
-            table.arrive(&key(1), 11),
+            table.arrive(&key(1), 11, 2),
             Arrival::Attached { latest: Some("180"), previous: 10 }
         );
+        assert_eq!(table.arrive(&key(1), 12, 1), Arrival::Late);
+        assert_eq!(table.requester(&key(1)), Some(&11), "an older attempt takes nothing over");
         table.lost(now, &key(1), &10);
         assert_eq!(table.next_deadline(), None, "only the present requester counts");
         table.finished(now, &key(1), "200");
-        assert_eq!(table.arrive(&key(1), 12), Arrival::Answered("200"));
-        assert_eq!(table.arrive(&key(2), 13), Arrival::New);
-        assert_eq!(table.arrive(&key(3), 13), Arrival::Full);
+        assert_eq!(table.arrive(&key(1), 12, 1), Arrival::Answered("200"));
+        assert_eq!(table.arrive(&key(2), 13, 1), Arrival::New);
+        assert_eq!(table.arrive(&key(3), 13, 1), Arrival::Full);
         table.handle_timeout(now + KEPT);
-        assert_eq!(table.arrive(&key(3), 14), Arrival::New);
+        assert_eq!(table.arrive(&key(3), 14, 1), Arrival::New);
         assert_eq!(table.len(), 2);
     }
 
@@ -245,7 +252,7 @@ mod tests {
     fn an_orphan_is_reported_once_after_two_seconds() {
         let now = Instant::now();
         let mut table = Table::<u32, &str>::new(2);
-        table.arrive(&key(1), 10);
+        table.arrive(&key(1), 10, 1);
         table.lost(now, &key(1), &10);
         assert_eq!(table.next_deadline(), Some(now + ORPHANED));
         table.handle_timeout(now + ORPHANED);

@@ -66,9 +66,9 @@ impl Gateway {
             return;
         };
         let branches = request.vias().filter_map(|via| via.ok()?.branch()).map(str::as_bytes);
-        let leg = LegId::in_stack(&self.keys, branches).map(|(leg, _)| leg);
         // A request that some other element began has no leg id; then every copy is a request of its own.
-        let leg = leg.unwrap_or_else(|| LegId::mint(&mut self.rng));
+        let (leg, attempt) = LegId::in_stack(&self.keys, branches)
+            .unwrap_or_else(|| (LegId::mint(&mut self.rng), 0));
         let key = Key {
             leg,
             flow: token.flow,
@@ -79,7 +79,7 @@ impl Gateway {
         if method == Method::Invite {
             self.answer(now, id, &request, 100);
         }
-        match self.table.arrive(&key, id) {
+        match self.table.arrive(&key, id, attempt) {
             Arrival::Answered(answer) => {
                 self.counters.reattached += 1;
                 let code = answer.status().unwrap_or(500);
@@ -93,6 +93,10 @@ impl Gateway {
                     self.layer.respond(now, id, code, over(&asker.vias, &latest));
                 }
                 self.attach(&key, asker, request);
+            }
+            Arrival::Late => {
+                self.counters.reattached += 1;
+                self.attach_late(&key, asker);
             }
             Arrival::Full => {
                 self.counters.over_bounds += 1;
@@ -112,6 +116,16 @@ impl Gateway {
             self.delivery_of_server.remove(&oldest.server);
         }
         delivery.request = request;
+    }
+
+    /// Lets the sender of an attempt that was given up have the final answer. What rings is its successor's.
+    fn attach_late(&mut self, key: &Key, asker: Asker) {
+        let Some(client) = self.delivery_of_key.get(key) else { return };
+        let Some(delivery) = self.deliveries.get_mut(client) else { return };
+        if delivery.askers.len() < ASKERS {
+            self.delivery_of_server.insert(asker.server, *client);
+            delivery.askers.insert(0, asker);
+        }
     }
 
     fn deliver(&mut self, now: Instant, key: Key, asker: Asker, request: Message, peer: Peer) {

@@ -48,7 +48,7 @@ enum State {
     Accepted,
     /// Sent; whether a provisional answer has come.
     Sent { provisional: bool },
-    /// No proxy can be used; waits for one.
+    /// No proxy, or not the one gateway, can be used; waits for it.
     Waiting,
 }
 
@@ -108,6 +108,11 @@ impl Leg {
     pub(super) fn is_answered(&self) -> bool {
         self.state == State::Accepted
     }
+
+    /// The answer when nobody can take it.
+    fn nobody(&self) -> u16 {
+        if matches!(self.way, Way::Gateway(_)) { 480 } else { 503 }
+    }
 }
 
 impl Gateway {
@@ -118,6 +123,13 @@ impl Gateway {
         self.legs.insert(id, leg);
         self.counters.forwarded += 1;
         self.launch(now, id);
+    }
+
+    /// Tries all legs that wait once more.
+    pub(super) fn launch_waiting(&mut self, now: Instant) {
+        for leg in std::mem::take(&mut self.waiting) {
+            self.launch(now, leg);
+        }
     }
 
     /// Sends a leg, for the first time or once more, or lets it wait for a proxy.
@@ -167,12 +179,14 @@ impl Gateway {
             return;
         }
         let until = *leg.waits_until.get_or_insert(now + self.settings.wait);
-        let give_up = matches!(leg.way, Way::Gateway(_)) || attempt > ATTEMPTS || until <= now;
+        // Nobody but that gateway can take it. While the pool has it, it may be starting anew or short of time.
+        let gone = matches!(leg.way, Way::Gateway(element) if !self.gateways.is_member(element));
+        let give_up = gone || attempt > ATTEMPTS || until <= now;
         if leg.cancel != Cancel::No {
             // Nobody rings any more that this gateway could tell: the delivering gateway cancels what it has left.
             self.fail_leg(now, id, 487);
         } else if give_up {
-            let code = if matches!(leg.way, Way::Gateway(_)) { 480 } else { 503 };
+            let code = leg.nobody();
             self.fail_leg(now, id, code);
         } else {
             leg.state = State::Waiting;
@@ -234,9 +248,8 @@ impl Gateway {
         if leg.is_answered() {
             return;
         }
-        if let Way::Gateway(_) = leg.way {
-            let code = if leg.cancel == Cancel::No { 480 } else { 487 };
-            self.fail_leg(now, id, code);
+        if matches!(leg.way, Way::Gateway(_)) && leg.cancel != Cancel::No {
+            self.fail_leg(now, id, 487);
             return;
         }
         leg.tried.push(element);

@@ -202,7 +202,11 @@ impl Gateway {
                     })
                     .collect();
                 match pool {
-                    Pool::Gateway => self.gateways.set_members(now, &members),
+                    Pool::Gateway => {
+                        self.gateways.set_members(now, &members);
+                        // What waits for one that has left waits in vain.
+                        self.launch_waiting(now);
+                    }
                     Pool::Proxy => {
                         self.proxies.set_members(now, &members);
                         self.selector.update(view);
@@ -366,11 +370,7 @@ impl Gateway {
             }
             hops::Output::Usable { element } => {
                 self.outputs.push_back(Output::Trust { pool, element });
-                if pool == Pool::Proxy {
-                    for leg in std::mem::take(&mut self.waiting) {
-                        self.launch(now, leg);
-                    }
-                }
+                self.launch_waiting(now);
             }
             hops::Output::Write { conn, data } => {
                 self.outputs.push_back(Output::CoreWrite { conn, bytes: data })

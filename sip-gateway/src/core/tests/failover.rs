@@ -129,6 +129,72 @@ fn killed_during_cancel() {
     }
 }
 
+/// The INVITE of the frozen proxy, as it would send it when it goes on, over a new connection to the callee's gateway.
+#[test]
+fn a_proxy_that_goes_on_after_its_successor_took_over_ends_nothing() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    let proxy = lab.busy_proxy();
+    let stale = lab.sent_by(proxy);
+    lab.kill(proxy);
+    lab.run(500);
+    assert_eq!(alice.got(&mut lab), ["100", "180", "180"]);
+    let conn = ConnId(hops::ACCEPTED + 10_000);
+    lab.input(1, Input::CoreAccepted { conn });
+    lab.input(1, Input::CoreMessage { conn, bytes: stale.bytes().clone() });
+    bob.answer(&mut lab, &invite, 183);
+    assert_eq!(alice.got(&mut lab), ["183"], "the successor is still told");
+    let cancel = cancel_for(&stale).unwrap();
+    lab.input(1, Input::CoreMessage { conn, bytes: cancel });
+    lab.input(1, Input::CoreClosed { conn });
+    lab.run(3_500);
+    assert_eq!(bob.got(&mut lab), Vec::<String>::new(), "it rings on");
+    bob.answer(&mut lab, &invite, 200);
+    assert_eq!(alice.got(&mut lab), ["200"]);
+}
+
+#[test]
+fn requests_inside_a_dialog_wait_for_a_gateway_that_starts_anew() {
+    let (mut lab, alice, bob) = phones();
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 200);
+    let answer = alice.take(&mut lab).pop().unwrap();
+    lab.cut(1);
+    let bye = alice.in_dialog(&mut lab, Method::Bye, &answer, 2).build();
+    alice.send(&mut lab, bye);
+    lab.run(300);
+    lab.mend(1);
+    let mut got = Vec::new();
+    for _ in 0..15 {
+        lab.run(100);
+        got = bob.take(&mut lab);
+        if !got.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(got.len(), 1);
+    bob.answer(&mut lab, &got[0], 200);
+    assert_eq!(alice.got(&mut lab), ["200"]);
+    // For ever away: an answer after two seconds; out of the pool: at once.
+    lab.cut(1);
+    for left in [false, true] {
+        let bye = alice.in_dialog(&mut lab, Method::Bye, &answer, 3).build();
+        alice.send(&mut lab, bye);
+        assert_eq!(alice.got(&mut lab), Vec::<String>::new());
+        if left {
+            let own = [Member { element: 100, address: super::lab::core_of(0) }];
+            let view = pool_view(Pool::Gateway, 2, &own);
+            lab.input(0, Input::View { pool: Pool::Gateway, view });
+        } else {
+            lab.run(2_000);
+        }
+        assert_eq!(alice.got(&mut lab), ["480"]);
+    }
+}
+
 #[test]
 fn all_proxies_die_and_one_comes_back_within_two_seconds() {
     let (mut lab, alice, bob) = phones();

@@ -1,6 +1,6 @@
 //! Two gateways, proxies that know just enough, and phones that are lists of messages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dialtone_sip::{HeaderName, Method, RequestBuilder, ack_for};
 use dialtone_sip_pool::hops::{ACCEPTED, PING};
@@ -41,6 +41,8 @@ pub(super) struct Lab {
     pub(super) gateways: Vec<Gateway>,
     proxies: Vec<Proxy>,
     links: Vec<Option<(End, End)>>,
+    /// Gateways that take no connections of others.
+    cut: BTreeSet<usize>,
     next_conn: u64,
     bindings: BTreeMap<String, BTreeMap<String, String>>,
     /// What phones got, by gateway and address.
@@ -92,6 +94,7 @@ impl Lab {
             gateways: Vec::new(),
             proxies: (0..proxies).map(|_| Proxy { alive: true, ..Proxy::default() }).collect(),
             links: Vec::new(),
+            cut: BTreeSet::new(),
             next_conn: ACCEPTED,
             bindings: BTreeMap::new(),
             inbox: BTreeMap::new(),
@@ -177,7 +180,7 @@ impl Lab {
                 let other = (0..self.gateways.len()).find(|g| core_of(*g) == address);
                 let end = match (proxy, other) {
                     (Some(proxy), _) if self.proxies[proxy].alive => End::Proxy(proxy),
-                    (_, Some(other)) => {
+                    (_, Some(other)) if !self.cut.contains(&other) => {
                         self.next_conn += 1;
                         let accepted = ConnId(self.next_conn);
                         self.gateways[other]
@@ -416,12 +419,37 @@ impl Lab {
         self.settle();
     }
 
+    /// Resets the connections of other gateways to this one and refuses new ones.
+    pub(super) fn cut(&mut self, gateway: usize) {
+        self.cut.insert(gateway);
+        for link in 0..self.links.len() {
+            if let Some((End::Gateway(from, conn), End::Gateway(to, accepted))) = self.links[link]
+                && to == gateway
+            {
+                self.links[link] = None;
+                self.gateways[to].handle(self.now, Input::CoreClosed { conn: accepted });
+                self.gateways[from].handle(self.now, Input::CoreClosed { conn });
+            }
+        }
+        self.settle();
+    }
+
+    pub(super) fn mend(&mut self, gateway: usize) {
+        self.cut.remove(&gateway);
+    }
+
     pub(super) fn revive(&mut self, proxy: usize) {
         self.proxies[proxy].alive = true;
     }
 
     pub(super) fn freeze(&mut self, proxy: usize) {
         self.proxies[proxy].frozen = true;
+    }
+
+    /// The latest request that a proxy sent to a phone's gateway.
+    pub(super) fn sent_by(&self, proxy: usize) -> Message {
+        let latest = self.proxies[proxy].forwarded.values().next_back();
+        latest.expect("a forwarded request").sent.clone()
     }
 
     /// The proxy that handled the latest request.
