@@ -92,7 +92,8 @@ impl Proxy {
     /// Moves a request on: the next group when all branches are done, and in the end the best answer.
     pub(super) fn settle(&mut self, now: Instant, context: &mut Context) {
         while !context.answered && context.is_done() {
-            let over = context.cancelled || context.has_global_failure();
+            // Whoever sent it and is lost has it sent on by somebody else: nothing more is started on its behalf here.
+            let over = context.cancelled || context.gone || context.has_global_failure();
             match context.queue.pop().filter(|_| !over) {
                 Some(group) => self.start_group(now, context, group),
                 None => self.answer_best(now, context),
@@ -452,7 +453,7 @@ impl Proxy {
         self.stats.flow_failures += 1;
         let instance =
             context.branches[index].binding.as_ref().map(|binding| binding.instance.clone());
-        let wanted = !context.cancelled && !context.answered;
+        let wanted = !context.cancelled && !context.answered && !context.gone;
         let (true, Some(instance), Some(aor)) = (wanted, instance, context.aor.clone()) else {
             let code = if context.cancelled { 487 } else { 480 };
             return self.finish_branch(context, index, Outcome::Code(code));

@@ -106,6 +106,30 @@ fn a_gateway_dies_before_and_during_a_call() {
 }
 
 #[test]
+fn nothing_more_is_started_for_a_sender_that_is_lost() {
+    let mut world = world();
+    world.register_by_gateway("bob", &flow("sip:bob@192.0.2.7", 1), 21, REMOTE);
+    world.register_by_gateway("bob", "<sip:bob@192.0.2.8>;q=0.1", 21, REMOTE);
+    world.advance(Duration::from_millis(10));
+    world.register_by_gateway("bob", &flow("sip:bob@192.0.2.7", 2), 22, REMOTE);
+    for code in [430, 486] {
+        world.receive(GATEWAY, invite("bob", &format!("lost{code}")));
+        let call = world.request("INVITE");
+        assert_eq!(call.0, Hop::Element(22));
+        let Hop::Core(conn) = GATEWAY else { unreachable!() };
+        world.proxy.handle_closed(world.now, conn);
+        world.run();
+        world.respond(&call, code);
+        let sent: Vec<_> = world
+            .requests()
+            .into_iter()
+            .map(|(to, m)| (to, m.method().map(|m| m.to_string())))
+            .collect();
+        assert_eq!(sent, [(Hop::Element(22), Some("ACK".to_owned()))], "{code}");
+    }
+}
+
+#[test]
 fn routes_lead_to_gateways_by_token_only() {
     let mut world = world();
     let routed = |route: &str| {

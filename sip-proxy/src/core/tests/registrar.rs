@@ -198,3 +198,19 @@ fn a_repeated_datagram_is_answered_from_the_transaction() {
     assert_eq!(world.codes(phone(1)), [200, 200]);
     assert_eq!(world.proxy.stats().registers, 1);
 }
+
+#[test]
+fn the_clock_on_the_wall_may_be_set() {
+    let mut world = World::new();
+    world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=60");
+    world.proxy.set_wall(world.now, EPOCH_MS + 100);
+    world.receive(phone(1), invite("bob", "c1"));
+    assert_eq!(world.request("INVITE").0, phone(6000), "next to nothing");
+    // The machine has slept for two minutes.
+    world.proxy.set_wall(world.now, EPOCH_MS + 120_000);
+    world.receive(phone(1), invite("bob", "c2"));
+    assert_eq!(world.codes(phone(1)).last(), Some(&480));
+    world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=60");
+    let row = world.rows.values().next().unwrap();
+    assert_eq!(row.expires_at, EPOCH_MS + 180_000);
+}
