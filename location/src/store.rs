@@ -63,7 +63,8 @@ pub enum SaveOutcome {
     },
     /// A newer request of the same Call-ID was there before; nothing has changed.
     OutOfOrder,
-    /// The address-of-record would have too many bindings; nothing has changed.
+    /// The address-of-record would have too many bindings, or too many that were removed a short while ago; nothing
+    /// has changed.
     TooMany,
 }
 

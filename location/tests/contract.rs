@@ -74,6 +74,23 @@ fn removals_are_remembered(backend: &dyn Backend) {
     assert_eq!(one.call(Request::Expire { now_ms: NOW + TOMBSTONE_MS + 1 }), Answer::Expired(2));
 }
 
+fn removals_of_one_address_are_bounded(backend: &dyn Backend) {
+    let one = Client::open(backend, 1);
+    let removal = |n: u32| register("a", n, NOW, vec![binding(&format!("sip:a@{n}"), 0)]);
+    let taken = (1..1_000).take_while(|n| one.saved(removal(*n)).is_ok()).count();
+    assert!((16..100).contains(&taken), "{taken}");
+    assert_eq!(one.saved(removal(1_000)), Err(SaveOutcome::TooMany));
+    // What is there already may still change, and everything may go; after a while there is room again.
+    assert_eq!(
+        one.saved(register("b", 1, NOW, vec![binding("sip:a@1", 60)])).map(|l| l.len()),
+        Ok(1)
+    );
+    assert_eq!(one.saved(remove_all("b", 2, NOW)), Ok(vec![]));
+    one.call(Request::Expire { now_ms: NOW + TOMBSTONE_MS });
+    let late = register("a", 2_000, NOW + TOMBSTONE_MS, vec![binding("sip:a@2000", 60)]);
+    assert_eq!(one.saved(late).map(|list| list.len()), Ok(1));
+}
+
 fn a_star_removes_everything(backend: &dyn Backend) {
     let one = Client::open(backend, 1);
     let both = vec![binding("sip:a@1", 60), binding("sip:a@2", 60)];
@@ -217,6 +234,7 @@ contract! { sqlite:
     saves_are_conditional_on_call_id_and_cseq
     several_contacts_are_saved_all_or_none
     removals_are_remembered
+    removals_of_one_address_are_bounded
     a_star_removes_everything
     a_flow_replaces_its_contact
     bindings_end_by_themselves

@@ -22,6 +22,9 @@ const BUSY_PAUSE: Duration = Duration::from_micros(300);
 const EXPIRE_ROWS: usize = 2_000;
 /// Claims that nobody holds are forgotten after this, milliseconds.
 const CLAIM_MEMORY_MS: u64 = 3_600_000;
+/// Rows of one address-of-record, removed bindings included, for each binding that it may have. Every save reads them
+/// all, and each contact that is removed leaves one for a while.
+const ROWS_PER_BINDING: usize = 8;
 /// How often a store that is being closed still asks for the lock: about two seconds.
 const CLOSING_TRIES: u32 = 5_000;
 
@@ -174,6 +177,14 @@ impl Work<'_> {
             .collect();
         let added = changed.iter().filter(|record| record.is_live(save.now_ms)).count();
         if added > 0 && kept.len() + added > save.max_bindings {
+            return Ok(SaveOutcome::TooMany);
+        }
+        let is_new = |record: &&Record| !stored.iter().any(|old| old.key == record.key);
+        let new_rows = changed.iter().filter(is_new).count();
+        if new_rows > 0
+            && save.change != Change::RemoveAll
+            && stored.len() + new_rows > save.max_bindings.saturating_mul(ROWS_PER_BINDING)
+        {
             return Ok(SaveOutcome::TooMany);
         }
         for record in &mut changed {
