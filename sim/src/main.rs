@@ -53,18 +53,29 @@ fn main() -> ExitCode {
         for violation in &outcome.violations {
             println!("seed {seed}: {violation}");
         }
-        println!("seed {seed}: {:.1} s simulated, trace {:016x}", outcome.simulated.as_secs_f64(), outcome.hash);
+        println!(
+            "seed {seed}: {:.1} s simulated, trace {:016x}",
+            outcome.simulated.as_secs_f64(),
+            outcome.hash
+        );
         return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    let threads =
+        args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
     let (done, failures) = (AtomicU64::new(0), AtomicU64::new(0));
-    let failed = search(args.from..args.from + args.seeds, threads, Bugs::default(), args.keep_going, |outcome| {
-        done.fetch_add(1, Ordering::Relaxed);
-        if let Some(violation) = outcome.violations.first() {
-            failures.fetch_add(1, Ordering::Relaxed);
-            println!("seed {}: {violation}", outcome.seed);
-        }
-    });
+    let failed = search(
+        args.from..args.from + args.seeds,
+        threads,
+        Bugs::default(),
+        args.keep_going,
+        |outcome| {
+            done.fetch_add(1, Ordering::Relaxed);
+            if let Some(violation) = outcome.violations.first() {
+                failures.fetch_add(1, Ordering::Relaxed);
+                println!("seed {}: {violation}", outcome.seed);
+            }
+        },
+    );
     println!("{} seeds, {} failed", done.into_inner(), failures.into_inner());
     let Some(failed) = failed else { return ExitCode::SUCCESS };
     for line in &failed.tail {

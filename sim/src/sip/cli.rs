@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Bugs, Options, flows, run, search, search_flows, texts};
+use super::{Bugs, Case, Options, flows, run, run_case, search, search_flows, texts};
 use crate::trace::Text;
 
 /// Simulates gateways, proxies and phones with faults, and checks what must hold.
@@ -27,6 +27,9 @@ pub struct Args {
     /// Only this flow; with --flows.
     #[arg(long, requires = "flows")]
     flow: Option<usize>,
+    /// Print all that happens in one flow with one fault, named as a failure names it.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "flows", "seed"])]
+    case: Option<Case>,
     /// Go on after a failure; with --flows.
     #[arg(long, requires = "flows")]
     keep_going: bool,
@@ -44,19 +47,39 @@ pub fn main(args: &Args) -> ExitCode {
         let outcome = run(seed, Options { text, bugs: Bugs::default() });
         println!("{}", outcome.tail.join("\n"));
         println!("{}", texts(&outcome.violations));
-        println!("seed {seed}: {:.1} s simulated, trace {:016x}", outcome.simulated.as_secs_f64(), outcome.hash);
+        println!(
+            "seed {seed}: {:.1} s simulated, trace {:016x}",
+            outcome.simulated.as_secs_f64(),
+            outcome.hash
+        );
+        return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if let Some(case) = args.case {
+        let outcome = run_case(case, Options { text: Text::Print, bugs: Bugs::default() });
+        println!("{}", texts(&outcome.violations));
         return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if args.flows {
         let failures = AtomicU64::new(0);
-        let report = search_flows(threads, Options::default(), args.flow, args.keep_going, |case, violations| {
-            failures.fetch_add(1, Ordering::Relaxed);
-            println!("{}, {case:?}:\n{}", flows()[case.flow], texts(violations));
-        });
+        let report = search_flows(
+            threads,
+            Options::default(),
+            args.flow,
+            args.keep_going,
+            |case, violations| {
+                failures.fetch_add(1, Ordering::Relaxed);
+                println!("{}, {case}:\n{}", flows()[case.flow], texts(violations));
+            },
+        );
         if let Some(failure) = report.failure() {
             println!("{failure}");
         }
-        println!("{} runs {:?}, {} failed", report.runs, report.points, failures.load(Ordering::Relaxed));
+        println!(
+            "{} runs {:?}, {} failed",
+            report.runs,
+            report.points,
+            failures.load(Ordering::Relaxed)
+        );
         return if failures.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let done = AtomicU64::new(0);

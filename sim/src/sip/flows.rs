@@ -1,6 +1,7 @@
 //! Flows, and each of them once more for every output of every process: killed or stopped right after it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,8 +20,20 @@ pub struct Case {
     pub flow: usize,
     /// Phones that use UDP use TCP and the other way round.
     pub swapped: bool,
-    /// Process (gateways, then proxies), after which of its outputs (from 1), and what.
-    pub fault: Option<(usize, usize, Fault)>,
+    pub fault: Option<Point>,
+}
+
+/// When a process is killed or stopped. Processes are numbered: gateways, then proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Whose outputs are counted.
+    pub sender: usize,
+    /// After which of them, from 1.
+    pub output: usize,
+    /// To whom it happens.
+    pub victim: usize,
+    /// What happens.
+    pub fault: Fault,
 }
 
 /// What happens to a process.
@@ -36,6 +49,10 @@ const BEGIN: Duration = Duration::from_secs(3);
 /// Beyond the undisturbed run, killed and frozen.
 const KILLED: Duration = Duration::from_millis(250);
 const FROZEN: Duration = Duration::from_millis(500);
+
+/// After how long a gateway gives up a core connection that is silent, and cancels what nobody waits for.
+const SILENT: Duration = Duration::from_secs(5);
+const ORPHANED: Duration = Duration::from_secs(2);
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
@@ -93,7 +110,10 @@ fn script(world: &mut World, flow: usize) -> Duration {
         }
         4 => {
             plan(BOB, Plan { ring: Some(ms(20)), answer: None });
-            acts.extend([(ms(0), invite("bob")), (ms(1000), Act::Cancel { phone: ALICE, call: call() })]);
+            acts.extend([
+                (ms(0), invite("bob")),
+                (ms(1000), Act::Cancel { phone: ALICE, call: call() }),
+            ]);
         }
         5 => {
             plan(BOB, ringing(100, 486));
@@ -141,8 +161,8 @@ fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
     for number in [case.flow, usize::from(case.swapped)] {
         seed = seed.wrapping_mul(31).wrapping_add(number as u64);
     }
-    if let Some((process, output, _)) = case.fault {
-        seed = seed.wrapping_mul(31).wrapping_add((process * 1000 + output) as u64);
+    if let Some(point) = case.fault {
+        seed = seed.wrapping_mul(31).wrapping_add((point.sender * 1000 + point.output) as u64);
     }
     let mut world = World::new(seed, options.text, options.bugs);
     let phones: [(&str, &str, usize, bool); 6] = [
@@ -160,12 +180,12 @@ fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
     world.run_until(BEGIN - ms(1));
     world.counting = true;
     let mut quiet = ms(40_000);
-    if let Some((process, output, fault)) = case.fault {
-        let blow = match fault {
-            Fault::Freeze(lasts) => Blow::Freeze(lasts),
-            Fault::Kill(inflight, restart) => Blow::Kill(inflight, restart),
+    if let Some(Point { sender, output, victim: process, fault }) = case.fault {
+        let act = match fault {
+            Fault::Freeze(lasts) => Act::Freeze { process, lasts },
+            Fault::Kill(inflight, restart) => Act::Kill { process, inflight, restart },
         };
-        world.blow = Some((process, output, blow));
+        world.blow = Some(Blow { sender, output, act });
         if process < GATEWAYS {
             quiet = ms(110_000);
         }
@@ -204,17 +224,19 @@ fn finish(case: Case, options: Options, calm: &Marks) -> Outcome {
     let (mut world, _) = play(case, options);
     if !world.gateway_killed {
         let bound = match case.fault {
-            Some((_, _, Fault::Freeze(_))) => FROZEN,
+            Some(Point { fault: Fault::Freeze(_), .. }) => FROZEN,
             _ => KILLED,
         };
         let mut faults = Vec::new();
         for (what, (at, code)) in calm {
             match world.marks.get(what) {
+                // 180 is a courtesy; one that a proxy takes to its grave is not asked for again.
+                None if what.ends_with(" hears 180") => {}
                 None => faults.push(format!("never: {what} {code}")),
                 Some((_, other)) if other != code => {
                     faults.push(format!("{what} {other} instead of {code}"));
                 }
-                Some((late, _)) if *late > *at + bound => {
+                Some((late, _)) if *late > *at + bound + allowance(what, case) => {
                     faults.push(format!("{what} {code} is late by {:?}", *late - *at));
                 }
                 Some(_) => {}
@@ -225,6 +247,17 @@ fn finish(case: Case, options: Options, calm: &Marks) -> Outcome {
         faults.into_iter().for_each(|what| world.wrong("compared", what));
     }
     outcome(0, world)
+}
+
+/// The proxy that is to cancel the other phones of a fork may die when it has passed the answer on. Nobody repeats the
+/// request then: they are cancelled when the gateway finds that nobody waits for them.
+fn allowance(what: &str, case: Case) -> Duration {
+    let loser = case.flow == 6 && what.starts_with("carol ");
+    match case.fault {
+        Some(Point { fault: Fault::Kill(..), .. }) if loser => ORPHANED,
+        Some(Point { fault: Fault::Freeze(_), .. }) if loser => ORPHANED + SILENT,
+        _ => Duration::ZERO,
+    }
 }
 
 /// What came of running all flows.
@@ -238,30 +271,39 @@ pub struct Report {
     pub failed: Option<(Case, Vec<Violation>, Vec<String>)>,
 }
 
+/// What is done to a process: proxies are also stopped.
+fn faults(proxy: bool) -> Vec<Fault> {
+    let mut faults =
+        vec![Fault::Kill(Inflight::Lost, None), Fault::Kill(Inflight::Arrives, Some(ms(300)))];
+    if proxy {
+        faults.extend([
+            Fault::Kill(Inflight::Cut, Some(ms(3000))),
+            Fault::Freeze(ms(1000)),
+            Fault::Freeze(ms(40_000)),
+        ]);
+    }
+    faults
+}
+
 /// Every flow, with both transports, and every fault after every output.
-fn cases(options: Options, only: Option<usize>) -> Vec<(Case, usize)> {
+fn cases(options: Options, only: Option<usize>) -> Vec<Case> {
     let mut cases = Vec::new();
     for flow in (0..flows().len()).filter(|flow| only.is_none_or(|only| only == *flow)) {
         for swapped in [false, true] {
             let calm = Case { flow, swapped, fault: None };
             let (_, outputs) = play(calm, Options { text: Text::None, ..options });
-            cases.push((calm, 0));
-            for (process, count) in outputs.into_iter().enumerate() {
-                for output in 1..=count {
-                    let mut faults = vec![
-                        Fault::Kill(Inflight::Lost, None),
-                        Fault::Kill(Inflight::Arrives, Some(ms(300))),
-                    ];
-                    if process >= GATEWAYS {
-                        faults.extend([
-                            Fault::Kill(Inflight::Cut, Some(ms(3000))),
-                            Fault::Freeze(ms(1000)),
-                            Fault::Freeze(ms(40_000)),
-                        ]);
-                    }
-                    for fault in faults {
-                        let fault = Some((process, output, fault));
-                        cases.push((Case { flow, swapped, fault }, process));
+            cases.push(calm);
+            for (sender, count) in outputs.into_iter().enumerate() {
+                // Also a proxy that has work before it: after an output of a gateway.
+                let victims = (0..PROCESSES).filter(|other| {
+                    *other == sender || (*other >= GATEWAYS && outputs[*other] > 0)
+                });
+                for (victim, output) in
+                    victims.flat_map(|victim| (1..=count).map(move |output| (victim, output)))
+                {
+                    for fault in faults(victim >= GATEWAYS) {
+                        let fault = Some(Point { sender, output, victim, fault });
+                        cases.push(Case { flow, swapped, fault });
                     }
                 }
             }
@@ -281,7 +323,7 @@ pub fn search_flows(
     let cases = cases(options, only);
     let calm: Mutex<BTreeMap<(usize, bool), Marks>> = Mutex::new(BTreeMap::new());
     let quick = Options { text: Text::None, ..options };
-    for (case, _) in cases.iter().filter(|(case, _)| case.fault.is_none()) {
+    for case in cases.iter().filter(|case| case.fault.is_none()) {
         let (world, _) = play(*case, quick);
         if let Ok(mut calm) = calm.lock() {
             calm.insert((case.flow, case.swapped), world.marks);
@@ -289,7 +331,7 @@ pub fn search_flows(
     }
     let calm = calm.into_inner().unwrap_or_default();
     let failed = parallel(0..cases.len() as u64, threads, |number| {
-        let case = cases[number as usize].0;
+        let case = cases[number as usize];
         let outcome = finish(case, quick, &calm[&(case.flow, case.swapped)]);
         if !outcome.violations.is_empty() {
             say(&case, &outcome.violations);
@@ -297,13 +339,11 @@ pub fn search_flows(
         !outcome.violations.is_empty() && !keep_going
     });
     let mut report = Report { runs: cases.len() as u64, ..Report::default() };
-    for (case, process) in &cases {
-        if case.fault.is_some() {
-            *report.points.entry(name(*process)).or_default() += 1;
-        }
+    for point in cases.iter().filter_map(|case| case.fault) {
+        *report.points.entry(name(point.victim)).or_default() += 1;
     }
     report.failed = failed.map(|number| {
-        let case = cases[number as usize].0;
+        let case = cases[number as usize];
         let text = Options { text: Text::Tail(120), ..options };
         let outcome = finish(case, text, &calm[&(case.flow, case.swapped)]);
         (case, outcome.violations, outcome.tail)
@@ -311,11 +351,61 @@ pub fn search_flows(
     report
 }
 
+impl std::str::FromStr for Case {
+    type Err = String;
+
+    /// `FLOW:SWAPPED:SENDER:OUTPUT:VICTIM:FAULT`, as `2:false:0:4:3:kill-Lost`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text}: not FLOW:SWAPPED:SENDER:OUTPUT:VICTIM:FAULT");
+        let parts: Vec<&str> = text.split(':').collect();
+        let [flow, swapped, sender, output, victim, fault] = parts[..] else { return Err(wrong()) };
+        let fault = faults(true).into_iter().find(|known| known.to_string() == fault);
+        Ok(Self {
+            flow: flow.parse().map_err(|_| wrong())?,
+            swapped: swapped.parse().map_err(|_| wrong())?,
+            fault: Some(Point {
+                sender: sender.parse().map_err(|_| wrong())?,
+                output: output.parse().map_err(|_| wrong())?,
+                victim: victim.parse().map_err(|_| wrong())?,
+                fault: fault.ok_or_else(wrong)?,
+            }),
+        })
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.flow, self.swapped)?;
+        match self.fault {
+            Some(Point { sender, output, victim, fault }) => {
+                write!(f, ":{sender}:{output}:{victim}:{fault}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Freeze(lasts) => write!(f, "freeze-{}", lasts.as_secs()),
+            Self::Kill(inflight, None) => write!(f, "kill-{inflight:?}"),
+            Self::Kill(inflight, Some(restart)) => {
+                write!(f, "restart-{inflight:?}-{}", restart.as_millis())
+            }
+        }
+    }
+}
+
 impl Report {
     /// What went wrong, for people.
     pub fn failure(&self) -> Option<String> {
         let (case, violations, tail) = self.failed.as_ref()?;
         let flow = flows()[case.flow];
-        Some(format!("{}\n{flow}: {case:?}\n{}", tail.join("\n"), texts(violations)))
+        Some(format!(
+            "{}\n{flow}, {case}:\n{}\nreplay: cargo run --release -p dialtone-sim -- sip --case {case}",
+            tail.join("\n"),
+            texts(violations)
+        ))
     }
 }

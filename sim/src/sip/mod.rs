@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::trace::Text;
 use crate::{Outcome, Violation};
 
-pub use flows::{Case, Fault, Report, flows, run_case, search_flows};
+pub use flows::{Case, Fault, Point, Report, flows, run_case, search_flows};
 pub use random::run;
 
 /// Planted on purpose, to see whether the checks notice.

@@ -40,7 +40,8 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     }
     let mut end = ms(60_000);
     faults(&mut world, &mut rng, &mut end);
-    let failing = moods(&mut world, &mut rng);
+    let mood = moods(&mut world, &mut rng);
+    world.phones.iter_mut().for_each(|phone| phone.patient = mood != Mood::Fine);
     for phone in 0..PHONES {
         for _ in 0..rng.usize(0..3) {
             world.at(ms(rng.u64(4_000..40_000)), Act::Register { phone });
@@ -63,7 +64,9 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let refused: Vec<String> = world
         .marks
         .iter()
-        .filter(|(what, (_, code))| what.contains("REGISTER") && *code != 200 && !failing)
+        .filter(|(what, (_, code))| {
+            what.contains("REGISTER") && *code != 200 && mood != Mood::Failing
+        })
         .map(|(what, (_, code))| format!("{what} {code}"))
         .collect();
     refused.into_iter().for_each(|what| world.wrong("registration", what));
@@ -93,17 +96,17 @@ fn faults(world: &mut World, rng: &mut fastrand::Rng, end: &mut Duration) {
     *end = (*end).max(at);
 }
 
-/// Whether the database fails at some time.
-fn moods(world: &mut World, rng: &mut fastrand::Rng) -> bool {
+/// How the database is for a while.
+fn moods(world: &mut World, rng: &mut fastrand::Rng) -> Mood {
     let mood = match rng.u8(..3) {
         0 => Mood::Slow,
         1 => Mood::Failing,
-        _ => return false,
+        _ => return Mood::Fine,
     };
     let from = rng.u64(3_000..30_000);
     world.at(ms(from), Act::Mood(mood));
     world.at(ms(from + rng.u64(1_000..15_000)), Act::Mood(Mood::Fine));
-    mood == Mood::Failing
+    mood
 }
 
 fn call(world: &mut World, rng: &mut fastrand::Rng, number: usize) -> Call {
@@ -145,7 +148,8 @@ fn call(world: &mut World, rng: &mut fastrand::Rng, number: usize) -> Call {
 fn check(world: &mut World, call: &Call, lossy: bool) {
     let caller = world.phones[call.caller].name.clone();
     let callee = world.phones[call.callee].name.clone();
-    let mark = |who: &str, what: &str| world.marks.get(&format!("{who} {} {what}", call.name)).copied();
+    let mark =
+        |who: &str, what: &str| world.marks.get(&format!("{who} {} {what}", call.name)).copied();
     let mut faults = Vec::new();
     let began = mark(&caller, "calls");
     let ended = mark(&caller, "INVITE 1 answered");

@@ -62,18 +62,51 @@ pub(crate) enum Act {
 enum Event {
     Act(Act),
     /// Arrives at one side of a core connection.
-    Core { link: u64, side: usize, what: Arrival },
+    Core {
+        link: u64,
+        side: usize,
+        what: Arrival,
+    },
     /// A phone's message at its gateway.
-    Edge { phone: usize, bytes: Bytes },
-    Phone { phone: usize, bytes: Bytes },
-    PhoneTimer { phone: usize, token: Token },
-    Restart { process: usize },
-    StoreCommit { process: usize, life: u32, ticket: Ticket, request: Request },
-    StoreTells { process: usize, life: u32, event: StoreEvent },
-    Thaw { process: usize },
+    Edge {
+        phone: usize,
+        bytes: Bytes,
+    },
+    Phone {
+        phone: usize,
+        bytes: Bytes,
+    },
+    PhoneTimer {
+        phone: usize,
+        token: Token,
+    },
+    Restart {
+        process: usize,
+    },
+    StoreCommit {
+        process: usize,
+        life: u32,
+        ticket: Ticket,
+        request: Request,
+    },
+    StoreTells {
+        process: usize,
+        life: u32,
+        event: StoreEvent,
+    },
+    Thaw {
+        process: usize,
+    },
     /// The registrar's view of a process changes.
-    Visible { process: usize, life: u32, visible: bool },
-    Wake { process: usize, life: u32 },
+    Visible {
+        process: usize,
+        life: u32,
+        visible: bool,
+    },
+    Wake {
+        process: usize,
+        life: u32,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +137,8 @@ enum Core {
 pub(crate) struct Process {
     core: Core,
     pub(crate) alive: bool,
+    /// Its listener is open: a proxy knows the database first.
+    open: bool,
     life: u32,
     frozen: Option<Duration>,
     backlog: Vec<Input_>,
@@ -124,11 +159,12 @@ struct Link {
     last: [Duration; 2],
 }
 
-/// What happens to a process when it has sent a certain output.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Blow {
-    Freeze(Duration),
-    Kill(Inflight, Option<Duration>),
+/// What happens when a process has sent a certain output.
+#[derive(Clone, Debug)]
+pub(crate) struct Blow {
+    pub(crate) sender: usize,
+    pub(crate) output: usize,
+    pub(crate) act: Act,
 }
 
 pub(crate) struct World {
@@ -150,7 +186,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     version: u64,
     pub(crate) counting: bool,
-    pub(crate) blow: Option<(usize, usize, Blow)>,
+    pub(crate) blow: Option<Blow>,
     /// When it first happened, and the status code.
     pub(crate) marks: BTreeMap<String, (Duration, u16)>,
     pub(crate) loss: f64,
@@ -188,6 +224,7 @@ impl World {
             world.procs.push(Process {
                 core,
                 alive: true,
+                open: true,
                 life: 0,
                 frozen: None,
                 backlog: Vec::new(),
@@ -278,7 +315,8 @@ impl World {
         match event {
             Event::Act(act) => self.act(act),
             Event::Core { link, side, what } => {
-                let Some((process, conn)) = self.links.get(&link).map(|link| link.ends[side]) else {
+                let Some((process, conn)) = self.links.get(&link).map(|link| link.ends[side])
+                else {
                     return;
                 };
                 // The end may have been closed meanwhile; a refusal has no end yet.
@@ -340,7 +378,8 @@ impl World {
             }
             Event::Wake { process, life } => {
                 let woken = &mut self.procs[process];
-                if woken.life == life && woken.alive && woken.wake.is_some_and(|at| at <= self.now) {
+                if woken.life == life && woken.alive && woken.wake.is_some_and(|at| at <= self.now)
+                {
                     woken.wake = None;
                     if woken.frozen.is_none() {
                         self.timeout(process);
@@ -445,6 +484,7 @@ impl World {
             }
             Input_::Store(event) => {
                 let now = self.base + self.now;
+                self.procs[process].open |= event == StoreEvent::Loaded;
                 if let Core::Proxy(proxy) = &mut self.procs[process].core {
                     proxy.handle_store(now, event);
                 }
@@ -490,7 +530,9 @@ impl World {
                             self.write(process, conn, Bytes::from_static(b"\r\n"));
                             self.core_event(process, conn, CoreEvent::Activity);
                         }
-                        Ok(Some(Frame::Pong)) => self.core_event(process, conn, CoreEvent::Activity),
+                        Ok(Some(Frame::Pong)) => {
+                            self.core_event(process, conn, CoreEvent::Activity)
+                        }
                         Ok(None) => break,
                         Err(error) => {
                             self.wrong("framing", format!("{}: {error}", name(process)));
@@ -540,7 +582,8 @@ impl World {
         self.drain(process);
         let due = self.deadline(process);
         let process_ = &mut self.procs[process];
-        process_.spins = if due.is_some_and(|due| due <= self.now) { process_.spins + 1 } else { 0 };
+        process_.spins =
+            if due.is_some_and(|due| due <= self.now) { process_.spins + 1 } else { 0 };
         if process_.spins > 100 {
             process_.spins = 0;
             self.wrong("deadline", format!("{} has a deadline in the past", name(process)));
@@ -589,14 +632,10 @@ impl World {
     }
 
     fn strike(&mut self, process: usize) {
-        let Some((victim, output, blow)) = self.blow else { return };
-        if victim != process || output != self.procs[process].outputs {
-            return;
-        }
-        self.blow = None;
-        match blow {
-            Blow::Freeze(lasts) => self.freeze(process, lasts),
-            Blow::Kill(inflight, restart) => self.kill(process, inflight, restart),
+        let outputs = self.procs[process].outputs;
+        let due = |blow: &mut Blow| blow.sender == process && blow.output == outputs;
+        if let Some(blow) = self.blow.take_if(due) {
+            self.act(blow.act);
         }
     }
 
@@ -611,7 +650,8 @@ impl World {
             }
             Out::Dial(conn, address) => self.dial(process, conn, address),
             Out::Datagram(remote, bytes) => {
-                let phone = self.phones.iter().position(|phone| phone.local == remote && !phone.tcp);
+                let phone =
+                    self.phones.iter().position(|phone| phone.local == remote && !phone.tcp);
                 let Some(phone) = phone else {
                     return self.wrong("stray", format!("{who} sends to {remote}"));
                 };
@@ -621,7 +661,8 @@ impl World {
             }
             Out::EdgeWrite(conn, bytes) => {
                 let phone = self.edges.iter().position(|edge| *edge == conn);
-                let Some(phone) = phone.filter(|phone| self.phones[*phone].gateway == process) else {
+                let Some(phone) = phone.filter(|phone| self.phones[*phone].gateway == process)
+                else {
                     return self.wrong("stray", format!("{who} writes to connection {conn}"));
                 };
                 let at = self.now + Duration::from_millis(1);
@@ -690,7 +731,7 @@ impl World {
         let link = Link { ends: [(process, conn), (other, accepted)], last: [self.now; 2] };
         self.links.insert(id, link);
         self.procs[process].links.insert(conn, (id, 0));
-        if self.procs[other].alive {
+        if self.procs[other].alive && self.procs[other].open {
             // The kernel accepts even for a process that is stopped.
             self.procs[other].links.insert(accepted, (id, 1));
             self.deliver(id, 1, Arrival::Opened);
@@ -740,6 +781,7 @@ impl World {
         }
         if process < GATEWAYS {
             self.gateway_killed = true;
+            self.phones.iter_mut().for_each(|phone| phone.lenient = true);
             for phone in self.phones.iter_mut().filter(|phone| phone.gateway == process) {
                 phone.lost = true;
                 phone.connected &= !phone.tcp;
@@ -770,7 +812,9 @@ impl World {
         for (number, key) in keys.iter().enumerate().skip(kept) {
             let torn = number == kept && inflight == Inflight::Cut;
             match self.queue.get_mut(key) {
-                Some(Event::Core { what: Arrival::Bytes(bytes), .. }) if torn && bytes.len() > 1 => {
+                Some(Event::Core { what: Arrival::Bytes(bytes), .. })
+                    if torn && bytes.len() > 1 =>
+                {
                     bytes.truncate(self.rng.usize(1..bytes.len()));
                 }
                 _ => drop(self.queue.remove(key)),
@@ -788,6 +832,7 @@ impl World {
         let starter = &mut self.procs[process];
         starter.core = core;
         starter.alive = true;
+        starter.open = process < GATEWAYS;
         starter.life += 1;
         let life = starter.life;
         if process >= GATEWAYS {
@@ -826,21 +871,28 @@ impl World {
             if process < GATEWAYS {
                 self.gateway(process, Input::Frozen);
             } else {
+                let now = self.base + self.now;
+                if let Core::Proxy(proxy) = &mut self.procs[process].core {
+                    proxy.handle_standstill(now);
+                }
                 let conns: Vec<ConnId> = self.procs[process].framers.keys().copied().collect();
-                for conn in conns {
+                for conn in conns.into_iter().filter(|conn| conn.is_accepted()) {
                     self.output(process, Out::Close(conn));
                     self.core_event(process, conn, CoreEvent::Closed);
                 }
             }
         }
         self.drain(process);
-        let (first, rest): (Vec<Input_>, Vec<Input_>) = std::mem::take(&mut self.procs[process].backlog)
-            .into_iter()
-            .partition(|input| matches!(input, Input_::Store(_)));
+        let (first, rest): (Vec<Input_>, Vec<Input_>) =
+            std::mem::take(&mut self.procs[process].backlog)
+                .into_iter()
+                .partition(|input| matches!(input, Input_::Store(_)));
         for input in first.into_iter().chain(rest) {
             self.give(process, input);
         }
-        if self.deadline(process).is_some_and(|at| at <= self.now) && self.procs[process].frozen.is_none() {
+        if self.deadline(process).is_some_and(|at| at <= self.now)
+            && self.procs[process].frozen.is_none()
+        {
             self.timeout(process);
         }
         self.after(process);
@@ -881,19 +933,26 @@ impl World {
 
     /// Nothing is left behind.
     pub(crate) fn check_empty(&mut self) {
+        // The database may just be tidying up.
+        self.run_until(self.now + Duration::from_millis(700));
         let mut left = Vec::new();
-        for (number, process) in self.procs.iter().enumerate().filter(|(_, process)| process.alive) {
+        for (number, process) in self.procs.iter().enumerate().filter(|(_, process)| process.alive)
+        {
             match &process.core {
                 Core::Gateway(gateway) => {
                     let sizes = gateway.gauges();
                     let dialogs = if self.gateway_killed { 0 } else { sizes.dialogs };
-                    if [sizes.clients, sizes.servers, sizes.legs, sizes.deliveries, dialogs] != [0; 5] {
+                    if [sizes.clients, sizes.servers, sizes.legs, sizes.deliveries, dialogs]
+                        != [0; 5]
+                    {
                         left.push(format!("{}: {sizes:?}", name(number)));
                     }
                 }
                 Core::Proxy(proxy) => {
                     let sizes = proxy.sizes();
-                    if [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets] != [0; 4] || sizes.timers > 2 {
+                    if [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets] != [0; 4]
+                        || sizes.timers > 2
+                    {
                         left.push(format!("{}: {sizes:?}", name(number)));
                     }
                 }
@@ -926,7 +985,9 @@ impl Out {
     fn is_message(&self) -> bool {
         match self {
             Self::Close(_) | Self::Dial(..) | Self::Other(_) => false,
-            Self::Datagram(_, bytes) | Self::EdgeWrite(_, bytes) | Self::Write(_, bytes) => bytes != PING,
+            Self::Datagram(_, bytes) | Self::EdgeWrite(_, bytes) | Self::Write(_, bytes) => {
+                bytes != PING
+            }
             Self::Store(_, request) => !matches!(request, Request::Expire { .. }),
         }
     }
@@ -962,9 +1023,12 @@ fn brief(bytes: &Bytes) -> String {
     let Ok(message) = Message::parse(bytes.clone()) else {
         return format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(40)]));
     };
-    let first = String::from_utf8_lossy(message.head().split(|byte| *byte == b'\r').next().unwrap_or_default())
-        .into_owned();
-    let branch = message.top_via().ok().and_then(|via| via.branch().map(str::to_owned)).unwrap_or_default();
+    let first = String::from_utf8_lossy(
+        message.head().split(|byte| *byte == b'\r').next().unwrap_or_default(),
+    )
+    .into_owned();
+    let branch =
+        message.top_via().ok().and_then(|via| via.branch().map(str::to_owned)).unwrap_or_default();
     let cseq = message.header_str(HeaderName::CSeq).unwrap_or("");
     let call = message.call_id().unwrap_or("");
     let first = if first.len() > 60 { format!("{}...", &first[..60]) } else { first };
