@@ -38,6 +38,7 @@ struct Proxy {
 
 pub(super) struct Lab {
     pub(super) now: Instant,
+    next_ping: Instant,
     pub(super) gateways: Vec<Gateway>,
     proxies: Vec<Proxy>,
     links: Vec<Option<(End, End)>>,
@@ -89,8 +90,10 @@ impl Lab {
 
     #[expect(clippy::disallowed_methods, reason = "a test starts its virtual clock somewhere")]
     pub(super) fn with(gateways: usize, proxies: usize, adjust: impl Fn(&mut Settings)) -> Self {
+        let now = Instant::now();
         let mut lab = Self {
-            now: Instant::now(),
+            now,
+            next_ping: now,
             gateways: Vec::new(),
             proxies: (0..proxies).map(|_| Proxy { alive: true, ..Proxy::default() }).collect(),
             links: Vec::new(),
@@ -461,6 +464,26 @@ impl Lab {
 
     pub(super) fn run(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
+        while self.next_ping <= end {
+            self.run_until(self.next_ping);
+            self.ping();
+            self.next_ping += Duration::from_secs(1);
+        }
+        self.run_until(end);
+    }
+
+    /// Proxies that live ping the connections that they have opened.
+    fn ping(&mut self) {
+        for link in self.links.clone().into_iter().flatten() {
+            if let (End::Proxy(proxy), End::Gateway(gateway, conn)) = link
+                && !self.proxies[proxy].frozen
+            {
+                self.input(gateway, Input::CoreActivity { conn });
+            }
+        }
+    }
+
+    fn run_until(&mut self, end: Instant) {
         loop {
             let next = self
                 .gateways
