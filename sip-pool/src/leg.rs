@@ -4,12 +4,14 @@
 //! through other proxies. They travel in the branch of its Via, `z9hG4bK<leg>.<attempt>.<key id and MAC>`, all in
 //! hexadecimal because branches may be compared without regard to case.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::keys::{Keys, MAC_LEN, Purpose};
 
 /// RFC 3261 section 8.1.1.7: what every branch of an RFC 3261 client starts with.
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// 64 bits that stay the same over all attempts to send one request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,9 +33,13 @@ impl LegId {
     #[must_use]
     pub fn branch(self, keys: &Keys, attempt: u32) -> String {
         let (id, mac) = keys.mac(Purpose::Leg, &content(self, attempt));
-        let mut branch = format!("{MAGIC_COOKIE}{:016x}.{attempt:x}.{id:02x}", self.0);
+        let mut branch = String::with_capacity(64);
+        // Writing to a string cannot fail.
+        let _ = write!(branch, "{MAGIC_COOKIE}{:016x}.{attempt:x}.{id:02x}", self.0);
         for byte in mac {
-            branch.push_str(&format!("{byte:02x}"));
+            for digit in [byte >> 4, byte & 15] {
+                branch.push(char::from(HEX[usize::from(digit)]));
+            }
         }
         branch
     }

@@ -17,6 +17,9 @@ use crate::core::{Proxy, Waiting, register};
 /// Route values that are looked at; more are no route but an attack.
 const MAX_ROUTES: usize = 32;
 
+/// Option tags of Proxy-Require that ask nothing of us which we do not do; gateways let the same pass.
+const GRANTED: [&str; 3] = ["gruu", "outbound", "path"];
+
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
@@ -69,7 +72,10 @@ impl Proxy {
             return self.refuse(now, server, &request, source, 482);
         }
         // Step 5.
-        let demanded: Vec<&str> = request.tokens(HeaderName::ProxyRequire).collect();
+        let demanded: Vec<&str> = request
+            .tokens(HeaderName::ProxyRequire)
+            .filter(|tag| !GRANTED.iter().any(|known| known.eq_ignore_ascii_case(tag)))
+            .collect();
         if !demanded.is_empty() {
             let demanded = demanded.join(", ");
             return self.respond(now, server, &request, source, 420, |response| {

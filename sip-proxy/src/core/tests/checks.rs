@@ -26,6 +26,11 @@ fn what_is_refused_and_how() {
     );
     assert_eq!(code(&|text| text.replace("Max-F", "Proxy-Require: foo, bar\r\nMax-F")), Some(420));
     assert_eq!(code(&|text| text.replace("INVITE sip:bob@", "INVITE sip:unknown@")), Some(404));
+    let granted = |text: String| text.replace("Max-F", "Proxy-Require: path, Outbound\r\nMax-F");
+    assert_eq!(
+        code(&|text| granted(text).replace("INVITE sip:bob@", "INVITE sip:unknown@")),
+        Some(404)
+    );
     assert_eq!(
         code(&|text| text.replace("INVITE sip:bob@dialtone.test", "INVITE sip:bob@example.com")),
         Some(403)
