@@ -27,13 +27,16 @@ pub struct Call {
     pub bye_failed: bool,
     pub done: bool,
     pub failure: Option<String>,
+    /// For how long the phones themselves were not run meanwhile, up to the final answer.
+    pub stood_still: Duration,
 }
 
 impl Call {
-    /// How late the call was answered: the first answer, or the final one without the time that it rang.
+    /// How late the call was answered: the first answer, or the final one without the time that it rang. Without the time
+    /// for which the phones stood still: that is not the servers'.
     pub fn answer_delay(&self) -> Option<Duration> {
         let last = self.final_answer?.saturating_sub(self.ring);
-        Some(self.first_answer.unwrap_or(last).max(last))
+        Some(self.first_answer.unwrap_or(last).max(last).saturating_sub(self.stood_still))
     }
 }
 
@@ -55,6 +58,8 @@ struct State {
     calls: HashMap<String, Call>,
     registers: Vec<Register>,
     registers_open: usize,
+    /// From when to when the phones were not run although something was due.
+    still: Vec<(Instant, Instant)>,
 }
 
 /// Shared by all phones of a run.
@@ -81,6 +86,7 @@ impl Board {
             bye_failed: false,
             done: false,
             failure: None,
+            stood_still: Duration::ZERO,
         };
         self.state().calls.insert(call_id.to_owned(), call);
     }
@@ -131,8 +137,29 @@ impl Board {
         (state.registers_open, state.calls.values().filter(|call| !call.done).count())
     }
 
+    /// The phones were not run from when to when.
+    pub fn stood_still(&self, from: Instant, until: Instant) {
+        self.state().still.push((from, until));
+    }
+
+    /// The longest time since `start` for which the phones were not run.
+    pub fn longest_still(&self, start: Instant) -> Duration {
+        let state = self.state();
+        let since = state.still.iter().filter(|(from, _)| *from >= start);
+        since.map(|(from, until)| *until - *from).max().unwrap_or_default()
+    }
+
     pub fn calls(&self) -> Vec<Call> {
-        let mut calls: Vec<_> = self.state().calls.values().cloned().collect();
+        let state = self.state();
+        let mut calls: Vec<_> = state.calls.values().cloned().collect();
+        for call in &mut calls {
+            let end = call.started + call.final_answer.unwrap_or_default();
+            let overlap = |(from, until): &(Instant, Instant)| {
+                end.min(*until).saturating_duration_since(call.started.max(*from))
+            };
+            call.stood_still = state.still.iter().map(overlap).sum();
+        }
+        drop(state);
         calls.sort_by_key(|call| call.started);
         calls
     }

@@ -235,11 +235,10 @@ impl Phone {
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> io::Result<()> {
         loop {
             let deadline = self.timers.keys().next().map_or_else(|| now() + GIVE_UP, |(at, _)| *at);
+            // What has arrived goes before what is due: a phone that was not run for a while sends nothing again that has
+            // been answered meanwhile.
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(command) => self.command(command).await?,
-                    None => return Ok(()),
-                },
+                biased;
                 bytes = self.socket.receive() => {
                     let bytes = match bytes {
                         // ICMP of an earlier datagram: a gateway that is away for a moment.
@@ -250,6 +249,10 @@ impl Phone {
                         self.message(text).await?;
                     }
                 }
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await?,
+                    None => return Ok(()),
+                },
                 () = tokio::time::sleep_until(deadline.into()) => self.timer().await?,
             }
         }

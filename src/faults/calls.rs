@@ -139,6 +139,8 @@ pub struct Row {
     pub bindings_lost: usize,
     pub phones_lost: usize,
     pub retransmissions: u32,
+    /// For how long the phones were not run at most: not counted in the times above.
+    pub still_ms: f64,
     /// What failed, with the number of calls each.
     pub failures: Vec<(String, usize)>,
     pub held: bool,
@@ -368,6 +370,7 @@ impl<P: FnMut(&str) + Send> Lab<P> {
             bindings_lost: self.load.bindings_lost(),
             phones_lost: self.load.report().phones_lost,
             retransmissions: seen.retransmissions,
+            still_ms: self.load.board().longest_still(from).as_secs_f64() * 1e3,
             failures: seen.failures,
             held: false,
             broken: false,
@@ -387,11 +390,9 @@ impl<P: FnMut(&str) + Send> Lab<P> {
         };
         let calls = self.load.board().calls();
         for call in calls.iter().filter(|call| call.started >= from && noticed(call)).take(20) {
-            let before = moments.iter().rfind(|(at, _)| {
-                let end =
-                    call.started + call.final_answer.unwrap_or_default() + Duration::from_secs(3);
-                *at <= end
-            });
+            let before = moments
+                .iter()
+                .rfind(|(at, _)| *at <= call.started + call.final_answer.unwrap_or_default());
             let (at, what) = before.map_or((from, "the beginning"), |(at, what)| (*at, what));
             let relative = if call.started >= at {
                 format!("{} ms after", (call.started - at).as_millis())
@@ -399,11 +400,12 @@ impl<P: FnMut(&str) + Send> Lab<P> {
                 format!("{} ms before", (at - call.started).as_millis())
             };
             (self.progress)(&format!(
-                "  {relative} {what}: call {}: first answer {}, answered {}, of that ringing {}, rang {} times, sent again {}, BYE {}, {}",
+                "  {relative} {what}: call {}: first answer {}, answered {}, of that ringing {} and not run {}, rang {} times, sent again {}, BYE {}, {}",
                 call.id,
                 ms(call.first_answer),
                 ms(call.final_answer),
                 ms(Some(call.ring)),
+                ms(Some(call.stood_still)),
                 call.rings,
                 call.retransmissions,
                 ms(call.bye),
@@ -522,6 +524,7 @@ pub fn table(rows: &[Row]) -> String {
             "REGISTER failed",
             "bindings lost",
             "retransmissions",
+            "phones not run",
             "held",
         ]
         .map(String::from),
@@ -548,6 +551,7 @@ pub fn table(rows: &[Row]) -> String {
             format!("{} of {}", row.registers_failed, row.registers),
             row.bindings_lost.to_string(),
             row.retransmissions.to_string(),
+            shown(row.still_ms),
             held.to_owned(),
         ]);
         for (failure, count) in &row.failures {
@@ -560,7 +564,7 @@ pub fn table(rows: &[Row]) -> String {
             let width = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
             let _ = match column {
                 0 => write!(text, "{cell:width$}"),
-                13 => writeln!(text, "  {cell}"),
+                14 => writeln!(text, "  {cell}"),
                 _ => write!(text, "  {cell:>width$}"),
             };
         }

@@ -2,7 +2,6 @@
 //! so that a flood is as fast as its target reads and no faster.
 
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket},
     thread::sleep,
@@ -15,7 +14,7 @@ use dialtone_transport::{
 use dialtone_wire::{Framer, asap, asap::Message};
 use fastrand::Rng;
 
-use super::material;
+use super::material::{self, Probe};
 use crate::launcher::clock;
 
 /// Addresses that datagrams come from, in the slice: 100 to 115.
@@ -110,7 +109,7 @@ impl Datagrams {
         rng: &mut Rng,
         budget: Budget,
         make: &dyn Fn(&mut Rng) -> Vec<u8>,
-        probe: &dyn Fn(&mut Rng) -> (Vec<u8>, Vec<u8>),
+        probe: &dyn Fn(&mut Rng) -> Probe,
     ) -> Sent {
         let mut total = Sent::default();
         let mut buffer = [0; 2048];
@@ -121,7 +120,7 @@ impl Datagrams {
                     total.sent += 1;
                 }
             }
-            let (packet, key) = probe(rng);
+            let Probe { packet, key } = probe(rng);
             if self.prober.send_to(&packet, self.to).is_ok() {
                 total.sent += 1;
                 total.answered += u64::from(self.await_answer(&key, &mut buffer));
@@ -164,7 +163,8 @@ pub(super) fn sctp(
     source: &dyn Fn(u8) -> IpAddr,
     weight: u64,
 ) -> io::Result<Vec<Attack>> {
-    let kinds: [(&'static str, fn(&mut Rng) -> Vec<u8>); 7] = [
+    type Make = fn(&mut Rng) -> Vec<u8>;
+    let kinds: [(&'static str, Make); 7] = [
         ("random bytes", material::random),
         ("truncated packets", material::truncated),
         ("flipped bits", material::flipped),
@@ -202,7 +202,12 @@ pub(super) fn sip_udp(
     let kinds: [(&'static str, u64, u64, Make); 9] = [
         ("random bytes", weight, u64::MAX, Box::new(material::random)),
         ("STUN garbage", weight, u64::MAX, Box::new(material::stun)),
-        ("broken requests", weight, u64::MAX, Box::new(|rng| material::broken_sip(rng, "UDP").0)),
+        (
+            "broken requests",
+            weight,
+            u64::MAX,
+            Box::new(|rng| material::broken_sip(rng, "UDP").packet),
+        ),
         ("bad Content-Length", weight, u64::MAX, Box::new(|rng| material::bad_length(rng, "UDP"))),
         ("RFC 4475", weight, u64::MAX, Box::new(torture)),
         ("stray responses", weight, u64::MAX, Box::new(material::stray)),
@@ -261,7 +266,7 @@ fn each(to: SocketAddr, make: impl Fn(&mut Rng) -> Vec<u8> + Send + 'static) -> 
     })
 }
 
-/// Messages over a connection that goes on, a window at a time; each has an answer with its key, or all before do.
+/// Messages over a connection that goes on, a window at a time; `exchange` sends one and waits for its answers.
 fn windows(
     to: SocketAddr,
     mut exchange: impl FnMut(&mut TcpStream, &mut Rng) -> io::Result<Sent> + Send + 'static,
@@ -286,12 +291,12 @@ fn windows(
     })
 }
 
-/// Many connections that say nothing, closed by resets of the kernel's when they are dropped, all at once.
+/// Many connections that say nothing and are closed all at once.
 fn connections(to: SocketAddr) -> Run {
     Box::new(move |_, budget| {
         let mut total = Sent::default();
         while budget.goes_on(total.sent) {
-            let many: VecDeque<TcpStream> = (0..200.min(budget.packets - total.sent))
+            let many: Vec<TcpStream> = (0..200.min(budget.packets - total.sent))
                 .filter_map(|_| connect(to).ok())
                 .collect();
             total.sent += (many.len() as u64).max(1);
@@ -318,7 +323,7 @@ fn unread(to: SocketAddr, request: impl Fn(&mut Rng) -> Vec<u8> + Send + 'static
     })
 }
 
-/// One line after the other, as [`Attack`]s of one port.
+/// Kind, weight, most, noticed and the way of each [`Attack`] of one port.
 fn attacks<const N: usize>(
     port: String,
     kinds: [(&'static str, u64, u64, f64, Run); N],
@@ -480,7 +485,7 @@ async fn associate(
 pub(super) fn sip_tcp(to: SocketAddr, edge: bool, weight: u64) -> Vec<Attack> {
     let route = to.to_string();
     let broken = |stream: &mut TcpStream, rng: &mut Rng| {
-        sip_window(stream, rng, |rng| material::broken_sip(rng, "TCP"))
+        sip_window(stream, rng, |rng| material::broken_sip(rng, "TCP").packet)
     };
     let forged = move |stream: &mut TcpStream, rng: &mut Rng| {
         sip_window(stream, rng, |rng| material::forged(rng, &route))
@@ -506,7 +511,7 @@ pub(super) fn sip_tcp(to: SocketAddr, edge: bool, weight: u64) -> Vec<Attack> {
                 1_000,
                 0.95,
                 each(to, |rng| {
-                    let (mut message, _) = material::broken_sip(rng, "TCP");
+                    let mut message = material::broken_sip(rng, "TCP").packet;
                     message.truncate(rng.usize(1..message.len() - 2));
                     message
                 }),
@@ -533,7 +538,7 @@ pub(super) fn sip_tcp(to: SocketAddr, edge: bool, weight: u64) -> Vec<Attack> {
                 weight,
                 20_000,
                 0.0,
-                unread(to, |rng| material::broken_sip(rng, "TCP").0),
+                unread(to, |rng| material::broken_sip(rng, "TCP").packet),
             ),
             ("silent connections", weight, 400, 0.0, connections(to)),
         ],
@@ -544,10 +549,10 @@ pub(super) fn sip_tcp(to: SocketAddr, edge: bool, weight: u64) -> Vec<Attack> {
 fn sip_window(
     stream: &mut TcpStream,
     rng: &mut Rng,
-    make: impl Fn(&mut Rng) -> (Vec<u8>, Vec<u8>),
+    make: impl Fn(&mut Rng) -> Vec<u8>,
 ) -> io::Result<Sent> {
     let mut batch = Vec::new();
-    (0..STREAM_WINDOW).for_each(|_| batch.extend(make(rng).0));
+    (0..STREAM_WINDOW).for_each(|_| batch.extend(make(rng)));
     stream.write_all(&batch)?;
     let mut sent = Sent { sent: STREAM_WINDOW, answered: 0 };
     let mut text = Vec::new();

@@ -16,6 +16,13 @@ const DATA: u8 = 0x00;
 const INIT: u8 = 0x01;
 const COOKIE_ECHO: u8 = 0x0a;
 
+/// Something that has an answer of its own.
+pub(super) struct Probe {
+    pub(super) packet: Vec<u8>,
+    /// Stands in the answer, too.
+    pub(super) key: Vec<u8>,
+}
+
 pub(super) fn bytes(rng: &mut Rng, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     rng.fill(&mut bytes);
@@ -78,9 +85,9 @@ fn stranger_with(rng: &mut Rng, tag: u32) -> Vec<u8> {
 }
 
 /// DATA out of the blue, and the tag that its answer carries (RFC 9260 section 8.4).
-pub(super) fn sctp_probe(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn sctp_probe(rng: &mut Rng) -> Probe {
     let tag = rng.u32(1..);
-    (stranger_with(rng, tag), tag.to_be_bytes().to_vec())
+    Probe { packet: stranger_with(rng, tag), key: tag.to_be_bytes().to_vec() }
 }
 
 /// COOKIE ECHO with a cookie that its receiver never made.
@@ -208,8 +215,8 @@ fn id(rng: &mut Rng) -> String {
     format!("{:016x}", rng.u64(..))
 }
 
-/// A request with a fault behind a Via that can be read: it must be answered 4xx or 5xx. With its Call-ID.
-pub(super) fn broken_sip(rng: &mut Rng, transport: &str) -> (Vec<u8>, Vec<u8>) {
+/// A request with a fault behind a Via that can be read: it must be answered 4xx or 5xx, with its Call-ID.
+pub(super) fn broken_sip(rng: &mut Rng, transport: &str) -> Probe {
     const FAULTS: [(&str, &str); 10] = [
         ("CSeq", "none OPTIONS"),
         ("CSeq", "1 INVITE"),
@@ -224,7 +231,7 @@ pub(super) fn broken_sip(rng: &mut Rng, transport: &str) -> (Vec<u8>, Vec<u8>) {
     ];
     let id = id(rng);
     let fault = FAULTS[rng.usize(..FAULTS.len())];
-    (options(&id, transport, &[fault], ""), id.into_bytes())
+    Probe { packet: options(&id, transport, &[fault], ""), key: id.into_bytes() }
 }
 
 /// As [`broken_sip`], with nothing but a bad length.
@@ -256,12 +263,12 @@ pub(super) fn endless(rng: &mut Rng, length: usize) -> Vec<u8> {
 }
 
 /// A sound request with a made-up token in its route: inside the core, only who has the key may write such.
-pub(super) fn forged(rng: &mut Rng, to: &str) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn forged(rng: &mut Rng, to: &str) -> Vec<u8> {
     let id = id(rng);
     let token: String = std::iter::repeat_with(|| rng.alphanumeric()).take(43).collect();
     let route = format!("Route: <sip:{token}@{to};lr>\r\n");
     let to = ("To", "<sip:nobody@other.invalid>;tag=y");
-    (options(&id, "TCP", &[to], &route), id.into_bytes())
+    options(&id, "TCP", &[to], &route)
 }
 
 /// A sound request with a few bits flipped. Many still are sound: those make transactions.
@@ -288,7 +295,7 @@ pub(super) fn stray(rng: &mut Rng) -> Vec<u8> {
     [b"SIP/2.0 200 OK\r\n", &request[end + 1..]].concat()
 }
 
-/// The messages of RFC 4475 that are no sound requests, with the port of their sender to be noted.
+/// Messages of RFC 4475 that are no sound requests.
 pub(super) const TORTURE: [&[u8]; 16] = [
     include_bytes!("../../../sip/tests/rfc4475/badinv01.dat"),
     include_bytes!("../../../sip/tests/rfc4475/clerr.dat"),
