@@ -582,7 +582,8 @@ pub(super) fn http(to: SocketAddr, weight: u64) -> Vec<Attack> {
                 "broken requests",
                 weight,
                 500,
-                0.95,
+                // A server that leaves a body unread resets, and an answer that was not read yet is lost.
+                0.7,
                 each(to, |rng| {
                     let requests: [&[u8]; 5] = [
                         b"GET\r\n\r\n",
