@@ -544,8 +544,8 @@ impl Phone {
                     }
                 };
                 if let Some(fault) = fault {
-                    // One that was lost at first may be overtaken by BYE.
-                    if !self.lenient && !(self.lossy && fault == "after BYE") {
+                    // Where datagrams get lost, re-INVITE may overtake the 2xx and be overtaken by BYE.
+                    if !self.lenient && !(self.lossy && method == "INVITE") {
                         self.wrong(format!("{method} of {call} {fault}"));
                     }
                     return self.respond(now, &key, 481);
