@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ring::hmac;
-use ring::rand::SystemRandom;
 
+use crate::entropy::Entropy;
 use crate::packet::u32_at;
 
 pub(crate) const SUFFIX: usize = CLEAR + 32;
@@ -49,11 +49,12 @@ pub(crate) enum CookieError {
 
 impl Baker {
     pub(crate) fn new(
-        random: &SystemRandom,
+        entropy: &mut Entropy,
         epoch: Instant,
         life: Duration,
     ) -> Result<Self, ring::error::Unspecified> {
-        Ok(Self { key: hmac::Key::generate(hmac::HMAC_SHA256, random)?, epoch, life })
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()?);
+        Ok(Self { key, epoch, life })
     }
 
     pub(crate) fn suffix(

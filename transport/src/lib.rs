@@ -15,6 +15,7 @@ mod config;
 mod cookie;
 mod counters;
 mod endpoint;
+mod entropy;
 pub mod model;
 pub mod multicast;
 mod packet;

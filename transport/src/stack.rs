@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dcsctp::api::handover::HandoverReadiness;
 use dcsctp::api::{
     DcSctpSocket as _, ErrorKind, Message, Options, PpId, SendError, SendOptions, Socket,
     SocketEvent, SocketState, SocketTime, StreamId,
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::EndpointConfig;
 use crate::cookie::{Baker, CookieError, Key};
 use crate::counters::{Live, add};
+use crate::entropy::Entropy;
 use crate::model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
 use crate::packet::{self, InitAck, Packet, PacketError, Returned};
 
@@ -26,13 +27,18 @@ use crate::packet::{self, InitAck, Packet, PacketError, Returned};
 const STREAM: StreamId = StreamId(0);
 /// ASAP's and ENRP's longest message with its padding, and some room.
 const MAX_MESSAGE: usize = 1 << 17;
+/// Something that was sent is not acknowledged yet.
+const UNDER_WAY: HandoverReadiness = HandoverReadiness(
+    HandoverReadiness::SEND_QUEUE_NOT_EMPTY.0
+        | HandoverReadiness::RETRANSMISSION_QUEUE_OUTSTANDING_DATA.0,
+);
 const SUSPECT_INTERVAL: Duration = Duration::from_millis(100);
 const EPHEMERAL: std::ops::Range<u16> = 49_152..65_535;
 
 pub(crate) struct Stack {
     config: EndpointConfig,
     baker: Baker,
-    random: SystemRandom,
+    entropy: Entropy,
     counters: Arc<Live>,
     assocs: HashMap<AssocId, Assoc>,
     by_key: HashMap<Key, AssocId>,
@@ -87,7 +93,8 @@ struct Assoc {
 /// The consumer wants an orderly end.
 struct Ending {
     deadline: Instant,
-    /// SHUTDOWN was handed to dcsctp, which would not wait for what is still queued.
+    /// SHUTDOWN was handed to dcsctp, which would wait neither for what is still queued nor for what was lost and
+    /// has to be sent again.
     begun: bool,
 }
 
@@ -98,10 +105,19 @@ impl Stack {
         counters: Arc<Live>,
         accepted: Arc<AtomicU64>,
     ) -> Result<Self, ring::error::Unspecified> {
-        let random = SystemRandom::new();
+        Self::with_entropy(config, now, counters, accepted, Entropy::system())
+    }
+
+    fn with_entropy(
+        config: EndpointConfig,
+        now: Instant,
+        counters: Arc<Live>,
+        accepted: Arc<AtomicU64>,
+        mut entropy: Entropy,
+    ) -> Result<Self, ring::error::Unspecified> {
         Ok(Self {
-            baker: Baker::new(&random, now, config.timers.cookie_life)?,
-            random,
+            baker: Baker::new(&mut entropy, now, config.timers.cookie_life)?,
+            entropy,
             counters,
             assocs: HashMap::new(),
             by_key: HashMap::new(),
@@ -534,7 +550,7 @@ impl Stack {
         if down.is_none()
             && let Some(ending) = &mut assoc.ending
             && !ending.begun
-            && assoc.socket.buffered_amount(STREAM) == 0
+            && !assoc.socket.get_handover_readiness().contains(UNDER_WAY)
         {
             ending.begun = true;
             assoc.socket.shutdown();
@@ -685,9 +701,8 @@ impl Stack {
     }
 
     /// dcsctp draws tags and sequence numbers from this thread's generator, which is no secret after a few outputs.
-    fn reseed(&self) {
-        let mut seed = [0; 8];
-        if self.random.fill(&mut seed).is_ok() {
+    fn reseed(&mut self) {
+        if let Ok(seed) = self.entropy.bytes() {
             fastrand::seed(u64::from_ne_bytes(seed));
         }
     }
@@ -759,5 +774,7 @@ impl Bucket {
     }
 }
 
+#[cfg(test)]
+mod lossy;
 #[cfg(test)]
 mod tests;
