@@ -359,6 +359,7 @@ impl World {
             Act::Begin(episode) => {
                 self.episode = episode;
                 self.touched = 0;
+                self.moves.forget();
             }
             Act::Boot { process } => {
                 self.touched |= 1 << process;
@@ -392,6 +393,9 @@ impl World {
             Act::SeverBetween { one, other } => self.sever_between(one, other, ms(350)),
             Act::Thaw { process } => {
                 self.touched |= 1 << process;
+                if process < REGISTRARS && self.episode == Episode::Registrar {
+                    self.moves.thawed(process, self.now);
+                }
                 self.thaw(process);
             }
             Act::Unwall => self.net.walls.clear(),

@@ -15,7 +15,7 @@ use dialtone_registrar_ns::core::{Config, Registrar};
 use dialtone_transport::{Link, NetEvent};
 use dialtone_wire::{PeId, Policy, ServerId};
 
-use crate::invariants::{self, Tally};
+use crate::invariants::{self, Moves, Tally};
 use crate::net::{EndRef, Net};
 use crate::process::{Core, Life, Process, Purpose, Said};
 use crate::schedule::{Act, Episode};
@@ -101,6 +101,7 @@ pub(crate) struct World {
     /// When all faults ended.
     pub(crate) healed: Option<Duration>,
     pub(crate) tally: Tally,
+    pub(crate) moves: Moves,
 }
 
 pub(crate) fn ms(millis: u64) -> Duration {
@@ -151,6 +152,7 @@ impl World {
             touched: 0,
             healed: None,
             tally: Tally::default(),
+            moves: Moves::default(),
         };
         world.net.jitter = ms([2, 10, 40][world.rng.usize(..3)]);
         world.people();
@@ -355,6 +357,7 @@ impl World {
             }
         }
         let next = core.next_deadline();
+        invariants::follow(self, process);
         invariants::deadlines::check(self, process, timeout, next, said.len());
         for output in said {
             self.said(process, output);

@@ -126,6 +126,7 @@ impl Registrar {
         self.put_entry(now, &key.0, element);
         self.attach(&key, id);
         if let Some(watch) = self.watches.get_mut(&key) {
+            watch.registered = Some(now);
             watch.taken_from = None;
         }
         self.element_alive(now, &key);

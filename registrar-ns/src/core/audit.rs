@@ -30,6 +30,14 @@ struct Running {
     changed: usize,
 }
 
+/// Elements that one peer, their recorded home, does not name any more.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    keys: BTreeSet<Key>,
+    /// Peers that have not said yet what they own.
+    waiting: BTreeSet<ServerId>,
+}
+
 impl Audit {
     pub(super) fn new(pause: Duration) -> Self {
         Self { theirs: None, running: None, pause, not_before: None }
@@ -93,6 +101,25 @@ impl Registrar {
         }
     }
 
+    /// Asks a little later; differences until then mean nothing.
+    pub(super) fn resync_later(&mut self, now: Instant, peer: ServerId) {
+        let at = now + self.config.timers.resync;
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.audit.running = None;
+            entry.audit.not_before = Some(at);
+            self.timers.set(Timer::Resync(peer), at);
+        }
+    }
+
+    /// A peer is to say whether it owns these, which are recorded as its own.
+    pub(super) fn recheck(&mut self, now: Instant, peer: ServerId, keys: Vec<Key>) {
+        let running = self.peers.get_mut(&peer).and_then(|entry| entry.audit.running.as_mut());
+        match running {
+            Some(running) => running.marked.extend(keys),
+            None => self.start_resync(now, peer),
+        }
+    }
+
     /// Gives a resync up: the peer or its association is gone.
     pub(super) fn stop_resync(&mut self, peer: ServerId) {
         self.timers.cancel(&Timer::Resync(peer));
@@ -125,6 +152,9 @@ impl Registrar {
             self.peers.get_mut(&peer).and_then(|entry| entry.audit.running.as_mut())
         {
             running.marked.remove(key);
+        }
+        if let Some(orphans) = self.orphans.get_mut(&peer) {
+            orphans.keys.remove(key);
         }
     }
 
@@ -173,23 +203,72 @@ impl Registrar {
         self.resync_done(now, sender);
     }
 
-    /// RFC 5353 section 3.6.3, 5: what is still marked is removed silently.
     fn resync_done(&mut self, now: Instant, peer: ServerId) {
         self.timers.cancel(&Timer::Resync(peer));
         let max = self.config.timers.resync_max;
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let Some(running) = entry.audit.running.take() else { return };
         back_off(&mut entry.audit, now, max);
-        let mut removed = 0;
-        for key in running.marked {
-            // It may have found another home meanwhile.
-            if self.space.get(key.0.as_bytes(), key.1).is_some_and(|element| element.home == peer) {
-                self.unwatch(&key);
-                self.remove_entry(&key);
-                removed += 1;
+        self.successions.end(peer);
+        // It may have found another home meanwhile.
+        let keys: BTreeSet<Key> =
+            running.marked.into_iter().filter(|key| self.is_owned_by(key, peer)).collect();
+        self.event(Event::ResyncDone { peer, changed: running.changed, removed: keys.len() });
+        self.answered(peer);
+        if !keys.is_empty() {
+            self.orphaned(now, peer, keys);
+        }
+    }
+
+    /// RFC 5353 section 3.6.3, 5: what is still marked is removed silently.
+    /// DEVIATION(E-100): not before every other peer was asked. An element may have moved while the association with its
+    /// new home was down; it lives, and stays known.
+    fn orphaned(&mut self, now: Instant, home: ServerId, keys: BTreeSet<Key>) {
+        let others = self.peers.iter().filter(|(id, peer)| {
+            **id != home && matches!(peer.status, Status::Active | Status::Probed)
+        });
+        let waiting: BTreeSet<ServerId> = others.map(|(id, _)| *id).collect();
+        let limit = now + self.config.timers.no_response;
+        self.timers.set_earlier(Timer::Orphans(home), limit);
+        let orphans = self.orphans.entry(home).or_default();
+        orphans.keys.extend(keys);
+        orphans.waiting.clone_from(&waiting);
+        if waiting.is_empty() {
+            return self.drop_orphans(home);
+        }
+        for peer in waiting {
+            // One that runs will do: what changes at the peer after its answer follows on the same association.
+            if self.peers.get(&peer).is_some_and(|entry| !entry.audit.is_running()) {
+                self.start_resync(now, peer);
             }
         }
-        self.event(Event::ResyncDone { peer, changed: running.changed, removed });
+    }
+
+    /// The peer has said what it owns.
+    fn answered(&mut self, peer: ServerId) {
+        let mut over = Vec::new();
+        for (home, orphans) in &mut self.orphans {
+            if orphans.waiting.remove(&peer) && orphans.waiting.is_empty() {
+                over.push(*home);
+            }
+        }
+        over.into_iter().for_each(|home| self.drop_orphans(home));
+    }
+
+    /// Nobody owns them.
+    pub(super) fn drop_orphans(&mut self, home: ServerId) {
+        self.timers.cancel(&Timer::Orphans(home));
+        let Some(orphans) = self.orphans.remove(&home) else { return };
+        for key in orphans.keys {
+            if self.is_owned_by(&key, home) {
+                self.unwatch(&key);
+                self.remove_entry(&key);
+            }
+        }
+    }
+
+    fn is_owned_by(&self, key: &Key, home: ServerId) -> bool {
+        self.space.get(key.0.as_bytes(), key.1).is_some_and(|element| element.home == home)
     }
 
     /// A peer asks for the next part of the table.

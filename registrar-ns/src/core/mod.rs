@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dialtone_handlespace::{Handle, Handlespace};
-use dialtone_transport::{AssocId, DownCause, NetCommand, NetEvent, Protocol, Remote};
+use dialtone_transport::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
 use dialtone_wire::{PeId, ServerId};
 
 pub use config::{Bugs, Config, Limits, TimerConfig};
@@ -43,7 +43,7 @@ pub use snapshot::{AddressSnapshot, ElementSnapshot, PeerSnapshot, PoolSnapshot,
 use monitor::Watch;
 use peers::{Contact, Peer};
 use startup::Stage;
-use takeover::Takeover;
+use takeover::{Successions, Takeover};
 use timers::Timers;
 
 /// Names an element in the operational scope.
@@ -56,6 +56,8 @@ pub struct Registrar {
     id: ServerId,
     rng: fastrand::Rng,
     started: Instant,
+    /// When we last went on after we had stood still for so long that the peers may have taken us over.
+    resumed: Option<Instant>,
     stage: Stage,
     space: Handlespace,
     assocs: BTreeMap<AssocId, Assoc>,
@@ -64,6 +66,9 @@ pub struct Registrar {
     contacts: BTreeMap<SocketAddr, Contact>,
     peers: BTreeMap<ServerId, Peer>,
     takeovers: BTreeMap<ServerId, Takeover>,
+    successions: Successions,
+    /// Elements that their recorded home does not name any more, by that home.
+    orphans: BTreeMap<ServerId, audit::Orphans>,
     /// Download sessions in which we are the mentor.
     sessions: BTreeMap<AssocId, audit::Session>,
     /// Owned elements, and others' elements that were reported here.
@@ -94,6 +99,8 @@ enum Timer {
     Push(Handle),
     /// A chunk that is outstanding, or the pause before the next resync.
     Resync(ServerId),
+    /// Elements that this peer does not name any more are not kept longer.
+    Orphans(ServerId),
     /// A peer's download from here.
     Session(AssocId),
     /// Next step of the start-up.
@@ -134,6 +141,7 @@ impl Registrar {
             id,
             rng,
             started: now,
+            resumed: None,
             stage: Stage::Starting(startup::Starting::new(now, &config)),
             space: startup::empty_space(&config),
             assocs: BTreeMap::new(),
@@ -141,6 +149,8 @@ impl Registrar {
             contacts: BTreeMap::new(),
             peers: BTreeMap::new(),
             takeovers: BTreeMap::new(),
+            successions: Successions::default(),
+            orphans: BTreeMap::new(),
             sessions: BTreeMap::new(),
             watches: BTreeMap::new(),
             subscribers: BTreeMap::new(),
@@ -225,9 +235,11 @@ impl Registrar {
         let t = &self.config.timers;
         let watches = &self.watches;
         self.timers.postpone(now + t.no_response.max(t.keep_alive_timeout), |timer| match timer {
-            Timer::Life(_) | Timer::Peer(_) | Timer::Resync(_) | Timer::Startup => {
-                Some(now + t.no_response)
-            }
+            Timer::Life(_)
+            | Timer::Orphans(_)
+            | Timer::Peer(_)
+            | Timer::Resync(_)
+            | Timer::Startup => Some(now + t.no_response),
             Timer::Probe(key) => watches
                 .get(key)
                 .filter(|watch| watch.probing > 0)
@@ -237,10 +249,25 @@ impl Registrar {
             Timer::Contact(_) | Timer::Heartbeat | Timer::Push(_) => None,
         });
         if late > t.last_heard {
-            // Long enough for the peers to have taken us over: ask everyone what they own now.
-            self.resync_all(now);
+            self.resume(now);
         }
         self.fire(now);
+    }
+
+    /// We stood still long enough for the peers to have taken us over: ask everyone what they own now. What waits in
+    /// associations with elements is as old, and who sent it has gone elsewhere: it is not served.
+    fn resume(&mut self, now: Instant) {
+        self.resumed = Some(now);
+        let stale: Vec<_> = self
+            .assocs
+            .iter()
+            .filter(|(_, assoc)| {
+                assoc.protocol == Protocol::Asap && assoc.remote.link == Link::Sctp && assoc.up
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        stale.into_iter().for_each(|id| self.abort(id));
+        self.resync_all(now);
     }
 
     fn fire(&mut self, now: Instant) {
@@ -249,6 +276,7 @@ impl Registrar {
                 Timer::Contact(addr) => self.dial_contact(now, addr),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Life(key) => self.life_ended(&key),
+                Timer::Orphans(peer) => self.drop_orphans(peer),
                 Timer::Peer(peer) => self.peer_due(now, peer),
                 Timer::Probe(key) => self.probe_due(now, &key),
                 Timer::Push(handle) => self.push(&handle),

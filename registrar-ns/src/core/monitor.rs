@@ -30,6 +30,8 @@ pub(super) struct Watch {
     evidence: bool,
     /// Ask the element to make us its home (H=1).
     pub(super) adopt: bool,
+    /// When it last registered here.
+    pub(super) registered: Option<Instant>,
     /// Whose element it was when we took over.
     pub(super) taken_from: Option<ServerId>,
     last_probe: Option<Instant>,

@@ -114,7 +114,7 @@ impl Registrar {
         }
     }
 
-    fn presence(&self, reply_required: bool) -> Body<'static> {
+    pub(super) fn presence(&self, reply_required: bool) -> Body<'static> {
         Body::Presence {
             reply_required,
             checksum: Some(self.space.checksum(self.id)),
@@ -340,10 +340,8 @@ impl Registrar {
             self.event(Event::PeerUp { peer: sender });
         }
         if switched {
-            // RFC 5353 section 3.4.1, and who has just come back may have missed much.
-            self.send_enrp(id, sender, self.presence(true));
-        }
-        if (switched || inactive) && !self.config.bugs.no_resync_on_return {
+            self.peer_returned(now, id, sender);
+        } else if inactive && !self.config.bugs.no_resync_on_return {
             self.start_resync(now, sender);
         }
         true
@@ -452,7 +450,7 @@ impl Registrar {
         self.timers.cancel(&Timer::Peer(peer));
         self.timers.cancel(&Timer::Resync(peer));
         let Some(entry) = self.peers.remove(&peer) else { return };
-        // If it lives it learns by this that it was taken over: it dials again and compares.
+        // If it lives it notices, dials again, and is told by its successor.
         if let Some(id) = entry.assoc {
             self.abort(id);
         }

@@ -1,6 +1,6 @@
 //! Taking over a dead peer's elements (RFC 5353 section 3.5).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use dialtone_transport::AssocId;
@@ -17,6 +17,28 @@ pub(super) struct Takeover {
     /// Whose acknowledgement is missing.
     waiting: BTreeSet<ServerId>,
     attempts: u8,
+}
+
+/// Who was taken over by whom, the latest last; until the target, if it lives, has told what it still owns.
+#[derive(Debug, Default)]
+pub(super) struct Successions(VecDeque<(ServerId, ServerId)>);
+
+impl Successions {
+    fn note(&mut self, target: ServerId, by: ServerId, limit: usize) {
+        self.end(target);
+        self.0.push_back((target, by));
+        while self.0.len() > limit {
+            self.0.pop_front();
+        }
+    }
+
+    pub(super) fn end(&mut self, target: ServerId) {
+        self.0.retain(|(other, _)| *other != target);
+    }
+
+    fn successor(&self, target: ServerId) -> Option<ServerId> {
+        self.0.iter().find(|(other, _)| *other == target).map(|(_, by)| *by)
+    }
 }
 
 /// After this many unanswered announcements somebody else may try.
@@ -124,6 +146,7 @@ impl Registrar {
         self.timers.cancel(&Timer::Takeover(target));
         // RFC 5353 section 3.5.2: first the announcement, then the elements.
         self.forget_peer(target);
+        self.successions.note(target, self.id, self.config.limits.peers);
         self.announce(Body::TakeoverServer { target });
         // Only elements whose recorded home still is the dead one.
         let keys = self.space.take_over(target, self.id);
@@ -155,6 +178,10 @@ impl Registrar {
         if target == sender {
             return;
         }
+        if target == self.id {
+            return self.succeeded(now, sender);
+        }
+        self.successions.note(target, sender, self.config.limits.peers);
         let mut keys = self.space.take_over(target, sender);
         if self.config.bugs.takeover_moves_all {
             let others: Vec<_> = self.space.owners().collect();
@@ -162,14 +189,6 @@ impl Registrar {
         }
         keys.iter().for_each(|key| self.answers.forget(key));
         self.event(Event::TakenOver { target, by: sender, elements: keys.len() });
-        if target == self.id {
-            // We live. What is really ours registers again; until then the sender looks after it.
-            for key in keys {
-                self.unwatch(&key);
-                self.event(Event::Removed { pool: key.0, pe: key.1, reason: Removal::Moved });
-            }
-            return self.announce_presence();
-        }
         if self.takeovers.remove(&target).is_some() {
             self.timers.cancel(&Timer::Takeover(target));
             self.event(Event::TakeoverLost { target, to: Some(sender) });
@@ -179,6 +198,53 @@ impl Registrar {
         let others: Vec<_> = self.takeovers.keys().copied().collect();
         for other in others {
             self.takeover_acked(now, target, other);
+        }
+    }
+
+    /// We were taken over, and live. If we stood still, what registered here before that is the sender's now; what
+    /// registered since has decided for us, and everybody is told. If we did not, as in a partition, nobody's claims
+    /// are newer: the elements decide when both ask them.
+    fn succeeded(&mut self, now: Instant, sender: ServerId) {
+        let recent = self.config.timers.takeover_guard;
+        let Some(resumed) = self.resumed.filter(|at| now < *at + recent) else {
+            return self.announce_presence();
+        };
+        let registered = |key: &Key| self.watches.get(key).and_then(|watch| watch.registered);
+        let (ours, theirs): (Vec<_>, Vec<_>) = self
+            .keys_of(self.id)
+            .into_iter()
+            .partition(|key| registered(key).is_some_and(|at| at >= resumed));
+        self.event(Event::TakenOver { target: self.id, by: sender, elements: theirs.len() });
+        for key in &theirs {
+            self.space.set_home(&key.0, key.1, sender);
+            self.answers.forget(key);
+            self.unwatch(key);
+            let (pool, pe) = key.clone();
+            self.event(Event::Removed { pool, pe, reason: Removal::Moved });
+        }
+        // It may have lost some of them to others in the meantime.
+        self.recheck(now, sender, theirs);
+        ours.iter().for_each(|key| self.announce_add(key));
+        self.announce_presence();
+    }
+
+    /// A peer speaks over a new association: what it owns is asked for. If it was taken over, it may not know.
+    pub(super) fn peer_returned(&mut self, now: Instant, id: AssocId, peer: ServerId) {
+        let successor = self.successions.successor(peer);
+        if successor == Some(self.id) {
+            // RFC 5353 section 3.5.2 announces it to active peers; a target that lives has not heard it.
+            self.send_enrp(id, peer, Body::TakeoverServer { target: peer });
+        }
+        // RFC 5353 section 3.4.1, and who has just come back may have missed much.
+        self.send_enrp(id, peer, self.presence(true));
+        if self.config.bugs.no_resync_on_return {
+            return;
+        }
+        let told_by_other = successor.filter(|by| *by != self.id && self.link(*by).is_some());
+        match told_by_other {
+            // Before its successor has told it, it would claim what is not its own any more.
+            Some(_) => self.resync_later(now, peer),
+            None => self.start_resync(now, peer),
         }
     }
 

@@ -10,10 +10,12 @@ mod gone;
 mod quiet;
 mod rehomed;
 mod resolvable;
+mod settled;
 mod spared;
 mod usable;
 
 pub(crate) use quiet::Tally;
+pub(crate) use settled::{Moves, follow};
 
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub(crate) fn observe(world: &mut World) {
     gone::check(world, &mut wrong);
     rehomed::check(world, &mut wrong);
     resolvable::check(world, &mut wrong);
+    settled::check(world, &mut wrong);
     usable::check(world, &mut wrong);
     for (invariant, what) in wrong {
         world.violation(invariant, what);
