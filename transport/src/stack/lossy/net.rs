@@ -14,7 +14,7 @@ use crate::model::{Link, NetEvent, Remote};
 
 pub(super) const HOSTS: usize = 4;
 /// Longest delay of a packet.
-pub(super) const STALE: Duration = Duration::from_secs(2);
+pub(super) const STALE: Duration = Duration::from_millis(1_200);
 /// Four heartbeats without an answer, a second apart, the one before them, and the wait for the last answer.
 pub(super) const DEAD_AFTER: Duration = Duration::from_millis(5_500);
 /// INIT and COOKIE ECHO, three times each, the waits between them doubling up to a second.
@@ -335,7 +335,7 @@ impl Net {
         // What it had sent may still keep up appearances.
         self.ledger.killed(index, self.now + DEAD_AFTER + STALE);
         // Often before anybody has noticed.
-        let away = if random.bool() { 500 } else { 9_000 };
+        let away = if random.bool() { 500 } else { 12_000 };
         let back = self.now + Duration::from_millis(random.u64(1..away));
         self.at(back, Event::Restart { host: index, life });
     }
