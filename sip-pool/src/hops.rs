@@ -161,6 +161,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For a pool whose elements cannot stand in for each other, such as gateways that hold phones' connections. Giving
+    /// one up early helps nobody and fails all its requests, so it may be silent for a second, as a process is that gets
+    /// no time on a busy machine. A reset still shows at once.
+    #[must_use]
+    pub fn irreplaceable() -> Self {
+        Self { silence: Duration::from_secs(1), ..Self::default() }
+    }
+}
+
 #[derive(Debug)]
 enum Link {
     Dialling { conn: ConnId, until: Instant, queue: Vec<Bytes> },

@@ -128,7 +128,14 @@ impl Gateway {
             ),
             sources: Sources::new(bounds.per_source),
             proxies: Hops::new(settings.hops.clone(), 1, rng.fork()),
-            gateways: Hops::new(settings.hops.clone(), 2, rng.fork()),
+            gateways: Hops::new(
+                hops::Settings {
+                    silence: hops::Settings::irreplaceable().silence,
+                    ..settings.hops.clone()
+                },
+                2,
+                rng.fork(),
+            ),
             selector: Selector::new(
                 Arc::new(View::unknown(Pool::Proxy.handle())),
                 Duration::ZERO,

@@ -134,7 +134,7 @@ impl Proxy {
         keys: Keys,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let hops = Hops::new(hops::Settings::default(), 1, rng.fork());
+        let hops = Hops::new(hops::Settings::irreplaceable(), 1, rng.fork());
         let mut timers = BTreeSet::new();
         timers.insert((now + SWEEP_EVERY, Timer::Sweep));
         timers.insert((now + EXPIRE_EVERY.mul_f64(0.5 + rng.f64()), Timer::Expire));
