@@ -107,9 +107,10 @@ where
     raise_descriptor_limit();
     logging::init();
     metrics::init();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = match runtime {
+    // One thread: whoever receives, decides and sends is woken without the kernel, and what arrives together is answered
+    // together. The system call that wakes another thread costs more than most messages do. What blocks (database, SCTP
+    // stack) has threads of its own; a machine with more cores runs more processes, which are pool elements anyway.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Error::other(error)),
     };

@@ -12,6 +12,9 @@ use crate::store::{Sink, StoreEvent};
 
 /// Records per event, so that the receiver is never busy for long.
 const CHUNK: usize = 500;
+/// When nothing changes, the pause between two looks doubles up to so many times the configured one: waking up is what
+/// an idle process spends its time on.
+const QUIET: u32 = 4;
 
 pub(crate) struct Feeder {
     connection: Connection,
@@ -46,7 +49,9 @@ impl Feeder {
     }
 
     pub(crate) fn run(mut self, stopped: &Receiver<()>) {
+        let mut pause = self.poll;
         loop {
+            let before = self.data_version;
             match self.step() {
                 Ok(()) if self.behind => {
                     self.behind = false;
@@ -62,7 +67,9 @@ impl Feeder {
                     }
                 }
             }
-            if stopped.recv_timeout(self.poll) != Err(RecvTimeoutError::Timeout) {
+            let quiet = self.data_version == before && !self.behind;
+            pause = if quiet { (pause * 2).min(self.poll * QUIET) } else { self.poll };
+            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
         }

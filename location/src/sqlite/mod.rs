@@ -36,7 +36,11 @@ pub struct Config {
     pub queue: usize,
     /// The largest group that one transaction commits.
     pub batch: usize,
-    /// How often the feeder looks for changes of others.
+    /// The shortest time from the beginning of one transaction to that of the next. A request that comes after a pause
+    /// is carried out at once; under load a transaction with its fsync costs more than what is in it, so groups get time
+    /// to form.
+    pub pace: Duration,
+    /// How often the feeder looks for changes of others; up to four times as long while there are none.
     pub poll: Duration,
 }
 
@@ -47,6 +51,7 @@ impl Config {
             writer,
             queue: 16_384,
             batch: 1_000,
+            pace: Duration::from_millis(10),
             poll: Duration::from_millis(15),
         }
     }

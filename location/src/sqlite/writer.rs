@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -32,6 +32,7 @@ pub(crate) struct Writer {
     connection: Connection,
     id: WriterId,
     batch: usize,
+    pace: Duration,
     own: OwnCommits,
     counters: Arc<Counters>,
     /// Set when the store is dropped.
@@ -53,6 +54,7 @@ impl Writer {
             connection,
             id: config.writer,
             batch: config.batch.max(1),
+            pace: config.pace,
             own,
             counters,
             closing,
@@ -65,15 +67,21 @@ impl Writer {
         let _ = self.connection.busy_timeout(Duration::ZERO);
         let mut group = Vec::with_capacity(self.batch);
         while let Ok(first) = queue.recv() {
+            let begun = clock();
             group.push(first);
             group.extend(queue.try_iter().take(self.batch - 1));
             let busy_before = self.counters.busy.load(Ordering::Relaxed);
             let events = self.commit(&group);
             group.clear();
             (self.sink)(events);
+            let mut pause = self.pace.saturating_sub(clock().saturating_duration_since(begun));
             if self.counters.busy.load(Ordering::Relaxed) != busy_before {
                 // Somebody else writes too: let them have the lock before we ask for it again.
-                std::thread::sleep(BUSY_PAUSE * 2);
+                pause = pause.max(BUSY_PAUSE * 2);
+            }
+            if !self.closing.load(Ordering::Relaxed) {
+                // Nobody needs to wake a thread that sleeps: what comes meanwhile only lines up.
+                std::thread::sleep(pause);
             }
         }
     }
@@ -129,6 +137,11 @@ impl Writer {
         }
         Ok(events)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "driver: the pace of real transactions")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

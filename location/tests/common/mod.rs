@@ -60,7 +60,12 @@ pub(crate) fn open_sqlite(
     writer: WriterId,
     sink: impl Sink,
 ) -> Result<SqliteStore, Error> {
-    SqliteStore::open(Config { poll: Duration::from_millis(2), ..Config::new(path, writer) }, sink)
+    let config = Config {
+        pace: Duration::ZERO,
+        poll: Duration::from_millis(2),
+        ..Config::new(path, writer)
+    };
+    SqliteStore::open(config, sink)
 }
 
 /// One writer with its replica.

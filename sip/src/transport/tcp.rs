@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -397,7 +399,7 @@ async fn serve(
     shared: &Shared,
     id: ConnId,
     connection: &Connection,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     listener: Option<u16>,
 ) -> CloseCause {
@@ -418,6 +420,7 @@ async fn serve(
     let mut partial_since: Option<Instant> = None;
     let mut end_of_input: Option<CloseCause> = None;
     let mut closing_since: Option<Instant> = None;
+    let (mut reader, stream) = stream.split();
     loop {
         while let Some(event) = events.pop_front() {
             match shared.events.try_send(event) {
@@ -440,12 +443,12 @@ async fn serve(
             queue.end
         };
         if matches!(end, Some(End::Reset | End::Congested)) {
-            let _ = stream.set_zero_linger();
+            let _ = stream.as_ref().set_zero_linger();
             let congested = end == Some(End::Congested);
             return if congested { CloseCause::Congested } else { CloseCause::Local };
         }
         if !writing.is_empty() {
-            match write(&stream, &mut writing) {
+            match write(stream.as_ref(), &mut writing) {
                 Ok(written) => lock(&connection.queue).bytes -= written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return CloseCause::Io(error.kind()),
@@ -468,13 +471,10 @@ async fn serve(
         // Reading comes before the timeout: after a freeze both are due, and the bytes were in time.
         tokio::select! {
             biased;
-            ready = stream.readable(), if events.is_empty() => {
-                if let Err(error) = ready {
-                    return CloseCause::Io(error.kind());
-                }
-                let buf = framer.buffer_mut();
-                buf.reserve(chunk);
-                match stream.try_read_buf(buf) {
+            // A read that does not fill the buffer tells tokio that there is no more: the next one waits without asking
+            // the system in vain.
+            read = read_some(&mut reader, framer.buffer_mut(), chunk), if events.is_empty() => {
+                match read {
                     Ok(0) => {
                         if partial_since.is_some() {
                             add(&shared.counters.unfinished);
@@ -484,7 +484,6 @@ async fn serve(
                     Ok(read) => {
                         chunk = if read >= chunk { (chunk * 2).min(READ_MAX) } else { (chunk / 2).max(READ_MIN) };
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(error) => return CloseCause::Io(error.kind()),
                 }
                 last_byte = now();
@@ -514,7 +513,7 @@ async fn serve(
                     partial_since = None;
                     if chunk == READ_MIN {
                         // Many connections are quiet for long: they need no buffer.
-                        *framer.buffer_mut() = bytes::BytesMut::from(&framer.buffer_mut()[..]);
+                        *framer.buffer_mut() = BytesMut::from(&framer.buffer_mut()[..]);
                     }
                 } else if progress || partial_since.is_none() {
                     partial_since = Some(last_byte);
@@ -545,6 +544,18 @@ async fn serve(
             }
         }
     }
+}
+
+/// Waits for bytes and reads `chunk` of them or a little more at most; nothing is set aside for a connection that is
+/// quiet. Cancel safe: nothing was read then.
+async fn read_some(
+    reader: &mut ReadHalf<'_>,
+    buffer: &mut BytesMut,
+    chunk: usize,
+) -> io::Result<usize> {
+    reader.readable().await?;
+    buffer.reserve(chunk);
+    reader.read_buf(buffer).await
 }
 
 /// Writes what one call takes; returns the number of bytes.
