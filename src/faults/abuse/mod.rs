@@ -230,7 +230,7 @@ pub fn measure(
     rows.extend(slow.iter().map(|slow| Row::slow(&slow.port, slow.total, &sizes)));
     let elapsed = clock() - started;
     let outcome = Outcome::new(plan, rows, good, &sizes, seen, phases, elapsed);
-    if !outcome.wrong.is_empty() {
+    if !(outcome.wrong.is_empty() && outcome.excused.is_empty()) {
         let folder = launcher.keep_folder().display().to_string();
         progress(&format!("something went wrong; logs are in {folder}"));
     }
