@@ -3,7 +3,7 @@
 //! Packets, ICMP errors, commands and time go in; packets ([`Stack::transmits`]) and events ([`Stack::events`]) come
 //! out. dcsctp runs each association; this module decides to which one a packet belongs.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,6 +48,9 @@ pub(crate) struct Stack {
     responders: HashMap<u16, Socket>,
     /// Associations with messages in their outbox.
     dirty: BTreeSet<AssocId>,
+    /// Tags of associations that ended while their cookies may be good: two generations of a cookie's life.
+    spent: [HashSet<Tag>; 2],
+    spent_since: Instant,
     accepted: Arc<AtomicU64>,
     handshakes: Bucket,
     strangers: Bucket,
@@ -93,8 +96,7 @@ struct Assoc {
 /// The consumer wants an orderly end.
 struct Ending {
     deadline: Instant,
-    /// SHUTDOWN was handed to dcsctp, which would wait neither for what is still queued nor for what was lost and
-    /// has to be sent again.
+    /// SHUTDOWN was handed to dcsctp, which would not wait for what is queued or has to be sent again.
     begun: bool,
 }
 
@@ -125,6 +127,8 @@ impl Stack {
             timers: BTreeSet::new(),
             responders: HashMap::new(),
             dirty: BTreeSet::new(),
+            spent: Default::default(),
+            spent_since: now,
             accepted,
             handshakes: Bucket::new(config.max_handshakes_per_second, now),
             strangers: Bucket::new(config.max_out_of_the_blue_per_second, now),
@@ -143,6 +147,7 @@ impl Stack {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.age_spent(now);
         let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).copied().collect();
         for (at, id) in due {
             self.timers.remove(&(at, id));
@@ -324,6 +329,11 @@ impl Stack {
             // Both sides dialled, or the COOKIE ACK got lost (RFC 9260 5.2.4 B and D).
             return self.operate(now, id, |socket| socket.handle_input(&bytes));
         }
+        self.age_spent(now);
+        if self.spent.iter().any(|spent| spent.contains(&tag)) {
+            // The same tags and sequence numbers again would mix two associations at the peer.
+            return self.answer_stranger(now, key, cookie.peer_tag, packet::ABORT, 0, &[]);
+        }
         let mut id = None;
         if let Some(&known) = self.by_key.get(&key)
             && let Some(assoc) = self.assocs.get(&known)
@@ -354,6 +364,14 @@ impl Stack {
         self.reseed();
         self.insert(now, id, key, protocol, cookie.peer_tag);
         self.operate(now, id, |socket| socket.handle_input(&bytes));
+    }
+
+    fn age_spent(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.spent_since) >= self.config.timers.cookie_life {
+            self.spent_since = now;
+            self.spent.swap(0, 1);
+            self.spent[0].clear();
+        }
     }
 
     /// ICMP says that a packet of ours did not arrive. `returned` is its beginning. `port` tells the port
@@ -677,7 +695,9 @@ impl Stack {
         if self.by_key.get(&assoc.key) == Some(&id) {
             self.by_key.remove(&assoc.key);
         }
-        self.by_tag.remove(&Tag::new(assoc.my_tag, &assoc.key));
+        let tag = Tag::new(assoc.my_tag, &assoc.key);
+        self.by_tag.remove(&tag);
+        self.spent[0].insert(tag);
         self.dirty.remove(&id);
         if let Some(at) = assoc.scheduled {
             self.timers.remove(&(at, id));
