@@ -545,7 +545,8 @@ impl Phone {
                 };
                 if let Some(fault) = fault {
                     // Where datagrams get lost, re-INVITE may overtake the 2xx and be overtaken by BYE.
-                    if !self.lenient && !(self.lossy && method == "INVITE") {
+                    let excused = self.lenient || self.lossy && method == "INVITE";
+                    if !excused {
                         self.wrong(format!("{method} of {call} {fault}"));
                     }
                     return self.respond(now, &key, 481);
