@@ -103,6 +103,9 @@ struct Plan {
     now: Duration,
 }
 
+/// The sides of a broken association know it after so many milliseconds.
+pub(crate) const SILENT_BREAK: u64 = 2000;
+
 const PROCESSES: usize = REGISTRARS + 16 + USERS;
 
 impl Plan {
@@ -272,11 +275,11 @@ impl Plan {
         let now = self.now + ms(1);
         for _ in 0..self.rng.u8(1..6) {
             let at = now + self.between(0, 500);
-            let limit = self.between(1, 400);
+            let limit = self.between(1, SILENT_BREAK);
             let act = if self.rng.bool() { Act::Overflow } else { Act::Sever { limit } };
             self.at(at, act);
         }
-        ms(2500)
+        ms(500 + SILENT_BREAK)
     }
 
     /// Everything at once.

@@ -1,12 +1,14 @@
 //! A live element is in the handlespace of every registrar in service: always, if nothing happened to it, and within
-//! 2 s after it came (back). A registrar that was frozen knows everything again after 3 s, one that starts is in
-//! service after 6 s, one that lost associations with peers knows everything again after 3 s. After partitions and after the loss of all registrars it may take 12 s.
+//! 2 s after it came (back). An element whose association is broken without a word may be removed, since it answers no
+//! keep-alive, and is back 2 s after it has noticed. A registrar that was frozen knows everything again after 3 s, one
+//! that starts is in service after 6 s; one that lost associations with peers forgets nothing. After partitions and
+//! after the loss of all registrars it may take 12 s.
 
 use std::time::Duration;
 
 use super::TOLERANCE;
 use crate::process::Life;
-use crate::schedule::Episode;
+use crate::schedule::{Episode, SILENT_BREAK};
 use crate::world::{World, ms};
 
 const BACK: Duration = Duration::from_secs(2);
@@ -38,19 +40,18 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
             }
             continue;
         }
-        // A registrar that lost the association with a peer may miss a move until it has asked again.
-        let known = match world.episode {
-            Episode::Cuts => world.troubled + ms(3000),
-            _ => since + ms(3000),
-        };
-        if touched(index) && world.now <= known + TOLERANCE {
+        let frozen_or_new = touched(index) && world.episode != Episode::Cuts;
+        if frozen_or_new && world.now <= since + ms(3000) + TOLERANCE {
             continue;
         }
         for (index, process) in world.element_processes() {
             let Life::Running { since } = process.life else { continue };
-            let back = match touched(index) && world.episode == Episode::Elements {
-                true => since + BACK + TOLERANCE,
-                false => Duration::ZERO,
+            let back = match world.episode {
+                Episode::Elements if touched(index) => since + BACK + TOLERANCE,
+                Episode::Cuts if touched(index) => {
+                    world.troubled + ms(SILENT_BREAK) + BACK + TOLERANCE
+                }
+                _ => Duration::ZERO,
             };
             if process.leaving || world.now <= back {
                 continue;

@@ -1,5 +1,5 @@
-//! A registrar that stood still and goes on fights nobody: in the eyes of those that never stopped no element moves
-//! more than once after that, and 2 s later all registrars agree on every element's home.
+//! A registrar that stood still until it was taken over, and goes on, fights nobody: in the eyes of those that never
+//! stopped no element moves more than once after that, and 2 s later all registrars agree on every element's home.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -36,7 +36,9 @@ pub(super) fn check(
             let process = &world.processes[index];
             let lives =
                 matches!(process.life, Life::Running { .. } | Life::Frozen { starved: true, .. });
-            let excused = touched(index) && world.episode == Episode::Elements;
+            // Who cannot be asked for longer than two keep-alives take is removed, and comes back by itself.
+            let cut_off = world.episode == Episode::Cuts && *reason == Removal::KeepAlive;
+            let excused = touched(index) && (world.episode == Episode::Elements || cut_off);
             (lives && !excused && !process.leaving).then(|| {
                 (
                     "spared",
