@@ -9,7 +9,7 @@
 //!
 //! Everything comes in through channels whose receiving is cancel safe. What has arrived goes before what is due, so
 //! that a process that stood still for a while does not take its own silence for that of others. One that stood still
-//! for more than [`FROZEN`] closes its core connections: the gateways have long sent elsewhere what waits in them.
+//! for more than `FROZEN` closes its core connections: the gateways have long sent elsewhere what waits in them.
 
 use std::collections::HashMap;
 use std::io;
