@@ -1,6 +1,7 @@
-//! Dialtone as a whole: the launcher that starts daemons on one machine, localnet and the measurements of faults that
-//! stand on it.
+//! Dialtone as a whole: the launcher that starts daemons on one machine, localnet and the measurements of faults and of
+//! costs that stand on it.
 
 pub mod faults;
+pub mod figures;
 pub mod launcher;
 pub mod localnet;

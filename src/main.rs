@@ -25,6 +25,7 @@ struct Cli {
 enum Command {
     Localnet(dialtone::localnet::Args),
     Faults(dialtone::faults::Args),
+    Figures(dialtone::figures::Args),
     RegistrarNs(dialtone_registrar_ns::cli::Args),
     SipProxy(dialtone_sip_proxy::cli::Args),
     SipGateway(dialtone_sip_gateway::cli::Args),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Localnet(args) => dialtone::localnet::run(args),
         Command::Faults(args) => dialtone::faults::run(args),
+        Command::Figures(args) => dialtone::figures::run(args),
         Command::RegistrarNs(args) => dialtone_registrar_ns::cli::run(args),
         Command::SipProxy(args) => dialtone_sip_proxy::cli::run(args),
         Command::SipGateway(args) => dialtone_sip_gateway::cli::run(args),
