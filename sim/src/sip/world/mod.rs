@@ -1,0 +1,447 @@
+//! Virtual clock, queue and what is between phones and gateways: two gateways, two proxies, phones and one database.
+
+mod links;
+mod process;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dialtone_location::{Request, StoreEvent, Ticket};
+use dialtone_sip::{HeaderName, Message, Method};
+use dialtone_sip_gateway::core::Input;
+use dialtone_sip_pool::hops::PING;
+use dialtone_sip_pool::keys::{Generation, Keys};
+
+use self::links::{Arrival, Link};
+use self::process::{Core, Input_, Process};
+use super::phone::{Effect, Phone, Token};
+use super::store::Store;
+use super::{Bugs, Inflight};
+use crate::Violation;
+use crate::trace::{Text, Trace};
+
+/// Processes are numbered: gateways, then proxies.
+pub(crate) const GATEWAYS: usize = 2;
+pub(crate) const PROCESSES: usize = 4;
+
+pub(crate) fn name(process: usize) -> String {
+    match process {
+        0..GATEWAYS => format!("gateway{process}"),
+        _ => format!("proxy{}", process - GATEWAYS),
+    }
+}
+
+pub(crate) fn core_address(process: usize) -> SocketAddr {
+    let host = if process < GATEWAYS { 21 + process } else { 41 + process - GATEWAYS };
+    SocketAddr::from(([127, 0, 9, host as u8], 5070))
+}
+
+pub(crate) fn edge_address(gateway: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1 + gateway as u8], 5060))
+}
+
+/// What is done to the system from outside.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Cancel { phone: usize, call: String },
+    Freeze { process: usize, lasts: Duration },
+    Invite { phone: usize, call: String, to: String },
+    Kill { process: usize, inflight: Inflight, restart: Option<Duration> },
+    Mood(super::store::Mood),
+    Register { phone: usize },
+    Within { phone: usize, call: String, method: Method<'static> },
+}
+
+#[derive(Debug)]
+enum Event {
+    Act(Act),
+    /// Arrives at one side of a core connection.
+    Core {
+        link: u64,
+        side: usize,
+        what: Arrival,
+    },
+    /// A phone's message at its gateway.
+    Edge {
+        phone: usize,
+        bytes: Bytes,
+    },
+    Phone {
+        phone: usize,
+        bytes: Bytes,
+    },
+    PhoneTimer {
+        phone: usize,
+        token: Token,
+    },
+    Restart {
+        process: usize,
+    },
+    StoreCommit {
+        process: usize,
+        life: u32,
+        ticket: Ticket,
+        request: Request,
+    },
+    StoreTells {
+        process: usize,
+        life: u32,
+        event: StoreEvent,
+    },
+    Thaw {
+        process: usize,
+    },
+    /// The registrar's view of a process changes.
+    Visible {
+        process: usize,
+        life: u32,
+        visible: bool,
+    },
+    Wake {
+        process: usize,
+        life: u32,
+    },
+}
+
+/// What happens when a process has sent a certain output.
+#[derive(Clone, Debug)]
+pub(crate) struct Blow {
+    pub(crate) sender: usize,
+    pub(crate) output: usize,
+    pub(crate) act: Act,
+}
+
+pub(crate) struct World {
+    base: Instant,
+    pub(crate) now: Duration,
+    queue: BTreeMap<(Duration, u64), Event>,
+    serial: u64,
+    rng: fastrand::Rng,
+    pub(crate) trace: Trace,
+    pub(crate) violations: Vec<Violation>,
+    bugs: Bugs,
+    keys: Keys,
+    pub(crate) procs: Vec<Process>,
+    links: BTreeMap<u64, Link>,
+    next_link: u64,
+    pub(crate) phones: Vec<Phone>,
+    /// Numbers of the phones' connections.
+    edges: Vec<u64>,
+    pub(crate) store: Store,
+    version: u64,
+    pub(crate) counting: bool,
+    pub(crate) blow: Option<Blow>,
+    /// When it first happened, and the status code.
+    pub(crate) marks: BTreeMap<String, (Duration, u16)>,
+    pub(crate) loss: f64,
+    pub(crate) gateway_killed: bool,
+    /// Dialog records may be left where calls may be lost.
+    pub(crate) spare_dialogs: bool,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
+    pub(crate) fn new(seed: u64, text: Text, bugs: Bugs) -> Self {
+        let mut world = Self {
+            base: Instant::now(),
+            now: Duration::ZERO,
+            queue: BTreeMap::new(),
+            serial: 0,
+            rng: fastrand::Rng::with_seed(seed ^ 0x5195_1ab5),
+            trace: Trace::new(text),
+            violations: Vec::new(),
+            bugs,
+            keys: Keys::new(&Generation { id: 1, secret: [9; 32] }, None),
+            procs: Vec::new(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            phones: Vec::new(),
+            edges: Vec::new(),
+            store: Store::default(),
+            version: 0,
+            counting: false,
+            blow: None,
+            marks: BTreeMap::new(),
+            loss: 0.0,
+            gateway_killed: false,
+            spare_dialogs: false,
+        };
+        for process in 0..PROCESSES {
+            let core = world.core(process);
+            world.procs.push(Process {
+                core,
+                alive: true,
+                open: true,
+                life: 0,
+                frozen: None,
+                backlog: Vec::new(),
+                framers: BTreeMap::new(),
+                links: BTreeMap::new(),
+                wake: None,
+                visible: true,
+                outputs: 0,
+                spins: 0,
+            });
+        }
+        for process in GATEWAYS..PROCESSES {
+            world.give(process, Input_::Store(StoreEvent::Loaded));
+        }
+        world.pools();
+        world
+    }
+
+    pub(crate) fn add_phone(&mut self, name: &str, user: &str, gateway: usize, tcp: bool) -> usize {
+        let number = self.phones.len();
+        let local = SocketAddr::from(([198, 51, 100, 1 + number as u8], 6000 + number as u16));
+        let mut phone = Phone::new(name, user, gateway, local, edge_address(gateway), tcp);
+        phone.lossy = self.loss > 0.0;
+        self.phones.push(phone);
+        let conn = 1 + number as u64;
+        self.edges.push(conn);
+        if tcp {
+            self.gateway(gateway, Input::EdgeOpened { conn, listener: 1, remote: local });
+        }
+        number
+    }
+
+    pub(crate) fn at(&mut self, at: Duration, act: Act) {
+        self.push(at, Event::Act(act));
+    }
+
+    fn push(&mut self, at: Duration, event: Event) {
+        self.serial += 1;
+        self.queue.insert((at.max(self.now), self.serial), event);
+    }
+
+    pub(crate) fn wrong(&mut self, invariant: &'static str, what: String) {
+        self.trace.note(self.now, "WRONG", 99, what.as_bytes(), || what.clone());
+        if self.violations.len() < 20 {
+            self.violations.push(Violation { at: self.now, invariant, what });
+        }
+    }
+
+    fn note(&mut self, who: &str, kind: u8, bytes: &[u8], say: impl FnOnce() -> String) {
+        if bytes == PING {
+            return;
+        }
+        self.trace.note(self.now, who, kind, bytes, say);
+    }
+
+    /// Goes on until then.
+    pub(crate) fn run_until(&mut self, end: Duration) {
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((at, _), event) = entry.remove_entry();
+            self.now = at;
+            self.event(event);
+        }
+        self.now = end;
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Act(act) => self.act(act),
+            Event::Core { link, side, what } => {
+                let Some((process, conn)) = self.links.get(&link).map(|link| link.ends[side])
+                else {
+                    return;
+                };
+                // The end may have been closed meanwhile; a refusal has no end yet.
+                if self.procs[process].links.get(&conn) == Some(&(link, side)) {
+                    self.give(process, Input_::Core { conn, what });
+                }
+            }
+            Event::Edge { phone, bytes } => {
+                let (gateway, tcp) = (self.phones[phone].gateway, self.phones[phone].tcp);
+                if !self.procs[gateway].alive || (tcp && !self.phones[phone].connected) {
+                    return;
+                }
+                let input = if tcp {
+                    Input_::EdgeMessage { conn: self.edges[phone], bytes }
+                } else {
+                    Input_::Datagram { remote: self.phones[phone].local, bytes }
+                };
+                self.give(gateway, input);
+            }
+            Event::Phone { phone, bytes } => {
+                let who = self.phones[phone].name.clone();
+                self.note(&who, 1, &bytes, || format!("< {}", brief(&bytes)));
+                self.phones[phone].handle(self.now, bytes);
+                self.effects(phone);
+            }
+            Event::PhoneTimer { phone, token } => {
+                self.phones[phone].timer(self.now, token);
+                self.effects(phone);
+            }
+            Event::Restart { process } => self.restart(process),
+            Event::StoreCommit { process, life, ticket, request } => {
+                let (answer, changed) = self.store.commit(process as u32, &request);
+                let soon = self.now + Duration::from_millis(1);
+                let event = StoreEvent::Answer { ticket, answer };
+                self.push(soon, Event::StoreTells { process, life, event });
+                if changed.is_empty() {
+                    return;
+                }
+                for other in (GATEWAYS..PROCESSES).filter(|other| *other != process) {
+                    let life = self.procs[other].life;
+                    let event = StoreEvent::Changes(changed.clone());
+                    let at = self.now + self.store.delay() + Duration::from_millis(20);
+                    self.push(at, Event::StoreTells { process: other, life, event });
+                }
+            }
+            Event::StoreTells { process, life, event } => {
+                if self.procs[process].life == life {
+                    self.give(process, Input_::Store(event));
+                }
+            }
+            Event::Thaw { process } => self.thaw(process),
+            Event::Visible { process, life, visible } => {
+                let known = &mut self.procs[process];
+                let true_now = visible == (known.alive && known.frozen.is_none());
+                if known.life == life && true_now && known.visible != visible {
+                    known.visible = visible;
+                    self.pools();
+                }
+            }
+            Event::Wake { process, life } => {
+                let woken = &mut self.procs[process];
+                if woken.life == life && woken.alive && woken.wake.is_some_and(|at| at <= self.now)
+                {
+                    woken.wake = None;
+                    if woken.frozen.is_none() {
+                        self.timeout(process);
+                    }
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        self.note("act", 2, format!("{act:?}").as_bytes(), || format!("{act:?}"));
+        let now = self.now;
+        match act {
+            Act::Cancel { phone, call } => {
+                self.phones[phone].cancel(now, &call);
+                self.effects(phone);
+            }
+            Act::Freeze { process, lasts } => self.freeze(process, lasts),
+            Act::Invite { phone, call, to } => {
+                self.phones[phone].invite(now, &call, &to);
+                self.effects(phone);
+            }
+            Act::Kill { process, inflight, restart } => self.kill(process, inflight, restart),
+            Act::Mood(mood) => self.store.mood = mood,
+            Act::Register { phone } => {
+                self.phones[phone].register(now);
+                self.effects(phone);
+            }
+            Act::Within { phone, call, method } => {
+                self.phones[phone].within(now, &call, method);
+                self.effects(phone);
+            }
+        }
+    }
+
+    fn effects(&mut self, phone: usize) {
+        for effect in std::mem::take(&mut self.phones[phone].effects) {
+            match effect {
+                Effect::Mark { what, code } => {
+                    let registered = code == 200 && what.contains(" REGISTER ");
+                    self.marks.entry(what).or_insert((self.now, code));
+                    if registered {
+                        self.check_registration(phone);
+                    }
+                }
+                Effect::Send(bytes) => {
+                    let who = self.phones[phone].name.clone();
+                    self.note(&who, 3, &bytes, || format!("> {}", brief(&bytes)));
+                    for at in self.edge_arrivals(phone) {
+                        self.push(at, Event::Edge { phone, bytes: bytes.clone() });
+                    }
+                }
+                Effect::Timer { at, token } => self.push(at, Event::PhoneTimer { phone, token }),
+                Effect::Wrong(what) => self.wrong("phone", what),
+            }
+        }
+    }
+
+    /// An answered REGISTER is in the database.
+    fn check_registration(&mut self, phone: usize) {
+        let phone = &self.phones[phone];
+        if !self.store.has(&phone.user, &phone.contact()) {
+            let what = format!("{} is not in the database", phone.name);
+            self.wrong("registration", what);
+        }
+    }
+
+    /// When what goes between a phone and its gateway arrives: once, but for loss and doubling.
+    fn edge_arrivals(&mut self, phone: usize) -> Vec<Duration> {
+        let at = self.now + Duration::from_millis(1);
+        if self.phones[phone].tcp || self.loss == 0.0 {
+            return vec![at];
+        }
+        match self.rng.f64() {
+            luck if luck < self.loss => Vec::new(),
+            luck if luck < self.loss * 1.4 => vec![at, at + Duration::from_millis(3)],
+            _ => vec![at],
+        }
+    }
+
+    /// Nothing is left behind.
+    pub(crate) fn check_empty(&mut self) {
+        // A proxy may just have asked the database to forget what has expired.
+        let asks = |process: &Process| match &process.core {
+            Core::Gateway(_) => false,
+            Core::Proxy(proxy) => process.alive && proxy.sizes().tickets > 0,
+        };
+        if self.procs.iter().any(asks) {
+            self.run_until(self.now + Duration::from_millis(700));
+        }
+        let mut left = Vec::new();
+        for (number, process) in self.procs.iter().enumerate().filter(|(_, process)| process.alive)
+        {
+            match &process.core {
+                Core::Gateway(gateway) => {
+                    let sizes = gateway.gauges();
+                    let spare = self.gateway_killed || self.spare_dialogs;
+                    let dialogs = if spare { 0 } else { sizes.dialogs };
+                    if [sizes.clients, sizes.servers, sizes.legs, sizes.deliveries, dialogs]
+                        != [0; 5]
+                    {
+                        left.push(format!("{}: {sizes:?}", name(number)));
+                    }
+                }
+                Core::Proxy(proxy) => {
+                    let sizes = proxy.sizes();
+                    if [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets] != [0; 4]
+                        || sizes.timers > 2
+                    {
+                        left.push(format!("{}: {sizes:?}", name(number)));
+                    }
+                }
+            }
+        }
+        left.into_iter().for_each(|what| self.wrong("leak", what));
+    }
+}
+
+/// A message in one line.
+fn brief(bytes: &Bytes) -> String {
+    let Ok(message) = Message::parse(bytes.clone()) else {
+        return format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(40)]));
+    };
+    let first = String::from_utf8_lossy(
+        message.head().split(|byte| *byte == b'\r').next().unwrap_or_default(),
+    )
+    .into_owned();
+    let branch =
+        message.top_via().ok().and_then(|via| via.branch().map(str::to_owned)).unwrap_or_default();
+    let cseq = message.header_str(HeaderName::CSeq).unwrap_or("");
+    let call = message.call_id().unwrap_or("");
+    let first = if first.len() > 60 { format!("{}...", &first[..60]) } else { first };
+    format!("{first} | {call} {cseq} | {}", &branch[..branch.len().min(40)])
+}
