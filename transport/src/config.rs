@@ -46,6 +46,7 @@ pub struct SctpTimers {
     /// Between heartbeats on an idle association.
     pub heartbeat: Duration,
     pub rto_initial: Duration,
+    /// More than the 150 ms by which the thread may be late before it holds the timers back.
     pub rto_min: Duration,
     pub rto_max: Duration,
     /// Unanswered retransmissions or heartbeats in a row until a peer is dead.

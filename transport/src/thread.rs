@@ -24,8 +24,11 @@ use crate::udp::Udp;
 
 /// Batches of datagrams between two looks at commands and timers.
 const BATCHES: usize = 16;
-/// A turn that comes later than planned by this much was frozen or starved.
-const FROZEN: Duration = Duration::from_millis(250);
+/// A turn that comes later than planned by more than this was frozen or starved.
+///
+/// Shorter than the shortest retransmission timeout: dcsctp counts a timer's next period from when it was due, so one
+/// that comes a period late would expire twice at the same time, and cost two of the peer's few chances to answer.
+pub(crate) const FROZEN: Duration = Duration::from_millis(150);
 /// How long to wait for a consumer whose channel is full before looking again.
 const LAGGING: Duration = Duration::from_millis(2);
 
@@ -324,5 +327,6 @@ mod tests {
         clock.woke(None);
         clock.woke(Some(clock.now()));
         assert!(clock.behind < Duration::from_secs(61));
+        assert!(FROZEN < crate::SctpTimers::default().rto_min, "a timer could expire twice");
     }
 }

@@ -11,6 +11,7 @@ use super::{AssocId, NetCommand, Outcome, Protocol, Stack};
 use crate::config::EndpointConfig;
 use crate::entropy::Entropy;
 use crate::model::{Link, NetEvent, Remote};
+use crate::thread::FROZEN;
 
 pub(super) const HOSTS: usize = 4;
 /// Longest delay of a packet.
@@ -20,8 +21,6 @@ pub(super) const DEAD_AFTER: Duration = Duration::from_millis(5_500);
 /// INIT and COOKIE ECHO, three times each, the waits between them doubling up to a second.
 const DIAL: Duration = Duration::from_millis(2 * (300 + 600 + 1_000) + 500);
 const SHUTDOWN: Duration = Duration::from_millis(3_100);
-/// The same as in the thread that drives a stack.
-const FROZEN: Duration = Duration::from_millis(250);
 const SOCKET_BUFFER: usize = 300;
 
 struct Host {
