@@ -98,12 +98,7 @@ fn render(rows: &[Row]) -> Vec<String> {
             row.seen.pid.to_string(),
             row.state.to_string(),
             row.pools.clone(),
-            row.seen
-                .addresses
-                .iter()
-                .map(|(key, value)| format!("{key} {value}"))
-                .collect::<Vec<_>>()
-                .join("  "),
+            addresses(row),
         ]
     };
     let head = ["NAME", "ROLE", "PID", "STATE", "POOL", "ADDRESSES"].map(str::to_owned);
@@ -124,6 +119,24 @@ fn render(rows: &[Row]) -> Vec<String> {
             line.trim_end().to_owned()
         })
         .collect()
+}
+
+/// Where phones go first, so that a narrow terminal shows it; what stands at one address is said together.
+fn addresses(row: &Row) -> String {
+    let mut found: Vec<_> = row.seen.addresses.iter().collect();
+    found.sort_by_key(|(key, _)| match key.as_str() {
+        "sip-tcp" | "sip-udp" => 0,
+        "sip-core" => 1,
+        _ => 2,
+    });
+    let mut grouped: Vec<(String, &String)> = Vec::new();
+    for (key, value) in found {
+        match grouped.iter_mut().find(|(_, known)| *known == value) {
+            Some((keys, _)) => *keys += &format!(",{key}"),
+            None => grouped.push((key.clone(), value)),
+        }
+    }
+    grouped.iter().map(|(keys, value)| format!("{keys} {value}")).collect::<Vec<_>>().join("  ")
 }
 
 /// Commands with real pids.
