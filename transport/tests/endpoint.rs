@@ -393,37 +393,3 @@ async fn a_thousand_associations() {
         assert_eq!(b.down().await.1, DownCause::Closed);
     }
 }
-
-/// `cargo test --release -p dialtone-transport --test endpoint -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn messages_per_second() {
-    let (mut a, mut b) = (Peer::registrar(12, 1).await, Peer::element(12, 2).await);
-    let remote = a.remote();
-    let mut assocs = Vec::new();
-    for _ in 0..50 {
-        assocs.push(pair(&mut b, &mut a, remote).await.0);
-    }
-    for assoc in assocs.repeat(8) {
-        b.send(assoc, &asap(100));
-    }
-    let before = a.endpoint.counters();
-    let begun = now();
-    let mut rounds = 0;
-    while begun.elapsed() < Duration::from_secs(3) {
-        tokio::select! {
-            Some(NetEvent::Message { assoc, payload }) = a.events.recv() => a.send(assoc, &payload),
-            Some(NetEvent::Message { assoc, payload }) = b.events.recv() => {
-                rounds += 1;
-                b.send(assoc, &payload);
-            }
-        }
-    }
-    let after = a.endpoint.counters();
-    println!(
-        "{} round trips/s, {} packets in, {} out",
-        f64::from(rounds) / begun.elapsed().as_secs_f64(),
-        after.packets_in - before.packets_in,
-        after.packets_out - before.packets_out,
-    );
-}
