@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::claim::{Claim, ClaimChange, ClaimOutcome};
-use crate::record::{BindingKey, Record};
+use crate::record::{BindingKey, Record, Version, WriterId};
 
 /// Connects an answer with its request; chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +49,34 @@ pub struct Save {
     /// How many live bindings the address-of-record may have afterwards.
     pub max_bindings: usize,
     pub change: Change,
+}
+
+impl Save {
+    /// The record that one of its bindings becomes, `old` being what is kept under the same key. The store that commits
+    /// it fills in the version.
+    pub fn record(&self, new: &NewBinding, old: Option<&Record>) -> Record {
+        Record {
+            aor: self.aor.clone(),
+            key: new.key.clone(),
+            contact: new.contact.clone(),
+            params: new.params.clone(),
+            q: new.q,
+            expires_at: self.now_ms + u64::from(new.lifetime) * 1_000,
+            lifetime: new.lifetime,
+            call_id: self.call_id.clone(),
+            cseq: self.cseq,
+            user_agent: new.user_agent.clone(),
+            received: new.received.clone(),
+            path: new.path.clone(),
+            gateway: new.gateway,
+            flow_token: new.flow_token.clone(),
+            instance: new.instance.clone(),
+            reg_id: new.reg_id,
+            version: Version { writer: WriterId(0), sequence: 0 },
+            changed_at: old.map_or(0, |old| old.changed_at + 1).max(self.now_ms),
+            deleted_at: (new.lifetime == 0).then_some(self.now_ms),
+        }
+    }
 }
 
 /// What became of a [`Save`].

@@ -292,7 +292,7 @@ fn decide(save: &Save, stored: &[Record]) -> Option<Vec<Record>> {
                 }
                 // The same contact twice in one request: the last one counts.
                 changed.retain(|record| record.key != new.key);
-                changed.push(record_of(save, new, old));
+                changed.push(save.record(new, old));
             }
             Some(changed)
         }
@@ -345,30 +345,6 @@ fn same_content(new: &NewBinding, old: &Record) -> bool {
                 && new.path == old.path
                 && new.instance == old.instance
                 && new.reg_id == old.reg_id))
-}
-
-fn record_of(save: &Save, new: &NewBinding, old: Option<&Record>) -> Record {
-    Record {
-        aor: save.aor.clone(),
-        key: new.key.clone(),
-        contact: new.contact.clone(),
-        params: new.params.clone(),
-        q: new.q,
-        expires_at: save.now_ms + u64::from(new.lifetime) * 1_000,
-        lifetime: new.lifetime,
-        call_id: save.call_id.clone(),
-        cseq: save.cseq,
-        user_agent: new.user_agent.clone(),
-        received: new.received.clone(),
-        path: new.path.clone(),
-        gateway: new.gateway,
-        flow_token: new.flow_token.clone(),
-        instance: new.instance.clone(),
-        reg_id: new.reg_id,
-        version: Version { writer: WriterId(0), sequence: 0 },
-        changed_at: old.map_or(0, |old| old.changed_at + 1).max(save.now_ms),
-        deleted_at: (new.lifetime == 0).then_some(save.now_ms),
-    }
 }
 
 fn removed(save: &Save, old: &Record) -> Record {

@@ -78,27 +78,8 @@ impl Store {
                 }
             }
             self.sequence += 1;
-            changed.push(Record {
-                aor: save.aor.clone(),
-                key: new.key.clone(),
-                contact: new.contact.clone(),
-                params: new.params.clone(),
-                q: new.q,
-                expires_at: save.now_ms + u64::from(new.lifetime) * 1_000,
-                lifetime: new.lifetime,
-                call_id: save.call_id.clone(),
-                cseq: save.cseq,
-                user_agent: new.user_agent.clone(),
-                received: new.received.clone(),
-                path: new.path.clone(),
-                gateway: new.gateway,
-                flow_token: new.flow_token.clone(),
-                instance: new.instance.clone(),
-                reg_id: new.reg_id,
-                version: Version { writer: WriterId(writer), sequence: self.sequence },
-                changed_at: old.map_or(0, |old| old.changed_at + 1).max(save.now_ms),
-                deleted_at: (new.lifetime == 0).then_some(save.now_ms),
-            });
+            let version = Version { writer: WriterId(writer), sequence: self.sequence };
+            changed.push(Record { version, ..save.record(new, old) });
         }
         for record in &changed {
             self.rows.insert((record.aor.clone(), record.key.clone()), record.clone());
