@@ -24,6 +24,16 @@ pub enum ClaimChange {
     Release { name: Box<str>, generation: u64 },
 }
 
+impl ClaimChange {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Insert { name, .. } | Self::Swap { name, .. } | Self::Release { name, .. } => {
+                name
+            }
+        }
+    }
+}
+
 /// The answer to a [`ClaimChange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {

@@ -5,12 +5,15 @@
 //!   the store was opened. Nothing here waits on the caller's thread.
 //! - [`sqlite::SqliteStore`] is the embedded backend: one file that all proxies of a machine share.
 //! - [`Replica`] is the copy in memory that answers calls; it is fed with the records of [`StoreEvent`]s.
+//! - [`Credentials`] is the copy of what users must know, fed in the same way.
 //! - [`opaque`] names a database file in a pool element's Opaque transport.
 //!
 //! Every process is one *writer* ([`WriterId`]) and commits in order, so a vector of (writer, sequence) says exactly
 //! what a reader has seen ([`Vector`]).
 
 mod claim;
+mod credential;
+mod decide;
 mod error;
 pub mod opaque;
 mod record;
@@ -19,6 +22,9 @@ pub mod sqlite;
 mod store;
 
 pub use claim::{Claim, ClaimChange, ClaimOutcome};
+pub use credential::{
+    Credential, CredentialChange, CredentialOutcome, Credentials, NewCredential, Secrets,
+};
 pub use error::Error;
 pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId};
 pub use replica::{Replica, ReplicaStats, Target};

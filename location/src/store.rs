@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::claim::{Claim, ClaimChange, ClaimOutcome};
+use crate::credential::{Credential, CredentialChange, CredentialOutcome};
 use crate::record::{BindingKey, Record, Version, WriterId};
 
 /// Connects an answer with its request; chosen by the caller.
@@ -113,6 +114,13 @@ pub enum Request {
     ReadClaim {
         name: Box<str>,
     },
+    Credentials(CredentialChange),
+    /// The credentials behind `after` (user, realm) in the order of their bytes, at most `limit`, read from the
+    /// database; removed users are left out.
+    ListCredentials {
+        after: Option<(Box<str>, Box<str>)>,
+        limit: usize,
+    },
 }
 
 /// Answers, in the order of [`Request`].
@@ -124,6 +132,9 @@ pub enum Answer {
     Expired(usize),
     Claim(ClaimOutcome),
     ReadClaim(Option<Claim>),
+    /// One for each user of the change, in its order.
+    Credentials(Vec<CredentialOutcome>),
+    CredentialList(Vec<Credential>),
     /// The database refused; nothing has changed.
     Failed(Arc<str>),
 }
@@ -137,6 +148,9 @@ pub enum StoreEvent {
     },
     /// Records written by others, or found at start; idempotent, in no particular order.
     Changes(Vec<Record>),
+    /// Credentials found at start (removed users may be left out), all before `Loaded`; then every change in the order
+    /// of revisions, those of this store included; idempotent.
+    Credentials(Vec<Credential>),
     /// Everything that the database held when it was opened has been handed out.
     Loaded,
     /// The database could not be read for changes; the replica may be behind until `Recovered`.

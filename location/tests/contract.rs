@@ -4,8 +4,8 @@ mod common;
 
 use common::{AOR, Backend, Client, Folder, Sqlite, binding, register, remove_all};
 use dialtone_location::{
-    Answer, BindingKey, Claim, ClaimChange, ClaimOutcome, NewBinding, Request, SaveOutcome,
-    TOMBSTONE_MS,
+    Answer, BindingKey, Claim, ClaimChange, ClaimOutcome, CredentialChange, NewBinding,
+    NewCredential, Request, SaveOutcome, TOMBSTONE_MS,
 };
 
 const NOW: u64 = 1_000_000_000;
@@ -215,6 +215,134 @@ fn a_claim_has_one_owner(backend: &dyn Backend) {
     assert_eq!(fourth.owner, 11);
 }
 
+fn put(users: &[(&str, u8)]) -> CredentialChange {
+    let new = |&(user, byte): &(&str, u8)| NewCredential {
+        user: user.into(),
+        realm: "dialtone.test".into(),
+        ha1_md5: Some([byte; 16]),
+        ha1_sha256: (byte % 2 == 0).then_some([byte; 32]),
+    };
+    CredentialChange::Put(users.iter().map(new).collect())
+}
+
+fn remove(user: &str) -> CredentialChange {
+    CredentialChange::Remove { user: user.into(), realm: "dialtone.test".into() }
+}
+
+fn users_are_put_replaced_and_removed(backend: &dyn Backend) {
+    let one = Client::open(backend, 1);
+    let outcomes = one.change_users(put(&[("alice", 1), ("bob", 2)]));
+    let existed: Vec<bool> = outcomes.iter().map(|outcome| outcome.existed).collect();
+    assert_eq!(existed, [false, false]);
+    let revisions: Vec<u64> =
+        outcomes.iter().filter_map(|outcome| Some(outcome.credential.as_ref()?.revision)).collect();
+    assert!(revisions.len() == 2 && revisions[0] < revisions[1], "{revisions:?}");
+    // A replacement takes the hashes along that it does not bring.
+    let replaced = one.change_users(put(&[("bob", 3)])).remove(0);
+    assert!(replaced.existed);
+    let bob = replaced.credential.expect("stored");
+    assert_eq!((bob.ha1_md5, bob.ha1_sha256, bob.removed), (Some([3; 16]), None, false));
+    assert!(bob.revision > revisions[1]);
+    let removed = one.change_users(remove("alice")).remove(0);
+    assert!(removed.existed);
+    let alice = removed.credential.expect("stored");
+    assert_eq!((alice.ha1_md5, alice.ha1_sha256, alice.removed), (None, None, true));
+    for nobody in ["alice", "carol", "ALICE", "bob "] {
+        let nothing = one.change_users(remove(nobody)).remove(0);
+        assert_eq!((nothing.existed, nothing.credential), (false, None), "{nobody}");
+    }
+    assert!(!one.change_users(put(&[("alice", 4)])).remove(0).existed);
+    // One user twice: the last one counts.
+    let twice = one.change_users(put(&[("carol", 6), ("carol", 8)]));
+    assert_eq!(twice.iter().map(|outcome| outcome.existed).collect::<Vec<_>>(), [false, true]);
+    one.await_user("carol", "dialtone.test", Some(8));
+}
+
+fn users_are_listed_in_pages(backend: &dyn Backend) {
+    let one = Client::open(backend, 1);
+    assert_eq!(one.listed(None, 10), []);
+    let odd = ["al'; DROP TABLE credentials; --", "b%_\\\"o`b", "\u{e4}\u{1f4de}", "Zoe", "zoe"];
+    one.change_users(put(&odd.map(|user| (user, 2))));
+    let elsewhere = NewCredential {
+        user: "zoe".into(),
+        realm: "a.test".into(),
+        ha1_md5: None,
+        ha1_sha256: Some([9; 32]),
+    };
+    one.change_users(CredentialChange::Put(vec![elsewhere]));
+    one.change_users(put(&[("gone", 1)]));
+    one.change_users(remove("gone"));
+    let mut expected: Vec<(String, String)> =
+        odd.iter().map(|user| (user.to_string(), "dialtone.test".to_owned())).collect();
+    expected.push(("zoe".into(), "a.test".into()));
+    expected.sort();
+    assert_eq!(one.listed(None, usize::MAX), expected);
+    let mut pages: Vec<(String, String)> = Vec::new();
+    loop {
+        let after = pages.last().cloned();
+        let after = after.as_ref().map(|(user, realm)| (&**user, &**realm));
+        match one.listed(after, 2) {
+            page if page.is_empty() => break,
+            page => pages.extend(page),
+        }
+    }
+    assert_eq!(pages, expected);
+}
+
+fn other_processes_see_users(backend: &dyn Backend) {
+    let one = Client::open(backend, 1);
+    let two = Client::open(backend, 2);
+    one.change_users(put(&[("alice", 1)]));
+    two.await_user("alice", "dialtone.test", Some(1));
+    one.await_user("alice", "dialtone.test", Some(1));
+    two.change_users(put(&[("alice", 2), ("bob", 4)]));
+    one.await_user("alice", "dialtone.test", Some(2));
+    one.await_user("bob", "dialtone.test", Some(4));
+    one.change_users(remove("bob"));
+    two.await_user("bob", "dialtone.test", None);
+    let many: Vec<String> = (0..1_200).map(|n| format!("user{n}")).collect();
+    one.change_users(put(&many.iter().map(|user| (&**user, 7)).collect::<Vec<_>>()));
+    two.await_user("user1199", "dialtone.test", Some(7));
+    assert_eq!(two.credentials.borrow().len(), 1_201);
+    // The last change of all is a removal, which the next process must not take for news that it missed.
+    one.change_users(remove("user0"));
+    drop((one, two));
+    let three = Client::open(backend, 3);
+    three.await_user("user1199", "dialtone.test", Some(7));
+    three.await_user("user0", "dialtone.test", None);
+    assert_eq!(three.credentials.borrow().len(), 1_200);
+    let four = Client::open(backend, 4);
+    four.change_users(put(&[("user0", 5)]));
+    three.await_user("user0", "dialtone.test", Some(5));
+}
+
+fn revisions_follow_commits(backend: &dyn Backend) {
+    // Two writers at once: the clients insist that revisions only grow, and end with the same.
+    let clients = [Client::open(backend, 1), Client::open(backend, 2)];
+    let mut tickets = [Vec::new(), Vec::new()];
+    for n in 0..60_u8 {
+        for (client, tickets) in clients.iter().zip(&mut tickets) {
+            let name = format!("user{}", n % 7);
+            tickets.push(client.submit(Request::Credentials(if n % 5 == 4 {
+                remove(&name)
+            } else {
+                put(&[(&name, n)])
+            })));
+        }
+    }
+    for (client, tickets) in clients.iter().zip(tickets) {
+        tickets.into_iter().for_each(|ticket| _ = client.answer(ticket));
+    }
+    clients[0].change_users(put(&[("last", 1)]));
+    clients.iter().for_each(|client| client.await_user("last", "dialtone.test", Some(1)));
+    for n in 0..7 {
+        let user = format!("user{n}");
+        let [one, two] = [&clients[0], &clients[1]]
+            .map(|client| client.credentials.borrow().find(&user, "dialtone.test").copied());
+        assert_eq!(one, two, "{user}");
+    }
+}
+
 macro_rules! contract {
     ($backend:ident: $($test:ident)*) => {
         mod $backend {
@@ -240,4 +368,8 @@ contract! { sqlite:
     bindings_end_by_themselves
     other_writers_and_later_processes_see_changes
     a_claim_has_one_owner
+    users_are_put_replaced_and_removed
+    users_are_listed_in_pages
+    other_processes_see_users
+    revisions_follow_commits
 }

@@ -48,6 +48,59 @@ fn what_is_not_ours_is_refused_by_name_and_left_alone() {
     assert!(!folder.0.join("absent.db").exists());
 }
 
+/// What version 1 of the schema made, as far as it matters here.
+const VERSION_1: &str = "
+CREATE TABLE bindings (
+    id INTEGER PRIMARY KEY, aor TEXT NOT NULL, key TEXT NOT NULL, contact TEXT NOT NULL, params TEXT NOT NULL,
+    q INTEGER NOT NULL, expires_at INTEGER NOT NULL, lifetime INTEGER NOT NULL, call_id TEXT NOT NULL,
+    cseq INTEGER NOT NULL, user_agent TEXT NOT NULL, received TEXT NOT NULL, path TEXT NOT NULL,
+    gateway INTEGER NOT NULL, flow_token TEXT NOT NULL, instance TEXT NOT NULL, reg_id INTEGER NOT NULL,
+    writer INTEGER NOT NULL, sequence INTEGER NOT NULL, changed_at INTEGER NOT NULL, deleted_at INTEGER,
+    purge_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX bindings_key ON bindings (aor, key);
+CREATE UNIQUE INDEX bindings_changes ON bindings (writer, sequence);
+CREATE INDEX bindings_purge ON bindings (purge_at);
+CREATE TABLE writers (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL) STRICT;
+CREATE TABLE claims (
+    name TEXT PRIMARY KEY, owner INTEGER NOT NULL, generation INTEGER NOT NULL, lease_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE credentials (
+    user TEXT NOT NULL, realm TEXT NOT NULL, ha1_md5 TEXT NOT NULL, ha1_sha256 TEXT NOT NULL,
+    PRIMARY KEY (user, realm)
+) STRICT, WITHOUT ROWID;
+INSERT INTO bindings (aor, key, contact, params, q, expires_at, lifetime, call_id, cseq, user_agent, received, path,
+    gateway, flow_token, instance, reg_id, writer, sequence, changed_at, purge_at)
+    VALUES ('alice@dialtone.test', 'csip:a@1', 'sip:a@1', '', 1000, 2000000, 60, 'c', 1, '', '', '', 0, '', '', 0,
+    1, 1, 1000000, 2040000);
+INSERT INTO writers VALUES (1, 1);
+PRAGMA application_id = 0x4469614C;
+PRAGMA user_version = 1;
+";
+
+#[test]
+fn a_file_of_the_former_version_is_brought_up_to_date() {
+    let folder = Folder::new("version1");
+    let path = folder.0.join("location.db");
+    rusqlite::Connection::open(&path).and_then(|file| file.execute_batch(VERSION_1)).expect("make");
+    sqlite::check(&path).expect("usable before anybody writes to it");
+    let backend = Sqlite(path);
+    let one = Client::open(&backend, 1);
+    one.await_replica("alice@dialtone.test", 1_000_001, &["sip:a@1"]);
+    let new = dialtone_location::NewCredential {
+        user: "alice".into(),
+        realm: "dialtone.test".into(),
+        ha1_md5: Some([1; 16]),
+        ha1_sha256: Some([2; 32]),
+    };
+    one.change_users(dialtone_location::CredentialChange::Put(vec![new]));
+    one.await_user("alice", "dialtone.test", Some(1));
+    drop(one);
+    let again = Client::open(&backend, 1);
+    again.await_user("alice", "dialtone.test", Some(1));
+    again.await_replica("alice@dialtone.test", 1_000_001, &["sip:a@1"]);
+}
+
 #[test]
 fn two_writers_at_full_speed_lose_and_refuse_nothing() {
     const EACH: u32 = 1_500;

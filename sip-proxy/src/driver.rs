@@ -324,7 +324,7 @@ impl Driver {
                     "location database loaded"
                 );
             }
-            StoreEvent::Answer { .. } | StoreEvent::Changes(_) => {}
+            StoreEvent::Answer { .. } | StoreEvent::Changes(_) | StoreEvent::Credentials(_) => {}
         }
         self.proxy.handle_store(now, event);
         self.drain();

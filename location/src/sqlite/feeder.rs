@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use crate::record::{Record, Vector, WriterId};
-use crate::sqlite::{Config, OwnCommits, rows};
+use crate::sqlite::{Config, OwnCommits, rows, users};
 use crate::store::{Sink, StoreEvent};
 
 /// Records per event, so that the receiver is never busy for long.
@@ -23,6 +23,8 @@ pub(crate) struct Feeder {
     sink: Arc<dyn Sink>,
     poll: Duration,
     seen: Vector,
+    /// The last change of credentials that was handed out.
+    revision: u64,
     data_version: Option<i64>,
     loaded: bool,
     behind: bool,
@@ -42,6 +44,7 @@ impl Feeder {
             sink,
             poll: config.poll,
             seen: Vector::default(),
+            revision: 0,
             data_version: None,
             loaded: false,
             behind: false,
@@ -88,6 +91,10 @@ impl Feeder {
             let (changes, seen) = changes_since(&self.connection, &self.seen)?;
             self.hand_out(changes);
             self.seen = seen;
+            let revision = users::revision(&self.connection)?;
+            if revision != self.revision {
+                self.revision = self.hand_out_credentials(true)?;
+            }
         } else {
             self.load()?;
             self.loaded = true;
@@ -127,7 +134,25 @@ impl Feeder {
         }
         self.hand_out(chunk);
         self.seen = seen;
+        // Removed users, who are left out, have revisions as well.
+        let revision = users::revision(&transaction)?;
+        self.hand_out_credentials(false)?;
+        drop(statement);
+        drop(transaction);
+        self.revision = revision;
         Ok(())
+    }
+
+    /// The changes of credentials that were not handed out yet, and the revision of the last one. What comes in
+    /// meanwhile has a higher revision: nothing is skipped.
+    fn hand_out_credentials(&self, removed_too: bool) -> rusqlite::Result<u64> {
+        let mut revision = self.revision;
+        loop {
+            let chunk = users::since(&self.connection, revision, removed_too, CHUNK)?;
+            let Some(last) = chunk.last() else { return Ok(revision) };
+            revision = last.revision;
+            (self.sink)(vec![StoreEvent::Credentials(chunk)]);
+        }
     }
 
     fn hand_out(&self, mut records: Vec<Record>) {

@@ -1,17 +1,20 @@
-//! The embedded backend: one SQLite file in WAL mode with `synchronous=FULL`, shared by the proxies of a machine.
+//! The embedded backend: one SQLite file in WAL mode, as durable as with `synchronous=FULL`, shared by the proxies of
+//! a machine.
 //!
 //! Three threads per open store, each with a connection of its own:
-//! - `writer` takes what is queued, carries it out in one transaction and answers after its COMMIT (group commit);
+//! - `writer` takes what is queued, carries it out in one transaction and answers after its COMMIT and an fsync (group
+//!   commit);
 //! - `reader` answers lookups;
 //! - `feeder` hands out the table at start and then what other writers changed, found by `PRAGMA data_version`.
 //!
 //! A process that is killed leaves the file consistent. One that is *frozen* in the middle of a transaction (about
-//! a millisecond) keeps the others from writing until it continues or is killed; reading goes on.
+//! 0.1 ms, the fsync comes later) keeps the others from writing until it continues or is killed; reading goes on.
 
 mod feeder;
 mod reader;
 mod rows;
 mod schema;
+mod users;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -108,6 +111,7 @@ impl SqliteStore {
         let own = OwnCommits::default();
         let closing = Arc::new(AtomicBool::new(false));
         let writing = schema::open_writing(&config.path)?;
+        let log = schema::open_log(&config.path)?;
         let reading = schema::open_reading(&config.path)?;
         let feeding = schema::open_reading(&config.path)?;
         let (writes, write_queue) = sync_channel(config.queue);
@@ -121,6 +125,7 @@ impl SqliteStore {
         };
         let writer = writer::Writer::new(
             writing,
+            log,
             &config,
             own.clone(),
             counters.clone(),
@@ -161,8 +166,13 @@ impl SqliteStore {
 impl LocationStore for SqliteStore {
     fn submit(&self, ticket: Ticket, request: Request) -> Result<(), SubmitError> {
         let queue = match request {
-            Request::Lookup { .. } | Request::ReadClaim { .. } => &self.reads,
-            Request::Save(_) | Request::Expire { .. } | Request::Claim(_) => &self.writes,
+            Request::Lookup { .. }
+            | Request::ReadClaim { .. }
+            | Request::ListCredentials { .. } => &self.reads,
+            Request::Save(_)
+            | Request::Expire { .. }
+            | Request::Claim(_)
+            | Request::Credentials(_) => &self.writes,
         };
         match queue.as_ref().map(|queue| queue.try_send((ticket, request))) {
             Some(Ok(())) => Ok(()),

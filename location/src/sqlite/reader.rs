@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::claim::Claim;
-use crate::sqlite::rows;
+use crate::sqlite::{rows, users};
 use crate::store::{Answer, Request, Sink, StoreEvent, Ticket};
 
 pub(crate) fn run(connection: Connection, queue: &Receiver<(Ticket, Request)>, sink: &dyn Sink) {
@@ -30,7 +30,13 @@ fn answer(connection: &Connection, request: Request) -> rusqlite::Result<Answer>
             Ok(Answer::Found(records))
         }
         Request::ReadClaim { name } => read_claim(connection, &name).map(Answer::ReadClaim),
-        Request::Save(_) | Request::Expire { .. } | Request::Claim(_) => {
+        Request::ListCredentials { after, limit } => {
+            users::list(connection, after.as_ref(), limit).map(Answer::CredentialList)
+        }
+        Request::Save(_)
+        | Request::Expire { .. }
+        | Request::Claim(_)
+        | Request::Credentials(_) => {
             Ok(Answer::Failed("a write was given to the reading thread".into()))
         }
     }

@@ -1,6 +1,7 @@
 //! Opening a file: whose it is, which version, and the tables of a new one.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -9,7 +10,7 @@ use crate::error::Error;
 
 /// `PRAGMA application_id` of our files: "DiaL".
 const APPLICATION_ID: u32 = 0x4469_614C;
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE bindings (
@@ -49,16 +50,26 @@ CREATE TABLE claims (
     generation INTEGER NOT NULL,
     lease_until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What version 2 has and version 1 had not; that had a table `credentials` which nobody used.
+const CREDENTIALS: &str = "
+DROP TABLE IF EXISTS credentials;
 CREATE TABLE credentials (
     user TEXT NOT NULL,
     realm TEXT NOT NULL,
-    ha1_md5 TEXT NOT NULL,
-    ha1_sha256 TEXT NOT NULL,
+    ha1_md5 BLOB,
+    ha1_sha256 BLOB,
+    revision INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
     PRIMARY KEY (user, realm)
 ) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX credentials_changes ON credentials (revision);
+CREATE TABLE credential_revision (revision INTEGER NOT NULL) STRICT;
+INSERT INTO credential_revision (revision) VALUES (0);
 ";
 
-/// Opens for writing; makes the tables if the file is new.
+/// Opens for writing; makes the tables if the file is new, and what is missing if it is old.
 pub(crate) fn open_writing(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -71,19 +82,33 @@ pub(crate) fn open_writing(path: &Path) -> Result<Connection, Error> {
     switch_to_wal(&connection).map_err(explain)?;
     connection
         .execute_batch(
-            "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; PRAGMA temp_store=MEMORY;",
+            // NORMAL: no fsync at COMMIT. The writer does it itself, after the lock is released.
+            "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=4000; PRAGMA temp_store=MEMORY;",
         )
         .map_err(explain)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
     // Another process may have been first.
-    if verify(&transaction, path, true)? {
+    let found = verify(&transaction, path, true)?;
+    if found == 0 {
         transaction.execute_batch(TABLES).map_err(explain)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(explain)?;
+    }
+    if found < 2 {
+        transaction.execute_batch(CREDENTIALS).map_err(explain)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(explain)?;
     }
     transaction.commit().map_err(explain)?;
     Ok(connection)
+}
+
+/// The write-ahead log next to a database that is open in this process, which keeps it from being removed.
+pub(crate) fn open_log(path: &Path) -> Result<File, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    let log = PathBuf::from(name);
+    // Not the database itself: closing a second descriptor of that would release SQLite's locks on it.
+    File::options().write(true).open(&log).map_err(|source| Error::Io { path: log, source })
 }
 
 /// Opens for reading; the file must be ours already.
@@ -98,8 +123,8 @@ pub(crate) fn open_reading(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Whether the file is empty and may be filled; an error if it is not ours.
-fn verify(connection: &Connection, path: &Path, may_be_new: bool) -> Result<bool, Error> {
+/// The schema's version, 0 for an empty file that may be filled; an error if the file is not ours.
+fn verify(connection: &Connection, path: &Path, may_be_new: bool) -> Result<i64, Error> {
     let read = || -> rusqlite::Result<(u32, i64, i64)> {
         let application: i32 =
             connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -110,19 +135,19 @@ fn verify(connection: &Connection, path: &Path, may_be_new: bool) -> Result<bool
     };
     let (found, version, tables) = read().map_err(|source| explain(path, source))?;
     if may_be_new && found == 0 && version == 0 && tables == 0 {
-        return Ok(true);
+        return Ok(0);
     }
     if found != APPLICATION_ID {
         return Err(Error::Foreign { path: path.to_owned(), found, expected: APPLICATION_ID });
     }
-    if version != SCHEMA_VERSION {
+    if !(1..=SCHEMA_VERSION).contains(&version) {
         return Err(Error::Version {
             path: path.to_owned(),
             found: version,
             known: SCHEMA_VERSION,
         });
     }
-    Ok(false)
+    Ok(version)
 }
 
 /// SQLite does not call its busy handler for this switch, and two processes may start at once.

@@ -1,5 +1,10 @@
-//! The thread that writes: takes what is queued, one transaction, answers after its COMMIT.
+//! The thread that writes: takes what is queued, one transaction, answers after its COMMIT is on the disk.
+//!
+//! The write-ahead log is brought to the disk here, after COMMIT has released the lock, and not by SQLite, which holds
+//! the lock meanwhile: a process that is frozen while it waits for the disk keeps nobody else from writing. What
+//! others see before it is on the disk they cannot acknowledge without an fsync of their own.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -9,12 +14,11 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
-use crate::claim::{Claim, ClaimChange, ClaimOutcome};
-use crate::record::{BindingKey, Record, Version, WriterId};
-use crate::sqlite::{Config, Counters, OwnCommits, reader, rows};
-use crate::store::{
-    Answer, Change, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket,
-};
+use crate::claim::{ClaimChange, ClaimOutcome};
+use crate::decide;
+use crate::record::{Version, WriterId};
+use crate::sqlite::{Config, Counters, OwnCommits, reader, rows, users};
+use crate::store::{Answer, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket};
 
 /// How long to wait before asking again for the lock that another process holds.
 const BUSY_PAUSE: Duration = Duration::from_micros(300);
@@ -22,14 +26,13 @@ const BUSY_PAUSE: Duration = Duration::from_micros(300);
 const EXPIRE_ROWS: usize = 2_000;
 /// Claims that nobody holds are forgotten after this, milliseconds.
 const CLAIM_MEMORY_MS: u64 = 3_600_000;
-/// Rows of one address-of-record, removed bindings included, for each binding that it may have. Every save reads them
-/// all, and each contact that is removed leaves one for a while.
-const ROWS_PER_BINDING: usize = 8;
 /// How often a store that is being closed still asks for the lock: about two seconds.
 const CLOSING_TRIES: u32 = 5_000;
 
 pub(crate) struct Writer {
     connection: Connection,
+    /// The write-ahead log, for its fsync.
+    log: File,
     id: WriterId,
     batch: usize,
     pace: Duration,
@@ -43,6 +46,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(
         connection: Connection,
+        log: File,
         config: &Config,
         own: OwnCommits,
         counters: Arc<Counters>,
@@ -52,6 +56,7 @@ impl Writer {
         connection.set_prepared_statement_cache_capacity(32);
         Self {
             connection,
+            log,
             id: config.writer,
             batch: config.batch.max(1),
             pace: config.pace,
@@ -92,7 +97,9 @@ impl Writer {
         loop {
             match self.try_commit(group) {
                 Ok(events) => return events,
-                Err(error) if is_busy(&error) && closing_tries < CLOSING_TRIES => {
+                Err(Refusal::Database(error))
+                    if is_busy(&error) && closing_tries < CLOSING_TRIES =>
+                {
                     closing_tries += u32::from(self.closing.load(Ordering::Relaxed));
                     self.counters.busy.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(BUSY_PAUSE);
@@ -110,7 +117,7 @@ impl Writer {
         }
     }
 
-    fn try_commit(&mut self, group: &[(Ticket, Request)]) -> rusqlite::Result<Vec<StoreEvent>> {
+    fn try_commit(&mut self, group: &[(Ticket, Request)]) -> Result<Vec<StoreEvent>, Refusal> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = last_sequence(&transaction, self.id)?;
@@ -126,6 +133,8 @@ impl Writer {
                 .execute(params![self.id.0, after as i64])?;
         }
         work.transaction.commit()?;
+        // Even if nothing has changed: what a replay confirms may be another process's commit of just now.
+        self.log.sync_data()?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.committed.fetch_add(group.len() as u64, Ordering::Relaxed);
         if after != before {
@@ -137,6 +146,15 @@ impl Writer {
         }
         Ok(events)
     }
+}
+
+/// Why a group was not committed.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    #[error("the write-ahead log cannot be brought to the disk: {0}")]
+    Disk(#[from] std::io::Error),
 }
 
 #[expect(clippy::disallowed_methods, reason = "driver: the pace of real transactions")]
@@ -169,7 +187,12 @@ impl Work<'_> {
             Request::Save(save) => self.save(save).map(Answer::Save),
             Request::Expire { now_ms } => self.expire(*now_ms).map(Answer::Expired),
             Request::Claim(change) => self.claim(change).map(Answer::Claim),
-            Request::Lookup { .. } | Request::ReadClaim { .. } => {
+            Request::Credentials(change) => {
+                users::change(&self.transaction, change).map(Answer::Credentials)
+            }
+            Request::Lookup { .. }
+            | Request::ReadClaim { .. }
+            | Request::ListCredentials { .. } => {
                 Ok(Answer::Failed("a lookup was given to the writing thread".into()))
             }
         }
@@ -178,38 +201,16 @@ impl Work<'_> {
     /// All checks first, then all writes: a refused save leaves no trace.
     fn save(&mut self, save: &Save) -> rusqlite::Result<SaveOutcome> {
         let stored = rows::of_aor(&self.transaction, &save.aor)?;
-        let Some(mut changed) = decide(save, &stored) else {
-            return Ok(SaveOutcome::OutOfOrder);
+        let mut accepted = match decide::save(save, &stored) {
+            Ok(accepted) => accepted,
+            Err(refused) => return Ok(refused),
         };
-        let untouched = |record: &&Record| !changed.iter().any(|new| new.key == record.key);
-        let kept: Vec<Record> = stored
-            .iter()
-            .filter(untouched)
-            .filter(|record| record.is_live(save.now_ms))
-            .cloned()
-            .collect();
-        let added = changed.iter().filter(|record| record.is_live(save.now_ms)).count();
-        if added > 0 && kept.len() + added > save.max_bindings {
-            return Ok(SaveOutcome::TooMany);
-        }
-        let is_new = |record: &&Record| !stored.iter().any(|old| old.key == record.key);
-        let new_rows = changed.iter().filter(is_new).count();
-        if new_rows > 0
-            && save.change != Change::RemoveAll
-            && stored.len() + new_rows > save.max_bindings.saturating_mul(ROWS_PER_BINDING)
-        {
-            return Ok(SaveOutcome::TooMany);
-        }
-        for record in &mut changed {
+        for record in &mut accepted.changed {
             self.sequence += 1;
             record.version = Version { writer: self.writer, sequence: self.sequence };
             rows::write(&self.transaction, record)?;
         }
-        let mut bindings = kept;
-        bindings.extend(changed.iter().filter(|record| record.is_live(save.now_ms)).cloned());
-        bindings.sort_by(|left, right| left.key.cmp(&right.key));
-        changed.retain(|record| record.key != BindingKey::everything());
-        Ok(SaveOutcome::Saved { bindings, changed })
+        Ok(accepted.outcome(save.now_ms))
     }
 
     fn expire(&mut self, now_ms: u64) -> rusqlite::Result<usize> {
@@ -227,158 +228,13 @@ impl Work<'_> {
     }
 
     fn claim(&mut self, change: &ClaimChange) -> rusqlite::Result<ClaimOutcome> {
-        let name = match change {
-            ClaimChange::Insert { name, .. }
-            | ClaimChange::Swap { name, .. }
-            | ClaimChange::Release { name, .. } => name,
-        };
-        let stored = reader::stored_claim(&self.transaction, name)?;
-        let held = stored.clone().filter(|claim| claim.owner != 0);
-        let new = match (change, &stored) {
-            (ClaimChange::Insert { owner, lease_until, now_ms, .. }, stored) => {
-                if held.as_ref().is_some_and(|claim| claim.lease_until > *now_ms) {
-                    return Ok(ClaimOutcome::Refused(held));
-                }
-                // Forgotten claims had generations below the time of then.
-                let generation =
-                    stored.as_ref().map_or(0, |claim| claim.generation + 1).max(*now_ms);
-                Claim { name: name.clone(), owner: *owner, generation, lease_until: *lease_until }
-            }
-            (ClaimChange::Swap { generation, owner, lease_until, .. }, Some(claim))
-                if claim.generation == *generation && claim.owner != 0 =>
-            {
-                Claim {
-                    name: name.clone(),
-                    owner: *owner,
-                    generation: generation + 1,
-                    lease_until: *lease_until,
-                }
-            }
-            (ClaimChange::Release { generation, .. }, Some(claim))
-                if claim.generation == *generation && claim.owner != 0 =>
-            {
-                Claim { owner: 0, generation: generation + 1, ..claim.clone() }
-            }
-            (ClaimChange::Swap { .. } | ClaimChange::Release { .. }, _) => {
-                return Ok(ClaimOutcome::Refused(held));
-            }
-        };
-        self.transaction
-            .prepare_cached("INSERT OR REPLACE INTO claims (name, owner, generation, lease_until) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![&*new.name, new.owner, new.generation as i64, new.lease_until as i64])?;
-        Ok(ClaimOutcome::Done(new))
-    }
-}
-
-/// RFC 3261 section 10.3 steps 6 and 7 on the rows of one address-of-record, removed ones included: the records to
-/// write (their version still open), none for a replay; `None` if the request came out of order.
-fn decide(save: &Save, stored: &[Record]) -> Option<Vec<Record>> {
-    let everything = BindingKey::everything();
-    // A removal of everything also refuses older requests for contacts that were not there yet.
-    let last_star = stored.iter().find(|record| record.key == everything);
-    match &save.change {
-        Change::Bindings(list) => {
-            let mut changed: Vec<Record> = Vec::with_capacity(list.len());
-            for new in list {
-                let old = stored.iter().find(|record| record.key == new.key);
-                match old.map_or(Order::Newer, |old| order(save, old)) {
-                    Order::Older => return None,
-                    Order::Same if old.is_some_and(|old| same_content(new, old)) => continue,
-                    Order::Same => return None,
-                    Order::Newer => {}
-                }
-                if last_star.is_some_and(|star| order(save, star) != Order::Newer) {
-                    return None;
-                }
-                // The same contact twice in one request: the last one counts.
-                changed.retain(|record| record.key != new.key);
-                changed.push(save.record(new, old));
-            }
-            Some(changed)
+        let stored = reader::stored_claim(&self.transaction, change.name())?;
+        let outcome = decide::claim(change, stored);
+        if let ClaimOutcome::Done(new) = &outcome {
+            self.transaction
+                .prepare_cached("INSERT OR REPLACE INTO claims (name, owner, generation, lease_until) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![&*new.name, new.owner, new.generation as i64, new.lease_until as i64])?;
         }
-        Change::RemoveAll => {
-            let mut changed = Vec::new();
-            for old in stored.iter().filter(|record| record.key != everything) {
-                match order(save, old) {
-                    Order::Newer => changed.push(removed(save, old)),
-                    Order::Same if old.deleted_at.is_some() => {}
-                    // A refused removal must not take back what is newer; a tombstone has nothing to take back.
-                    Order::Older if old.deleted_at.is_some() => {}
-                    Order::Same | Order::Older => return None,
-                }
-            }
-            match last_star.map_or(Order::Newer, |star| order(save, star)) {
-                Order::Older => return None,
-                Order::Same => {}
-                Order::Newer => changed.push(star_record(save, last_star)),
-            }
-            Some(changed)
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Older,
-    Same,
-    Newer,
-}
-
-/// RFC 3261 section 10.3 step 7: CSeq orders the requests of one Call-ID; another Call-ID is always newer.
-fn order(save: &Save, old: &Record) -> Order {
-    if save.call_id != old.call_id || save.cseq > old.cseq {
-        Order::Newer
-    } else if save.cseq == old.cseq {
-        Order::Same
-    } else {
-        Order::Older
-    }
-}
-
-fn same_content(new: &NewBinding, old: &Record) -> bool {
-    new.contact == old.contact
-        && new.lifetime == old.lifetime
-        && (new.lifetime == 0
-            || (new.params == old.params
-                && new.q == old.q
-                && new.received == old.received
-                && new.path == old.path
-                && new.instance == old.instance
-                && new.reg_id == old.reg_id))
-}
-
-fn removed(save: &Save, old: &Record) -> Record {
-    Record {
-        lifetime: 0,
-        call_id: save.call_id.clone(),
-        cseq: save.cseq,
-        changed_at: (old.changed_at + 1).max(save.now_ms),
-        deleted_at: Some(save.now_ms),
-        ..old.clone()
-    }
-}
-
-fn star_record(save: &Save, old: Option<&Record>) -> Record {
-    let empty = || -> Box<str> { "".into() };
-    Record {
-        aor: save.aor.clone(),
-        key: BindingKey::everything(),
-        contact: empty(),
-        params: empty(),
-        q: 0,
-        expires_at: save.now_ms,
-        lifetime: 0,
-        call_id: save.call_id.clone(),
-        cseq: save.cseq,
-        user_agent: empty(),
-        received: empty(),
-        path: empty(),
-        gateway: 0,
-        flow_token: empty(),
-        instance: empty(),
-        reg_id: 0,
-        version: Version { writer: WriterId(0), sequence: 0 },
-        changed_at: old.map_or(0, |old| old.changed_at + 1).max(save.now_ms),
-        deleted_at: Some(save.now_ms),
+        Ok(outcome)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dialtone_location::sqlite::{Config, SqliteStore};
 use dialtone_location::{
-    Answer, BindingKey, Change, Error, LocationStore, NewBinding, Record, Replica, Request, Save,
+    Answer, BindingKey, Change, CredentialChange, CredentialOutcome, Credentials, Error, LocationStore, NewBinding, Record, Replica, Request, Save,
     SaveOutcome, Sink, StoreEvent, Ticket, WriterId,
 };
 
@@ -74,6 +74,9 @@ pub(crate) struct Client {
     events: Receiver<Vec<StoreEvent>>,
     answers: RefCell<HashMap<Ticket, Answer>>,
     pub(crate) replica: RefCell<Replica>,
+    pub(crate) credentials: RefCell<Credentials>,
+    /// Of the credential handed out last.
+    revision: Cell<u64>,
     loaded: Cell<bool>,
     next: Cell<u64>,
 }
@@ -87,6 +90,8 @@ impl Client {
             events,
             answers: RefCell::default(),
             replica: RefCell::default(),
+            credentials: RefCell::default(),
+            revision: Cell::new(0),
             loaded: Cell::new(false),
             next: Cell::new(0),
         }
@@ -121,6 +126,15 @@ impl Client {
                     );
                 }
                 StoreEvent::Changes(records) => self.apply(&records),
+                StoreEvent::Credentials(list) => {
+                    let mut revision = self.revision.get();
+                    for credential in &list {
+                        assert!(credential.revision >= revision, "{list:?} after {revision}");
+                        revision = credential.revision;
+                        self.credentials.borrow_mut().apply(credential);
+                    }
+                    self.revision.set(revision);
+                }
                 StoreEvent::Loaded => self.loaded.set(true),
                 StoreEvent::Recovered => {}
                 StoreEvent::Behind(reason) => panic!("feeder: {reason}"),
@@ -169,6 +183,35 @@ impl Client {
     /// Takes events until the replica holds `expected` for `aor`.
     pub(crate) fn await_replica(&self, aor: &str, now_ms: u64, expected: &[&str]) {
         while !self.loaded.get() || self.replica_contacts(aor, now_ms) != expected {
+            self.take_events(Duration::from_secs(10));
+        }
+    }
+
+    pub(crate) fn change_users(&self, change: CredentialChange) -> Vec<CredentialOutcome> {
+        match self.call(Request::Credentials(change)) {
+            Answer::Credentials(outcomes) => outcomes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Users with their realms behind `after`.
+    pub(crate) fn listed(&self, after: Option<(&str, &str)>, limit: usize) -> Vec<(String, String)> {
+        let after = after.map(|(user, realm)| (user.into(), realm.into()));
+        match self.call(Request::ListCredentials { after, limit }) {
+            Answer::CredentialList(list) => {
+                list.iter().map(|one| (one.user.to_string(), one.realm.to_string())).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes events until `user` must know the MD5 hash of these bytes, or is not there.
+    pub(crate) fn await_user(&self, user: &str, realm: &str, md5: Option<u8>) {
+        let now = || {
+            let all = self.credentials.borrow();
+            all.find(user, realm).map(|found| found.ha1_md5.map_or(0, |hash| hash[0]))
+        };
+        while !self.loaded.get() || now() != md5 {
             self.take_events(Duration::from_secs(10));
         }
     }

@@ -52,8 +52,11 @@ impl Store {
             Request::Save(save) => self.save(writer, save),
             Request::Lookup { aor, now_ms } => (Answer::Found(self.live(aor, *now_ms)), Vec::new()),
             Request::Expire { .. } => (Answer::Expired(0), Vec::new()),
-            Request::Claim(_) | Request::ReadClaim { .. } => {
-                (Answer::Failed("no claims here".into()), Vec::new())
+            Request::Claim(_)
+            | Request::ReadClaim { .. }
+            | Request::Credentials(_)
+            | Request::ListCredentials { .. } => {
+                (Answer::Failed("neither claims nor users here".into()), Vec::new())
             }
         }
     }

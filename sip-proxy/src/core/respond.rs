@@ -180,7 +180,12 @@ impl Proxy {
                     response.reason("Too Many Contacts")
                 });
             }
-            Answer::Failed(_) | Answer::Expired(_) | Answer::Claim(_) | Answer::ReadClaim(_) => {
+            Answer::Failed(_)
+            | Answer::Expired(_)
+            | Answer::Claim(_)
+            | Answer::ReadClaim(_)
+            | Answer::Credentials(_)
+            | Answer::CredentialList(_) => {
                 return self.unavailable(now, server, request, source);
             }
         };
