@@ -1,5 +1,6 @@
 //! What can go wrong with a store, with the file or server that it concerns.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Errors of this crate. No state has changed when one is returned.
@@ -21,4 +22,24 @@ pub enum Error {
     /// A folder or file that is needed cannot be used.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// A client file says something wrong.
+    #[error("{}:{line}: {problem}", path.display())]
+    Options { path: PathBuf, line: u32, problem: String },
+    /// A database server refuses what was asked, and will go on refusing.
+    #[error("database server {node}: {problem}")]
+    Refused { node: SocketAddr, problem: String },
+    /// No database server answered in time.
+    #[error("no database server answers: {0}")]
+    Unreachable(String),
+    /// A database on a server belongs to something else.
+    #[error("database server {node}: {database} is not a location database: {found}")]
+    ForeignDatabase { node: SocketAddr, database: String, found: String },
+    /// A newer program made the tables.
+    #[error(
+        "database server {node}: schema version {found} in {database}, this program knows versions up to {known}"
+    )]
+    DatabaseVersion { node: SocketAddr, database: String, found: u32, known: u32 },
+    /// A store did not do what a tool asked of it.
+    #[error("the location database did not carry this out: {0}")]
+    Failed(String),
 }

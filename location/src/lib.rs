@@ -4,6 +4,7 @@
 //!   and changes made by other writers come back as batches of [`StoreEvent`] through the sink that was given when
 //!   the store was opened. Nothing here waits on the caller's thread.
 //! - [`sqlite::SqliteStore`] is the embedded backend: one file that all proxies of a machine share.
+//! - [`mysql::MysqlStore`] keeps them in MariaDB, alone or as a Galera cluster, for proxies on several machines.
 //! - [`Replica`] is the copy in memory that answers calls; it is fed with the records of [`StoreEvent`]s.
 //! - [`Credentials`] is the copy of what users must know, fed in the same way.
 //! - [`opaque`] names a database file in a pool element's Opaque transport.
@@ -12,9 +13,11 @@
 //! what a reader has seen ([`Vector`]).
 
 mod claim;
+pub mod cli;
 mod credential;
 mod decide;
 mod error;
+pub mod mysql;
 pub mod opaque;
 mod record;
 mod replica;
@@ -26,7 +29,7 @@ pub use credential::{
     Credential, CredentialChange, CredentialOutcome, Credentials, NewCredential, Secrets,
 };
 pub use error::Error;
-pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId};
+pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId, limits};
 pub use replica::{Replica, ReplicaStats, Target};
 pub use store::{
     Answer, Change, LocationStore, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent,
