@@ -4,6 +4,7 @@
 //!   from it. What this library does not understand passes through untouched.
 //! - An [`Edit`] is a list of splices over a message, applied once at [`Edit::finish`].
 //! - [`ResponseBuilder`], [`RequestBuilder`], [`ack_for`], [`cancel_for`] make messages.
+//! - [`digest`] has the challenges, answers and hashes of digest authentication.
 //! - [`StreamFramer`] cuts a byte stream into messages and keep-alives.
 //! - [`transaction`] has the state machines of RFC 3261 section 17 without IO, and a layer that holds many of them.
 //!   `handle_*(now, …)` changes state, `poll()` is drained after each input, `next_deadline()` says when to call
@@ -13,6 +14,7 @@
 mod address;
 mod build;
 mod check;
+pub mod digest;
 mod edit;
 mod error;
 mod framer;
