@@ -21,6 +21,7 @@ fn save(user: u64, cseq: u32) -> Save {
         cseq,
         now_ms: 1_700_000_000_000,
         max_bindings: 8,
+        evict_oldest: false,
         change: Change::Bindings(vec![NewBinding {
             key: BindingKey::flow(&instance, 1),
             contact: format!("sip:user{user}@{host}:5060;transport=udp").into(),

@@ -6,6 +6,22 @@ use std::collections::BTreeMap;
 /// that it has to refuse (RFC 3261, Timer F).
 pub const TOMBSTONE_MS: u64 = 40_000;
 
+/// Longest values of a [`Record`], bytes: what saves them keeps to these, and a store has room for them. Text is any
+/// UTF-8, but without NUL.
+pub mod limits {
+    pub const AOR: usize = 512;
+    pub const CALL_ID: usize = 255;
+    pub const CONTACT: usize = 1_000;
+    pub const FLOW_TOKEN: usize = 255;
+    pub const INSTANCE: usize = 255;
+    /// Of a [`super::BindingKey`].
+    pub const KEY: usize = 1_024;
+    pub const PARAMS: usize = 1_000;
+    pub const PATH: usize = 2_000;
+    pub const RECEIVED: usize = 64;
+    pub const USER_AGENT: usize = 100;
+}
+
 /// Names one writing process; proxies use their pool element identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId(pub u32);

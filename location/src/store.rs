@@ -49,6 +49,8 @@ pub struct Save {
     pub now_ms: u64,
     /// How many live bindings the address-of-record may have afterwards.
     pub max_bindings: usize,
+    /// Whether the oldest ones make room for new ones above that; else the save is refused.
+    pub evict_oldest: bool,
     pub change: Change,
 }
 
@@ -92,8 +94,8 @@ pub enum SaveOutcome {
     },
     /// A newer request of the same Call-ID was there before; nothing has changed.
     OutOfOrder,
-    /// The address-of-record would have too many bindings, or too many that were removed a short while ago; nothing
-    /// has changed.
+    /// The address-of-record would have too many bindings, or too many of them came and went within a short while;
+    /// nothing has changed.
     TooMany,
 }
 

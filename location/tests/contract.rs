@@ -2,6 +2,8 @@
 
 mod common;
 
+use common::rules::*;
+
 use common::{AOR, Backend, Client, Folder, Sqlite, binding, register, remove_all};
 use dialtone_location::{
     Answer, BindingKey, Claim, ClaimChange, ClaimOutcome, CredentialChange, NewBinding,
@@ -359,6 +361,13 @@ macro_rules! contract {
 }
 
 contract! { sqlite:
+    the_oldest_contact_makes_room
+    a_phone_that_starts_again_evicts_itself
+    a_repeated_request_moves_to_its_newer_way
+    a_repeated_star_spares_what_came_after_it
+    strange_text_stays_text
+    five_thousand_contacts_hurt_nobody_else
+    a_clock_far_ahead_forgets_nothing
     saves_are_conditional_on_call_id_and_cseq
     several_contacts_are_saved_all_or_none
     removals_are_remembered

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use crate::POOL;
-use crate::config::Config;
+use crate::config::{Config, WhenFull};
 use crate::core::{Names, Proxy, Settings};
 use crate::driver::{self, Gateways, Network};
 
@@ -203,6 +203,7 @@ fn new_proxy(config: &Config, network: &Network, keys: Keys) -> Proxy {
         max_expires: registration.max_expires,
         default_expires: registration.default_expires,
         max_bindings: registration.max_contacts,
+        evict_oldest: registration.when_full == WhenFull::EvictOldest,
         store_timeout: Duration::from_millis(registration.store_timeout_ms),
         ..Settings::new(network.core_address, (now, wall))
     };

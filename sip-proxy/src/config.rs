@@ -58,8 +58,20 @@ pub struct Registration {
     pub default_expires: u32,
     /// Contacts of one address-of-record.
     pub max_contacts: usize,
+    /// What becomes of a request for one more.
+    pub when_full: WhenFull,
     /// A database that does not answer within this time makes the answer 503; milliseconds.
     pub store_timeout_ms: u64,
+}
+
+/// See [`Registration::when_full`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The contact that was not refreshed for the longest time makes room.
+    EvictOldest,
+    /// It is answered 403.
+    Refuse,
 }
 
 impl Default for Registration {
@@ -69,6 +81,7 @@ impl Default for Registration {
             max_expires: 7200,
             default_expires: 3600,
             max_contacts: 16,
+            when_full: WhenFull::EvictOldest,
             store_timeout_ms: 4000,
         }
     }

@@ -42,6 +42,13 @@ pub(crate) fn of_aor(connection: &Connection, aor: &str) -> rusqlite::Result<Vec
     connection.prepare_cached(&SQL)?.query_map([aor], read)?.collect()
 }
 
+/// The newest change, `None` if there is none: reads the whole table.
+pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(changed_at) FROM bindings", [], |row| row.get(0))?;
+    Ok(newest.map(|newest| newest as u64))
+}
+
 pub(crate) fn write(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
     const SQL: &str = "INSERT INTO bindings (aor, key, contact, params, q, expires_at, lifetime, call_id, cseq, \
          user_agent, received, path, gateway, flow_token, instance, reg_id, writer, sequence, changed_at, \

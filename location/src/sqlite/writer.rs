@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 use crate::claim::{ClaimChange, ClaimOutcome};
-use crate::decide;
+use crate::decide::{self, Horizon};
 use crate::record::{Version, WriterId};
 use crate::sqlite::{Config, Counters, OwnCommits, reader, rows, users};
 use crate::store::{Answer, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket};
@@ -41,6 +41,8 @@ pub(crate) struct Writer {
     /// Set when the store is dropped.
     closing: Arc<AtomicBool>,
     sink: Arc<dyn Sink>,
+    horizon: Horizon,
+    opened: Instant,
 }
 
 impl Writer {
@@ -64,12 +66,15 @@ impl Writer {
             counters,
             closing,
             sink,
+            horizon: Horizon { newest: None },
+            opened: clock(),
         }
     }
 
     pub(crate) fn run(mut self, queue: &Receiver<(Ticket, Request)>) {
         // Waiting for another process is our own loop: SQLite's own grows to 100 ms and gives up in the end.
         let _ = self.connection.busy_timeout(Duration::ZERO);
+        self.horizon.newest = rows::newest(&self.connection).unwrap_or_default();
         let mut group = Vec::with_capacity(self.batch);
         while let Ok(first) = queue.recv() {
             let begun = clock();
@@ -121,7 +126,9 @@ impl Writer {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = last_sequence(&transaction, self.id)?;
-        let mut work = Work { transaction, writer: self.id, sequence: before };
+        let open_ms = clock().saturating_duration_since(self.opened).as_millis() as u64;
+        let mut work =
+            Work { transaction, writer: self.id, sequence: before, horizon: self.horizon, open_ms };
         let mut events = Vec::with_capacity(group.len());
         for (ticket, request) in group {
             events.push(StoreEvent::Answer { ticket: *ticket, answer: work.carry_out(request)? });
@@ -179,6 +186,9 @@ struct Work<'a> {
     transaction: Transaction<'a>,
     writer: WriterId,
     sequence: u64,
+    horizon: Horizon,
+    /// For how long this store has been open.
+    open_ms: u64,
 }
 
 impl Work<'_> {
@@ -214,6 +224,7 @@ impl Work<'_> {
     }
 
     fn expire(&mut self, now_ms: u64) -> rusqlite::Result<usize> {
+        let now_ms = self.horizon.limit(now_ms, self.open_ms);
         let rows = self
             .transaction
             .prepare_cached(

@@ -1,6 +1,8 @@
 //! A blocking client of any store, and requests for it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod rules;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,9 @@ use std::time::Duration;
 
 use dialtone_location::sqlite::{Config, SqliteStore};
 use dialtone_location::{
-    Answer, BindingKey, Change, CredentialChange, CredentialOutcome, Credentials, Error, LocationStore, NewBinding, Record, Replica, Request, Save,
-    SaveOutcome, Sink, StoreEvent, Ticket, WriterId,
+    Answer, BindingKey, Change, CredentialChange, CredentialOutcome, Credentials, Error,
+    LocationStore, NewBinding, Record, Replica, Request, Save, SaveOutcome, Sink, StoreEvent,
+    Ticket, WriterId,
 };
 
 pub(crate) const AOR: &str = "alice@dialtone.test";
@@ -195,7 +198,11 @@ impl Client {
     }
 
     /// Users with their realms behind `after`.
-    pub(crate) fn listed(&self, after: Option<(&str, &str)>, limit: usize) -> Vec<(String, String)> {
+    pub(crate) fn listed(
+        &self,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Vec<(String, String)> {
         let after = after.map(|(user, realm)| (user.into(), realm.into()));
         match self.call(Request::ListCredentials { after, limit }) {
             Answer::CredentialList(list) => {
@@ -241,6 +248,7 @@ pub(crate) fn register(call_id: &str, cseq: u32, now_ms: u64, bindings: Vec<NewB
         cseq,
         now_ms,
         max_bindings: 4,
+        evict_oldest: false,
         change: Change::Bindings(bindings),
     }
 }

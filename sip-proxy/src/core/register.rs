@@ -5,16 +5,18 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use dialtone_location::{BindingKey, Change, NewBinding, Record, Request, Save};
+use dialtone_location::{BindingKey, Change, NewBinding, Record, Request, Save, limits};
 use dialtone_sip::{Contact, HeaderName, Message, NameAddr, ResponseBuilder, SipUri, Uri, unquote};
 use dialtone_sip_pool::keys::Keys;
 
 use crate::core::hop::{self, Hop};
 use crate::core::settings::{Names, Settings, escape_controls};
 
-/// Longest URI and longest parameters of a contact, and longest Path, bytes.
-const MAX_CONTACT: usize = 1_000;
-const MAX_PATH: usize = 2_000;
+/// Longest values of From, To and CSeq, and of all Via values together, bytes: they are not stored, but every answer has
+/// them.
+const MAX_PARTY: usize = 1_000;
+const MAX_CSEQ: usize = 100;
+const MAX_VIAS: usize = 4_000;
 
 /// Option tags that a REGISTER may require.
 const SUPPORTED: [&str; 2] = ["path", "outbound"];
@@ -48,12 +50,27 @@ pub(crate) fn request(
     if !unknown.is_empty() {
         return Err(Refusal::Extensions(unknown.join(", ")));
     }
+    for (name, limit, reason) in [
+        (HeaderName::From, MAX_PARTY, "From Too Long"),
+        (HeaderName::To, MAX_PARTY, "To Too Long"),
+        (HeaderName::CSeq, MAX_CSEQ, "CSeq Too Long"),
+        (HeaderName::CallId, limits::CALL_ID, "Call-ID Too Long"),
+        (HeaderName::Via, MAX_VIAS, "Via Too Long"),
+    ] {
+        let length: usize = message.headers_named(name).map(|header| header.value().len()).sum();
+        if length > limit {
+            return Err(malformed(reason));
+        }
+    }
     // Step 5: the address-of-record, "if not valid for the domain in the Request-URI, 404".
     let to = message.to().map_err(|_| malformed("Malformed To"))?;
     // RFC 4475 section 3.3.4: "the To: header field is required to contain a SIP or SIPS URI".
     let to = to.uri.sip().ok_or(malformed("To Is Not a SIP URI"))?;
     let aor = names.aor(to).ok_or(Refusal::Status(404, "Not Found"))?;
     let call_id: Box<str> = message.call_id().map_err(|_| malformed("Missing Call-ID"))?.into();
+    if call_id.contains(char::is_control) {
+        return Err(malformed("Malformed Call-ID"));
+    }
     let cseq = message.cseq().map_err(|_| malformed("Malformed CSeq"))?.seq;
     let expires = message.expires();
     let mut bindings = Vec::new();
@@ -78,7 +95,15 @@ pub(crate) fn request(
         (false, false) => Change::Bindings(bindings),
         (false, true) => return Ok(Request::Lookup { aor, now_ms }),
     };
-    let save = Save { aor, call_id, cseq, now_ms, max_bindings: settings.max_bindings, change };
+    let save = Save {
+        aor,
+        call_id,
+        cseq,
+        now_ms,
+        max_bindings: settings.max_bindings,
+        evict_oldest: settings.evict_oldest,
+        change,
+    };
     Ok(Request::Save(Box::new(save)))
 }
 
@@ -105,10 +130,20 @@ fn binding(
             params.push_str(param.raw.trim());
         }
     }
-    if uri.raw.len() > MAX_CONTACT || params.len() > MAX_CONTACT || params.contains(['\r', '\n']) {
+    if uri.raw.len() > limits::CONTACT {
         return Err(malformed("Contact Too Long"));
     }
+    if params.len() > limits::PARAMS {
+        return Err(malformed("Contact Parameters Too Long"));
+    }
+    // Line ends in what was folded would end the header that answers and requests carry it in.
+    if uri.raw.contains(char::is_control) || params.contains(char::is_control) {
+        return Err(malformed("Malformed Contact"));
+    }
     let instance = address.params.get("+sip.instance").map(unquote).unwrap_or(Cow::Borrowed(""));
+    if instance.len() > limits::INSTANCE {
+        return Err(malformed("Instance Too Long"));
+    }
     // RFC 5626 section 6: reg-id without instance is ignored.
     let reg_id = address.params.get("reg-id").filter(|_| !instance.is_empty());
     let reg_id = reg_id.map_or(Ok(0), str::parse).map_err(|_| malformed("Malformed reg-id"))?;
@@ -117,6 +152,9 @@ fn binding(
     } else {
         BindingKey::flow(&instance, reg_id)
     };
+    if key.as_str().len() > limits::KEY {
+        return Err(malformed("Contact Too Long"));
+    }
     // Only what a pool element adds is a way that can be believed.
     let path = if source.is_core() { joined_paths(message)? } else { String::new() };
     let token = NameAddr::parse(hop::first_value(&path)).ok();
@@ -130,10 +168,10 @@ fn binding(
         params: params.into(),
         q,
         lifetime,
-        user_agent: message
-            .header_str(HeaderName::UserAgent)
-            .map_or("", |text| cut(text, 100))
-            .into(),
+        user_agent: message.header_str(HeaderName::UserAgent).map_or("".into(), |text| {
+            let text = escape_controls(cut(text, limits::USER_AGENT));
+            cut(&text, limits::USER_AGENT).into()
+        }),
         received: received(message, source).into(),
         gateway,
         flow_token: flow_token.into(),
@@ -152,8 +190,11 @@ fn joined_paths(message: &Message) -> Result<String, Refusal> {
             joined.push_str(", ");
         }
         joined.push_str(value.text);
-        if joined.len() > MAX_PATH || value.text.contains(['\r', '\n']) {
+        if joined.len() > limits::PATH {
             return Err(Refusal::Status(400, "Path Too Long"));
+        }
+        if value.text.contains(char::is_control) {
+            return Err(Refusal::Status(400, "Malformed Path"));
         }
     }
     Ok(joined)

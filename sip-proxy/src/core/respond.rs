@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-use dialtone_location::{Answer, SaveOutcome};
+use dialtone_location::{Answer, SaveOutcome, TOMBSTONE_MS};
 use dialtone_sip::transaction::{Destination, ServerId};
 use dialtone_sip::{Message, Method, ParseError, ResponseBuilder};
 
@@ -173,6 +173,13 @@ impl Proxy {
             Answer::Save(SaveOutcome::OutOfOrder) => {
                 return self.respond(now, server, request, source, 500, |response| {
                     response.reason("CSeq Out Of Order")
+                });
+            }
+            // Whatever is oldest makes room, so too many have come and gone: that passes.
+            Answer::Save(SaveOutcome::TooMany) if self.settings.evict_oldest => {
+                let seconds = TOMBSTONE_MS.div_ceil(1_000).to_string();
+                return self.respond(now, server, request, source, 503, |response| {
+                    response.reason("Too Many Changes").header("Retry-After", seconds)
                 });
             }
             Answer::Save(SaveOutcome::TooMany) => {

@@ -78,7 +78,8 @@ impl Names {
         let domain = self.domain_of(uri)?;
         let user =
             uri.user_unescaped().filter(|user| !user.is_empty() && user.len() <= MAX_USER)?;
-        Some(format!("{}@{domain}", escape_controls(&user)).into())
+        let user = escape_controls(&user);
+        (user.len() <= MAX_USER).then(|| format!("{user}@{domain}").into())
     }
 }
 
@@ -113,6 +114,8 @@ pub struct Settings {
     pub default_expires: u32,
     /// Bindings of one address-of-record.
     pub max_bindings: usize,
+    /// Whether the oldest of them make room for new ones; else the request for one more is refused.
+    pub evict_oldest: bool,
     /// How long a call waits for the database when the replica has nothing.
     pub lookup_timeout: Duration,
     /// How long a REGISTER waits for the database until it is answered 503.
@@ -145,6 +148,7 @@ impl Settings {
             max_expires: 7200,
             default_expires: 3600,
             max_bindings: 16,
+            evict_oldest: true,
             lookup_timeout: Duration::from_millis(100),
             store_timeout: Duration::from_secs(4),
             retry_after: 5,
