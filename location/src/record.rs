@@ -122,6 +122,12 @@ impl Record {
         self.deleted_at.is_none() && self.expires_at > now_ms
     }
 
+    /// What its writer's clock said when it was written, as well as can be told.
+    pub fn written_at(&self) -> u64 {
+        let life_ms = u64::from(self.lifetime) * 1_000;
+        self.deleted_at.unwrap_or_else(|| self.expires_at.saturating_sub(life_ms))
+    }
+
     /// When the row may be forgotten.
     pub(crate) fn purge_at(&self) -> u64 {
         self.deleted_at.unwrap_or(self.expires_at) + TOMBSTONE_MS

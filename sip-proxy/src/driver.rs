@@ -26,10 +26,11 @@ use dialtone_sip::transport::{
 };
 use dialtone_sip_pool::hops::{ACCEPTED, ConnId, Member};
 use dialtone_wire::PeId;
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Hop, Output, Proxy, Stats};
+use crate::core::{ClockNotice, Hop, Output, Proxy, Stats};
 
 /// A pause of the driver longer than this means that the process was stopped.
 const FROZEN: Duration = Duration::from_secs(2);
@@ -104,7 +105,7 @@ pub async fn run(
         let before = driver.look();
         if before >= metrics_at {
             driver.export();
-            driver.proxy.set_wall(before, wall_clock());
+            driver.look_at_wall(before);
             metrics_at = before + METRICS_EVERY;
         }
         if let Some(ready) = opening.take_if(|opening| {
@@ -237,6 +238,28 @@ impl Driver {
             self.thaw(now);
         }
         now
+    }
+
+    fn look_at_wall(&mut self, now: Instant) {
+        match self.proxy.set_wall(now, slept(), wall_clock()) {
+            None => {}
+            Some(ClockNotice::Jumped { by_ms }) => tracing::warn!(
+                seconds = by_ms / 1_000,
+                "the system's clock has jumped; bindings end by the time from before, until other proxies confirm the \
+                 jump or this process is started again"
+            ),
+            Some(ClockNotice::Adopted { by_ms }) => tracing::warn!(
+                seconds = by_ms / 1_000,
+                "the other proxies have another time than this system's clock: theirs counts"
+            ),
+            Some(ClockNotice::Followed { by_ms }) => tracing::warn!(
+                seconds = by_ms / 1_000,
+                "other proxies confirm the jump of the system's clock: followed"
+            ),
+            Some(ClockNotice::Agrees) => {
+                tracing::info!("the system's clock agrees with the time of the bindings again")
+            }
+        }
     }
 
     fn core_event(&mut self, event: TransportEvent) {
@@ -462,6 +485,7 @@ impl Driver {
                 self.exported.flow_failures,
             ),
             ("dialtone_sip_proxy_dropped_total", stats.dropped, self.exported.dropped),
+            ("dialtone_sip_proxy_clock_jumps_total", stats.clock_jumps, self.exported.clock_jumps),
         ] {
             metrics::counter!(name).increment(value.saturating_sub(former));
         }
@@ -500,3 +524,11 @@ fn clock() -> Instant {
 pub(crate) fn wall_clock() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
+/// For how long the machine has slept since it was booted: the steady clock stands still meanwhile.
+fn slept() -> Duration {
+    let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+    // In this order a pause between the two can only make it less.
+    let boot = read(ClockId::CLOCK_BOOTTIME);
+    boot.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
+}
+

@@ -17,6 +17,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+mod wall;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -36,9 +37,7 @@ pub use settings::{Names, Settings};
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
-/// The two clocks may differ by this much before the one on the wall is read again.
-const WALL_TOLERANCE_MS: u64 = 250;
-
+pub use wall::ClockNotice;
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -82,6 +81,8 @@ pub struct Stats {
 /// What a ticket waits for.
 #[derive(Debug)]
 enum Waiting {
+    /// Times that the system's clock was found far away.
+    pub clock_jumps: u64,
     Register { server: ServerId, request: Box<Message>, source: Hop },
     Lookup { server: ServerId },
     Nothing,
@@ -249,12 +250,21 @@ impl Proxy {
         self.pump(now);
     }
 
-    /// What the clock on the wall says, in milliseconds since 1970: it is set now and then, and goes on while the machine
-    /// sleeps. All proxies must agree on when bindings end.
-    pub fn set_wall(&mut self, now: Instant, wall_ms: u64) {
-        if self.settings.wall(now).abs_diff(wall_ms) > WALL_TOLERANCE_MS {
-            self.settings.epoch = (now, wall_ms);
-        }
+    /// What the system's clock says, in milliseconds since 1970, and for how long the machine has slept since it was
+    /// booted: to be told about once a second. It is followed slowly, jumps are not; what there is to say about that is
+    /// returned.
+    pub fn set_wall(
+        &mut self,
+        now: Instant,
+        slept: Duration,
+        system_ms: u64,
+    ) -> Option<ClockNotice> {
+        let notice = self.settings.wall.look(now, slept, system_ms);
+        self.stats.clock_jumps += u64::from(matches!(
+            notice,
+            Some(ClockNotice::Jumped { .. } | ClockNotice::Adopted { .. })
+        ));
+        notice
     }
 
     /// The keys were read again.
@@ -278,6 +288,10 @@ impl Proxy {
 
     fn answered(&mut self, now: Instant, ticket: Ticket, answer: Answer) {
         // Late or not: what was saved is true.
+                // What comes later than the whole table was written by others just now.
+                if let Some(record) = records.last().filter(|_| self.loaded) {
+                    self.settings.wall.heard(now, record.written_at());
+                }
         if let Answer::Save(SaveOutcome::Saved { changed, .. }) = &answer {
             changed.iter().for_each(|record| _ = self.replica.apply(record));
         }

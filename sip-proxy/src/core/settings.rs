@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use dialtone_sip::transaction::Timers;
 use dialtone_sip::{Host, SipUri};
 
+use crate::core::wall::Wall;
+
+use crate::core::auth::Settings as AuthSettings;
+
 /// Names that this proxy answers for.
 ///
 /// All of them mean one domain: `alice@localhost` and `alice@dialtone.test` are one address-of-record.
@@ -133,8 +137,8 @@ pub struct Settings {
     /// without being remembered.
     pub max_transactions: usize,
     pub timers: Timers,
-    /// A moment by both clocks, the second in milliseconds since 1970.
-    pub epoch: (Instant, u64),
+    /// The time by which bindings end.
+    pub(crate) wall: Wall,
 }
 
 impl Settings {
@@ -145,6 +149,7 @@ impl Settings {
             edge_tcp: None,
             record_route: false,
             min_expires: 60,
+    /// `epoch` is a moment by both clocks, the second in milliseconds since 1970.
             max_expires: 7200,
             default_expires: 3600,
             max_bindings: 16,
@@ -157,13 +162,13 @@ impl Settings {
             max_contexts: 100_000,
             max_transactions: 200_000,
             timers: Timers::default(),
-            epoch,
+            wall: Wall::new(epoch.0, epoch.1),
         }
     }
 
     /// Milliseconds since 1970.
     pub(crate) fn wall(&self, now: Instant) -> u64 {
-        self.epoch.1 + now.saturating_duration_since(self.epoch.0).as_millis() as u64
+        self.wall.at(now)
     }
 }
 

@@ -200,17 +200,79 @@ fn a_repeated_datagram_is_answered_from_the_transaction() {
 }
 
 #[test]
-fn the_clock_on_the_wall_may_be_set() {
+fn a_jump_of_the_clock_ends_no_binding() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for system in [EPOCH_MS + YEAR_MS, EPOCH_MS - YEAR_MS] {
+        let mut world = World::new();
+        world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=600");
+        let told = world.proxy.set_wall(world.now, Duration::ZERO, system);
+        assert!(matches!(told, Some(ClockNotice::Jumped { .. })), "{told:?}");
+        assert_eq!(world.proxy.stats().clock_jumps, 1);
+        world.receive(phone(1), invite("bob", "c1"));
+        assert_eq!(world.request("INVITE").0, phone(6000));
+        // Nor does a new one get the other time, and the database forgets nothing.
+        world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=600");
+        assert_eq!(world.rows.values().next().map(|row| row.expires_at), Some(EPOCH_MS + 600_000));
+        world.store = Store::Stalls;
+        world.advance(Duration::from_secs(20));
+        let expired = world.stalled.iter().find_map(|(_, request)| match request {
+            Request::Expire { now_ms } => Some(*now_ms),
+            _ => None,
+        });
+        assert!(expired.is_some_and(|now_ms| now_ms.abs_diff(EPOCH_MS) <= 20_000), "{expired:?}");
+        let stalled = std::mem::take(&mut world.stalled);
+        for (ticket, request) in stalled {
+            let answer = world.answer(request);
+            world.proxy.handle_store(world.now, StoreEvent::Answer { ticket, answer });
+        }
+    }
+}
+
+#[test]
+fn time_that_the_machine_slept_counts() {
     let mut world = World::new();
     world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=60");
-    world.proxy.set_wall(world.now, EPOCH_MS + 100);
-    world.receive(phone(1), invite("bob", "c1"));
-    assert_eq!(world.request("INVITE").0, phone(6000), "next to nothing");
-    // The machine has slept for two minutes.
-    world.proxy.set_wall(world.now, EPOCH_MS + 120_000);
+    world.proxy.set_wall(world.now, Duration::ZERO, EPOCH_MS);
+    world.proxy.set_wall(world.now, Duration::from_secs(120), EPOCH_MS + 120_000);
     world.receive(phone(1), invite("bob", "c2"));
     assert_eq!(world.codes(phone(1)).last(), Some(&480));
     world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=60");
     let row = world.rows.values().next().unwrap();
     assert_eq!(row.expires_at, EPOCH_MS + 180_000);
+}
+
+#[test]
+fn a_proxy_that_starts_with_a_wrong_clock_takes_the_time_of_the_others() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    let mut world = World::new();
+    world.register("bob", "<sip:bob@127.0.0.1:6000>;expires=600");
+    let mut record = world.rows.values().next().unwrap().clone();
+    for n in 1..=3 {
+        record.changed_at += 1;
+        record.expires_at = EPOCH_MS - YEAR_MS + n * 1_000 + 600_000;
+        record.aor = format!("carol{n}@{DOMAIN}").into();
+        world.advance(Duration::from_secs(1));
+        world.proxy.handle_store(world.now, StoreEvent::Changes(vec![record.clone()]));
+    }
+    world.register("dave", "<sip:dave@127.0.0.1:6001>;expires=600");
+    let row = world.rows.values().find(|row| row.aor.starts_with("dave")).unwrap();
+    assert_eq!(row.expires_at, EPOCH_MS - YEAR_MS + 3_000 + 600_000);
+}
+
+#[test]
+fn too_many_contacts() {
+    for evict_oldest in [true, false] {
+        let mut world = World::with(|settings| settings.evict_oldest = evict_oldest);
+        world.store = Store::Stalls;
+        world.receive(phone(1), register("bob", "many", 1, "<sip:b@127.0.0.1:1>"));
+        let (ticket, request) = world.stalled.remove(0);
+        let Request::Save(save) = request else { panic!("{request:?}") };
+        assert_eq!(save.evict_oldest, evict_oldest);
+        let answer = Answer::Save(SaveOutcome::TooMany);
+        world.proxy.handle_store(world.now, StoreEvent::Answer { ticket, answer });
+        world.run();
+        let (_, answer) = world.take().pop().unwrap();
+        let told = (answer.status(), answer.header_str(HeaderName::RetryAfter));
+        assert_eq!(told, if evict_oldest { (Some(503), Some("40")) } else { (Some(403), None) });
+    }
 }
