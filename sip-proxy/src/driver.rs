@@ -519,11 +519,6 @@ fn clock() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "the driver is where the core gets its time from")]
-pub(crate) fn wall_clock() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
 /// For how long the machine has slept since it was booted: the steady clock stands still meanwhile.
 fn slept() -> Duration {
     let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
@@ -532,3 +527,8 @@ fn slept() -> Duration {
     boot.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
 
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the driver is where the core gets its time from")]
+pub(crate) fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -16,8 +16,8 @@ mod routing;
 mod settings;
 #[cfg(test)]
 mod tests;
-
 mod wall;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -32,12 +32,12 @@ use dialtone_sip_pool::keys::Keys;
 use context::Context;
 pub use hop::Hop;
 pub use settings::{Names, Settings};
+pub use wall::ClockNotice;
 
 /// How often the replica forgets a part of what has ended, and the database all of it.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
-pub use wall::ClockNotice;
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -76,13 +76,13 @@ pub struct Stats {
     pub dropped: u64,
     /// Responses forwarded.
     pub responses: u64,
+    /// Times that the system's clock was found far away.
+    pub clock_jumps: u64,
 }
 
 /// What a ticket waits for.
 #[derive(Debug)]
 enum Waiting {
-    /// Times that the system's clock was found far away.
-    pub clock_jumps: u64,
     Register { server: ServerId, request: Box<Message>, source: Hop },
     Lookup { server: ServerId },
     Nothing,
@@ -276,6 +276,10 @@ impl Proxy {
     pub fn handle_store(&mut self, now: Instant, event: StoreEvent) {
         match event {
             StoreEvent::Changes(records) => {
+                // What comes later than the whole table was written by others just now.
+                if let Some(record) = records.last().filter(|_| self.loaded) {
+                    self.settings.wall.heard(now, record.written_at());
+                }
                 records.iter().for_each(|record| _ = self.replica.apply(record))
             }
             StoreEvent::Loaded => self.loaded = true,
@@ -288,10 +292,6 @@ impl Proxy {
 
     fn answered(&mut self, now: Instant, ticket: Ticket, answer: Answer) {
         // Late or not: what was saved is true.
-                // What comes later than the whole table was written by others just now.
-                if let Some(record) = records.last().filter(|_| self.loaded) {
-                    self.settings.wall.heard(now, record.written_at());
-                }
         if let Answer::Save(SaveOutcome::Saved { changed, .. }) = &answer {
             changed.iter().for_each(|record| _ = self.replica.apply(record));
         }

@@ -142,6 +142,7 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// `epoch` is a moment by both clocks, the second in milliseconds since 1970.
     pub fn new(core_address: SocketAddr, epoch: (Instant, u64)) -> Self {
         Self {
             core_address,
@@ -149,7 +150,6 @@ impl Settings {
             edge_tcp: None,
             record_route: false,
             min_expires: 60,
-    /// `epoch` is a moment by both clocks, the second in milliseconds since 1970.
             max_expires: 7200,
             default_expires: 3600,
             max_bindings: 16,
