@@ -23,6 +23,7 @@ mod record;
 mod replica;
 pub mod sqlite;
 mod store;
+mod table;
 
 pub use claim::{Claim, ClaimChange, ClaimOutcome};
 pub use credential::{
@@ -35,3 +36,4 @@ pub use store::{
     Answer, Change, LocationStore, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent,
     SubmitError, Ticket,
 };
+pub use table::Table;
