@@ -93,9 +93,15 @@ impl fmt::Debug for Secrets {
 /// user wins.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    /// A database has one realm, or a few.
-    realms: Vec<(Box<str>, HashMap<Box<str>, Entry>)>,
+    /// A database has one, or a few.
+    realms: Vec<Realm>,
     users: usize,
+}
+
+#[derive(Debug)]
+struct Realm {
+    name: Box<str>,
+    users: HashMap<Box<str>, Entry>,
 }
 
 #[derive(Debug)]
@@ -113,15 +119,15 @@ impl Credentials {
     /// Takes a credential in; says whether it was news.
     pub fn apply(&mut self, credential: &Credential) -> bool {
         let Credential { user, realm, ha1_md5, ha1_sha256, revision, removed } = credential;
-        let at = self.realms.iter().position(|(name, _)| name == realm).unwrap_or_else(|| {
-            self.realms.push((realm.clone(), HashMap::new()));
+        let at = self.realms.iter().position(|known| known.name == *realm).unwrap_or_else(|| {
+            self.realms.push(Realm { name: realm.clone(), users: HashMap::new() });
             self.realms.len() - 1
         });
         let (ha1_md5, ha1_sha256) = (*ha1_md5, *ha1_sha256);
         let secrets = (!removed).then_some(Secrets { ha1_md5, ha1_sha256 });
         let is_there = secrets.is_some();
         let entry = Entry { revision: *revision, secrets };
-        let users = &mut self.realms[at].1;
+        let users = &mut self.realms[at].users;
         let was_there = match users.get_mut(user) {
             Some(old) if old.revision >= *revision => return false,
             Some(old) => std::mem::replace(old, entry).secrets.is_some(),
@@ -136,8 +142,8 @@ impl Credentials {
 
     /// What a user must know.
     pub fn find(&self, user: &str, realm: &str) -> Option<&Secrets> {
-        let (_, users) = self.realms.iter().find(|(name, _)| **name == *realm)?;
-        users.get(user)?.secrets.as_ref()
+        let realm = self.realms.iter().find(|known| *known.name == *realm)?;
+        realm.users.get(user)?.secrets.as_ref()
     }
 
     /// Users in all realms, removed ones not counted.
@@ -176,7 +182,10 @@ mod tests {
         assert_eq!(all.find("alice", "other.test"), None);
         assert_eq!(all.find("Alice", "dialtone.test"), None);
         assert!(all.apply(&credential("alice", 7, None)));
-        assert!(!all.apply(&credential("alice", 6, Some([6; 16]))), "a late change after a removal");
+        assert!(
+            !all.apply(&credential("alice", 6, Some([6; 16]))),
+            "a late change after a removal"
+        );
         assert_eq!((md5(&all), all.is_empty()), (None, true));
         assert!(all.apply(&credential("alice", 8, Some([8; 16]))));
         assert_eq!(all.len(), 1);

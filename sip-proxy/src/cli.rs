@@ -205,6 +205,7 @@ fn new_proxy(config: &Config, network: &Network, keys: Keys) -> Proxy {
         max_bindings: registration.max_contacts,
         evict_oldest: registration.when_full == WhenFull::EvictOldest,
         store_timeout: Duration::from_millis(registration.store_timeout_ms),
+        auth: config.auth.settings(&config.domains),
         ..Settings::new(network.core_address, (now, wall))
     };
     let own: Vec<SocketAddr> =

@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dialtone_asap_client::parse_registrar;
 use dialtone_daemon::{Checked, Problems};
+use dialtone_sip::digest::Algorithm;
 use serde::Deserialize;
+
+use crate::core::{AuthSettings, Limits};
 
 /// `sip-proxy.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +41,65 @@ pub struct Config {
     pub edge: Edge,
     #[serde(default)]
     pub registration: Registration,
+    #[serde(default)]
+    pub auth: Auth,
+}
+
+/// Whether users need a password, and how they prove that they know it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    pub required: bool,
+    /// Of all users; the first domain without it.
+    pub realm: Option<String>,
+    /// Names of RFC 7616, the best first.
+    pub algorithms: Vec<String>,
+    /// Seconds.
+    pub nonce_life: u64,
+    /// Take answers without `qop` (RFC 2069).
+    pub without_qop: bool,
+    /// Wrong passwords within the window.
+    pub per_source: u32,
+    pub per_user: u32,
+    /// Seconds.
+    pub window: u64,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let AuthSettings { algorithms, nonce_life, without_qop, limits, .. } =
+            AuthSettings::new("");
+        Self {
+            required: false,
+            realm: None,
+            algorithms: algorithms.iter().map(|name| name.as_str().to_owned()).collect(),
+            nonce_life: nonce_life.as_secs(),
+            without_qop,
+            per_source: limits.per_source,
+            per_user: limits.per_user,
+            window: limits.window.as_secs(),
+        }
+    }
+}
+
+impl Auth {
+    /// For the core; `None` when nobody is asked.
+    pub fn settings(&self, domains: &[String]) -> Option<AuthSettings> {
+        let realm = self.realm.as_ref().or(domains.first()).filter(|_| self.required)?;
+        let defaults = AuthSettings::new(realm.as_str());
+        Some(AuthSettings {
+            algorithms: self.algorithms.iter().filter_map(|name| Algorithm::parse(name)).collect(),
+            nonce_life: Duration::from_secs(self.nonce_life),
+            without_qop: self.without_qop,
+            limits: Limits {
+                per_source: self.per_source,
+                per_user: self.per_user,
+                window: Duration::from_secs(self.window),
+                ..defaults.limits
+            },
+            ..defaults
+        })
+    }
 }
 
 /// Listeners for phones that use this proxy without a gateway.
@@ -149,6 +212,7 @@ impl Checked for Config {
             );
         }
         problems.section("registration", &self.registration);
+        problems.section("auth", &self.auth);
     }
 }
 
@@ -163,6 +227,39 @@ impl Checked for Registration {
         );
         problems.in_range("max_contacts", self.max_contacts, 1..=100);
         problems.in_range("store_timeout_ms", self.store_timeout_ms, 50..=30_000);
+    }
+}
+
+impl Checked for Auth {
+    fn check(&self, problems: &mut Problems) {
+        let is_printable = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
+        if let Some(realm) = self.realm.as_ref().filter(|realm| {
+            realm.is_empty() || realm.len() > 200 || !realm.chars().all(is_printable)
+        }) {
+            problems.add(
+                "realm",
+                format!("{realm:?} is empty, too long, or has quotes in it"),
+                "use the realm that the hashes of your users were made with",
+            );
+        }
+        if self.algorithms.is_empty() {
+            problems.add("algorithms", "it is empty", "use [\"SHA-256\", \"MD5\"]");
+        }
+        for (index, name) in self.algorithms.iter().enumerate() {
+            let is_new =
+                || !self.algorithms[..index].iter().any(|one| one.eq_ignore_ascii_case(name));
+            if Algorithm::parse(name).is_none() || !is_new() {
+                problems.add(
+                    &format!("algorithms[{index}]"),
+                    format!("{name:?} is not known, or there twice"),
+                    "use SHA-256 and MD5",
+                );
+            }
+        }
+        problems.in_range("nonce_life", self.nonce_life, 10..=86_400);
+        problems.in_range("per_source", self.per_source, 1..=1_000_000);
+        problems.in_range("per_user", self.per_user, 1..=1_000_000);
+        problems.in_range("window", self.window, 1..=86_400);
     }
 }
 
@@ -193,6 +290,14 @@ mod tests {
         assert!(all.edge.udp.is_some() && all.edge.tcp.is_some() && all.location_db.is_some());
         let default = Registration::default();
         assert_eq!(format!("{:?}", all.registration), format!("{default:?}"));
+        assert_eq!(
+            format!("{:?}", all.auth),
+            format!("{:?}", Auth { realm: all.auth.realm.clone(), ..Auth::default() })
+        );
+        assert!(all.auth.settings(&all.domains).is_none(), "off by default");
+        let auth = Auth { required: true, ..Auth::default() }.settings(&all.domains);
+        let auth = auth.expect("switched on");
+        assert_eq!((&*auth.realm, auth.algorithms.len()), ("dialtone.test", 2));
         assert_eq!(all.admin_addr(), config.admin_addr());
     }
 
@@ -205,5 +310,14 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("key address") && error.contains("key registrars[0]"), "{error}");
+        let broken = format!(
+            "{EXAMPLE}\n[auth]\nalgorithms = [\"MD5\", \"SHA-1\", \"md5\"]\nrealm = \"a\\\"\"\nwindow = 0\n"
+        );
+        let error = dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &broken)
+            .expect_err("refused")
+            .to_string();
+        for key in ["auth.algorithms[1]", "auth.algorithms[2]", "auth.realm", "auth.window"] {
+            assert!(error.contains(&format!("key {key}")), "{key}: {error}");
+        }
     }
 }

@@ -506,6 +506,21 @@ impl Driver {
                     .absolute(value);
             }
         }
+        let auth = self.proxy.auth_stats();
+        for (result, value) in [
+            ("challenged", auth.challenged),
+            ("accepted-md5", auth.md5),
+            ("accepted-sha-256", auth.sha256),
+            ("wrong", auth.wrong),
+            ("mismatched", auth.mismatched),
+            ("stale", auth.stale),
+            ("replayed", auth.replayed),
+            ("limited", auth.limited),
+        ] {
+            metrics::counter!("dialtone_sip_proxy_authentication_total", "result" => result)
+                .absolute(value);
+        }
+        metrics::gauge!("dialtone_sip_proxy_users").set(self.proxy.users() as f64);
         if let Some(udp) = &self.edge_udp {
             metrics::counter!("dialtone_sip_transport_total", "listener" => "edge", "what" => "dropped")
                 .absolute(udp.dropped());

@@ -185,6 +185,9 @@ impl Proxy {
         }
         self.edit_forwarded(&mut edit, request, context.source, hop, &branch);
         edit.remove_values(HeaderName::Route, context.own_routes);
+        if let Some(auth) = &self.auth {
+            auth.strip(&mut edit, request);
+        }
         if let Some(binding) = binding.filter(|binding| !binding.path.is_empty()) {
             // RFC 3327 section 5.3: the path is the route to this contact.
             edit.add_after(HeaderName::Via, "Route", binding.path.to_string());

@@ -1,6 +1,6 @@
 //! Next hops: where messages come from and go to, and how a URI, a Path or a binding names one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dialtone_location::Target;
@@ -114,6 +114,16 @@ pub(crate) fn of_binding(path: &str, received: &str, contact: &str, keys: &Keys)
         Uri::Sip(uri) => of_address(&uri),
         _ => None,
     }
+}
+
+/// The address of the phone that made a binding, as far as it is known for sure.
+pub(crate) fn phone_of_binding(path: &str, received: &str, keys: &Keys) -> Option<IpAddr> {
+    if !path.is_empty() {
+        let top = NameAddr::parse(first_value(path)).ok()?;
+        return token_of(top.uri.sip()?, keys).map(|token| token.flow.remote.ip());
+    }
+    let (_, address) = received.split_once(':')?;
+    address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
 
 /// The text before the first comma outside quotes and brackets.

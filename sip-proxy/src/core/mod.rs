@@ -7,6 +7,7 @@
 //!
 //! Everything that came from the network is answered as the protocol says, or counted in [`Stats`] and dropped.
 
+mod auth;
 mod context;
 mod fork;
 mod hop;
@@ -23,12 +24,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dialtone_location::{Answer, Replica, ReplicaStats, Request, SaveOutcome, StoreEvent, Ticket};
+use dialtone_location::{
+    Answer, Credentials, Replica, ReplicaStats, Request, SaveOutcome, StoreEvent, Ticket,
+};
 use dialtone_sip::transaction::{ClientId, Layer, Output as LayerOutput, ServerId};
 use dialtone_sip::{Message, Method};
 use dialtone_sip_pool::hops::{self, ConnId, Hops, Member, RequestId};
 use dialtone_sip_pool::keys::Keys;
 
+use auth::Auth;
+pub use auth::{Limits, Settings as AuthSettings, Stats as AuthStats};
 use context::Context;
 pub use hop::Hop;
 pub use settings::{Names, Settings};
@@ -111,6 +116,9 @@ pub struct Proxy {
     layer: Layer<Hop>,
     hops: Hops,
     replica: Replica,
+    /// `None`: nobody is asked who he is.
+    auth: Option<Box<Auth>>,
+    credentials: Credentials,
     contexts: HashMap<ServerId, Box<Context>>,
     clients: HashMap<ClientId, (ServerId, usize)>,
     /// With the deadline of the answer.
@@ -139,9 +147,13 @@ impl Proxy {
         let mut timers = BTreeSet::new();
         timers.insert((now + SWEEP_EVERY, Timer::Sweep));
         timers.insert((now + EXPIRE_EVERY.mul_f64(0.5 + rng.f64()), Timer::Expire));
+        let secret = rng.u64(..);
+        let auth = settings.auth.clone().map(|auth| Box::new(Auth::new(now, auth, secret)));
         Self {
             layer: Layer::new(settings.timers),
-            secret: rng.u64(..),
+            secret,
+            auth,
+            credentials: Credentials::new(),
             settings,
             names,
             keys,
@@ -281,6 +293,9 @@ impl Proxy {
                     self.settings.wall.heard(now, record.written_at());
                 }
                 records.iter().for_each(|record| _ = self.replica.apply(record))
+            }
+            StoreEvent::Credentials(list) => {
+                list.iter().for_each(|credential| _ = self.credentials.apply(credential))
             }
             StoreEvent::Loaded => self.loaded = true,
             StoreEvent::Answer { ticket, answer } => self.answered(now, ticket, answer),
@@ -476,6 +491,16 @@ impl Proxy {
         self.stats
     }
 
+    /// What authentication came to; nothing if it is off.
+    pub fn auth_stats(&self) -> AuthStats {
+        self.auth.as_ref().map(|auth| auth.stats).unwrap_or_default()
+    }
+
+    /// Users who have credentials.
+    pub fn users(&self) -> usize {
+        self.credentials.len()
+    }
+
     /// Contexts, transactions and timers alive, for metrics and to see that nothing is left behind.
     pub fn sizes(&self) -> Sizes {
         let layer = self.layer.stats();
@@ -486,6 +511,12 @@ impl Proxy {
             tickets: self.tickets.len(),
             timers: self.timers.len(),
         }
+    }
+
+    /// The contacts that a call to this address-of-record would find in memory.
+    pub fn contacts(&self, now: Instant, aor: &str) -> Vec<String> {
+        let now_ms = self.settings.wall(now);
+        self.replica.lookup(aor, now_ms).map(|target| target.contact.to_owned()).collect()
     }
 
     /// Walks the whole replica.

@@ -1,13 +1,15 @@
 //! Answers that this proxy gives itself.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use dialtone_location::{Answer, SaveOutcome, TOMBSTONE_MS};
 use dialtone_sip::transaction::{Destination, ServerId};
-use dialtone_sip::{Message, Method, ParseError, ResponseBuilder};
+use dialtone_sip::{HeaderName, Message, Method, ParseError, ResponseBuilder};
 
-use crate::core::hop::Hop;
+use crate::core::auth::{Asked, Verdict};
+use crate::core::hop::{self, Hop};
 use crate::core::{Proxy, register};
 
 /// What a server of this kind can do (RFC 3261 section 11.2).
@@ -128,6 +130,68 @@ impl Proxy {
         }
     }
 
+    /// Whether a request comes from the user that it names; if not, it is answered.
+    pub(super) fn authenticate(
+        &mut self,
+        now: Instant,
+        server: ServerId,
+        request: &Message,
+        source: Hop,
+    ) -> bool {
+        let Some(auth) = &mut self.auth else { return true };
+        // RFC 3261 section 22.3: a registrar is a user agent server, everything else is asked by the proxy. The user is
+        // the one whose bindings change, or who calls.
+        let register = request.method() == Some(Method::Register);
+        let (header, answer, code, party) = if register {
+            (HeaderName::Authorization, "WWW-Authenticate", 401, request.to())
+        } else {
+            (HeaderName::ProxyAuthorization, "Proxy-Authenticate", 407, request.from())
+        };
+        let aor = party.ok().and_then(|party| self.names.aor(party.uri.sip()?));
+        let asked = Asked {
+            message: request,
+            header,
+            aor: aor.as_deref(),
+            domain: self.names.domain(),
+            source: phone_address(request, source),
+        };
+        let wall_ms = self.settings.wall(now);
+        let (replica, keys) = (&self.replica, &self.keys);
+        let is_home = |aor: &str, address: IpAddr| {
+            replica.lookup(aor, wall_ms).any(|target| {
+                hop::phone_of_binding(target.path, target.received, keys) == Some(address)
+            })
+        };
+        let stale = match auth.check(now, wall_ms, &asked, keys, &self.credentials, is_home) {
+            Verdict::Passed => return true,
+            Verdict::Challenge { stale } => stale,
+            Verdict::Mismatch => {
+                self.respond(now, server, request, source, 403, |response| {
+                    response.reason("Credentials Of Another User")
+                });
+                return false;
+            }
+            Verdict::Misdirected => {
+                self.respond(now, server, request, source, 400, |response| {
+                    response.reason("Credentials For Another URI")
+                });
+                return false;
+            }
+            Verdict::Limited(seconds) => {
+                self.respond(now, server, request, source, 403, |response| {
+                    response.reason("Try Later").header("Retry-After", seconds.to_string())
+                });
+                return false;
+            }
+        };
+        let lines: Vec<String> =
+            auth.challenges(wall_ms, self.rng.u64(..), &self.keys, stale).collect();
+        self.respond(now, server, request, source, code, |response| {
+            lines.into_iter().fold(response, |response, line| response.header(answer, line))
+        });
+        false
+    }
+
     /// 503: the database does not answer.
     pub(super) fn unavailable(
         &mut self,
@@ -198,5 +262,19 @@ impl Proxy {
         };
         let response = register::accepted(request, &bindings, self.settings.wall(now));
         self.reply(now, server, request, source, 200, response);
+    }
+}
+
+/// Where a request came from: the source of its datagram or connection; what comes from a gateway has the phone's Via
+/// below the gateway's, which has noted there where it came from (RFC 3261 section 18.2.1).
+fn phone_address(request: &Message, source: Hop) -> IpAddr {
+    let noted = || {
+        let via = request.vias().nth(1)?.ok()?;
+        via.received().or_else(|| via.host.ip())
+    };
+    match source.edge_address() {
+        Some(address) => address.ip(),
+        // All that a gateway says nothing about count as one source.
+        None => noted().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
     }
 }

@@ -83,6 +83,16 @@ impl Proxy {
             });
         }
         let (way, own_routes) = self.way(&request, &uri, source);
+        // Whoever wants to register, or something of a user. What follows the Route of a dialog that we stayed in has
+        // been asked at its beginning; a To tag alone is no proof of that.
+        let asks_for_a_user = match way {
+            Way::Here => request.method() == Some(Method::Register),
+            Way::Bindings(_) => true,
+            Way::Hop(_) | Way::Refused(_) => false,
+        };
+        if asks_for_a_user && !self.authenticate(now, server, &request, source) {
+            return;
+        }
         match way {
             Way::Here => self.serve(now, server, &request, source),
             Way::Refused(405) => self.respond(now, server, &request, source, 405, |response| {

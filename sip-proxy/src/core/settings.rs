@@ -66,6 +66,11 @@ impl Names {
         Self { domain, served: names.chain(addresses).collect(), own: own.to_vec() }
     }
 
+    /// The domain of all users.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
     /// The domain that serves this URI, if it is ours.
     pub fn domain_of(&self, uri: &SipUri<'_>) -> Option<&str> {
         let port = uri.port_or_default();
@@ -136,6 +141,8 @@ pub struct Settings {
     /// Requests remembered at a time, those answered within the last 32 s over UDP included; more are answered 503
     /// without being remembered.
     pub max_transactions: usize,
+    /// `None`: users need no password.
+    pub auth: Option<AuthSettings>,
     pub timers: Timers,
     /// The time by which bindings end.
     pub(crate) wall: Wall,
@@ -161,6 +168,7 @@ impl Settings {
             orphan_timeout: Duration::from_secs(3),
             max_contexts: 100_000,
             max_transactions: 200_000,
+            auth: None,
             timers: Timers::default(),
             wall: Wall::new(epoch.0, epoch.1),
         }

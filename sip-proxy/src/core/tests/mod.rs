@@ -1,5 +1,6 @@
 //! The core in virtual time, with a store and phones that are a few lines each.
 
+mod auth;
 mod calls;
 mod checks;
 mod flows;

@@ -1,0 +1,288 @@
+//! Who sent a request: digest authentication (RFC 3261 section 22, RFC 7616, RFC 8760) against the credentials in memory.
+//!
+//! Nonces have no state: a signed moment and random bits, valid at every proxy that has the key file. What was used is
+//! remembered by each proxy for itself ([`replay`]), and who guesses passwords is held back ([`limits`]), both in bounded
+//! memory.
+
+mod limits;
+mod replay;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dialtone_location::Credentials;
+use dialtone_sip::digest::{Algorithm, Authorization, Challenge, Hash};
+use dialtone_sip::{Edit, HeaderName, Message, SipUri, Uri};
+use dialtone_sip_pool::keys::{Keys, Purpose};
+
+pub use limits::Limits;
+use limits::{Guesses, Recent};
+use replay::Replays;
+
+/// Header lines that may hold the credentials for our realm.
+const MAX_LINES: usize = 8;
+/// How much the clocks of two proxies may differ, milliseconds.
+const CLOCKS_DIFFER_MS: u64 = 30_000;
+/// Time of issue (6 bytes) and random bits.
+const NONCE_LEN: usize = 14;
+
+/// How users prove who they are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the hashes of all users were made with.
+    pub realm: Box<str>,
+    /// What is offered, the best first (RFC 8760 section 2.3). Some phones give up when they see one that they do not
+    /// know, whatever else is offered.
+    pub algorithms: Vec<Algorithm>,
+    /// How long a nonce is good for.
+    pub nonce_life: Duration,
+    /// Answers without `qop` are taken, as RFC 2069 had them: each nonce then is good for one request.
+    pub without_qop: bool,
+    pub limits: Limits,
+}
+
+impl Settings {
+    pub fn new(realm: impl Into<Box<str>>) -> Self {
+        Self {
+            realm: realm.into(),
+            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
+            nonce_life: Duration::from_secs(300),
+            without_qop: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What authentication came to so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests without credentials, or with some that say nothing about a user.
+    pub challenged: u64,
+    /// Requests let pass, by algorithm.
+    pub md5: u64,
+    pub sha256: u64,
+    /// Wrong passwords and unknown users.
+    pub wrong: u64,
+    /// Right for another user than the one that the request names.
+    pub mismatched: u64,
+    /// Answers to a nonce that had ended.
+    pub stale: u64,
+    /// Nonce and count seen before, in another request.
+    pub replayed: u64,
+    /// Refused unread, because of too many wrong passwords.
+    pub limited: u64,
+}
+
+/// Whether a request may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Passed,
+    /// Ask for credentials; `stale`: those that came may have been right.
+    Challenge {
+        stale: bool,
+    },
+    /// 400: the credentials are for another request.
+    Misdirected,
+    /// 403: the credentials are those of somebody else.
+    Mismatch,
+    /// 403 with Retry-After, seconds.
+    Limited(u64),
+}
+
+/// A request as far as it matters here.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) message: &'a Message,
+    /// Authorization or Proxy-Authorization.
+    pub(super) header: HeaderName,
+    /// Address-of-record of the user that it says it comes from.
+    pub(super) aor: Option<&'a str>,
+    /// Our domain.
+    pub(super) domain: &'a str,
+    /// The phone's address.
+    pub(super) source: IpAddr,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct Auth {
+    settings: Settings,
+    /// Makes hashes unpredictable.
+    secret: u64,
+    replays: Replays,
+    guesses: Guesses,
+    /// Where users have succeeded last.
+    homes: Recent<u64, IpAddr>,
+    pub(super) stats: Stats,
+}
+
+impl Auth {
+    pub(super) fn new(now: Instant, settings: Settings, secret: u64) -> Self {
+        let memory = settings.nonce_life + Duration::from_millis(CLOCKS_DIFFER_MS);
+        Self {
+            replays: Replays::new(now, memory, settings.limits.remembered),
+            guesses: Guesses::new(settings.limits),
+            homes: Recent::new(settings.limits.remembered),
+            settings,
+            secret,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The challenges of one answer, the best first.
+    pub(super) fn challenges(
+        &self,
+        wall_ms: u64,
+        random: u64,
+        keys: &Keys,
+        stale: bool,
+    ) -> impl Iterator<Item = String> {
+        let mut payload = [0; NONCE_LEN];
+        payload[..6].copy_from_slice(&wall_ms.to_be_bytes()[2..]);
+        payload[6..].copy_from_slice(&random.to_be_bytes());
+        let nonce = keys.sign(Purpose::DigestNonce, &payload);
+        self.settings.algorithms.iter().map(move |&algorithm| {
+            let realm = (&*self.settings.realm).into();
+            let nonce = (&*nonce).into();
+            Challenge { realm, nonce, opaque: None, stale, algorithm, qop: true }.to_string()
+        })
+    }
+
+    /// Judges a request. `is_home` says whether a user's phone is registered from an address.
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        wall_ms: u64,
+        asked: &Asked<'_>,
+        keys: &Keys,
+        credentials: &Credentials,
+        is_home: impl Fn(&str, IpAddr) -> bool,
+    ) -> Verdict {
+        let lines = asked.message.headers_named(asked.header).take(MAX_LINES);
+        let ours = lines
+            .filter_map(|line| Authorization::parse(line.text().ok()?).ok())
+            .find(|authorization| *authorization.realm == *self.settings.realm);
+        let Some(given) = ours.filter(|given| self.is_offered(given)) else {
+            self.stats.challenged += 1;
+            return Verdict::Challenge { stale: false };
+        };
+        // Who guesses learns nothing and costs nothing.
+        let user = self.key(&*given.username);
+        let source = limits::network(asked.source);
+        let at_home = self.homes.get(&user) == Some(&source)
+            || is_home(&format!("{}@{}", given.username, asked.domain), asked.source);
+        if let Some(wait) = self.guesses.blocked(now, user, source, at_home) {
+            self.stats.limited += 1;
+            // Rounded up, so that who waits so long is let in.
+            return Verdict::Limited(wait.as_secs() + 1);
+        }
+        let Some(issued_ms) = issued(keys, &given.nonce) else {
+            self.stats.challenged += 1;
+            return Verdict::Challenge { stale: false };
+        };
+        let life_ms = self.settings.nonce_life.as_millis() as u64;
+        let is_fresh = issued_ms.saturating_add(life_ms) > wall_ms
+            && issued_ms <= wall_ms + CLOCKS_DIFFER_MS
+            && self.replays.remembers_since(wall_ms) <= issued_ms;
+        if !is_fresh {
+            self.stats.stale += 1;
+            return Verdict::Challenge { stale: true };
+        }
+        // RFC 7616 section 3.4.6: "the authenticating server MUST assure that the resource designated by the 'uri'
+        // parameter is the same as the resource specified in the Request-Line; if they are not, the server SHOULD return
+        // a 400". Phones leave parameters away, some the port.
+        let method = asked.message.method().map_or("", |method| method.as_str());
+        if !is_same_resource(asked.message, &given.uri) {
+            return Verdict::Misdirected;
+        }
+        // An unknown user costs as much as a known one.
+        let known = credentials.find(&given.username, &self.settings.realm);
+        let known = known.and_then(|secrets| match given.algorithm() {
+            Algorithm::Md5 => secrets.ha1_md5.map(Hash::Md5),
+            Algorithm::Sha256 => secrets.ha1_sha256.map(Hash::Sha256),
+        });
+        let nobody = match given.algorithm() {
+            Algorithm::Md5 => Hash::Md5([0; 16]),
+            Algorithm::Sha256 => Hash::Sha256([0; 32]),
+        };
+        let is_right = given.verify(known.as_ref().unwrap_or(&nobody), method);
+        if !is_right || known.is_none() {
+            self.stats.wrong += 1;
+            self.guesses.wrong(now, user, source, at_home);
+            return Verdict::Challenge { stale: false };
+        }
+        if !self.replays.is_first(now, wall_ms, self.count_key(&given), self.fingerprint(asked)) {
+            self.stats.replayed += 1;
+            return Verdict::Challenge { stale: true };
+        }
+        self.homes.insert(user, source);
+        let user = asked.aor.and_then(|aor| aor.strip_suffix(asked.domain)?.strip_suffix('@'));
+        if user != Some(&*given.username) {
+            self.stats.mismatched += 1;
+            return Verdict::Mismatch;
+        }
+        match given.algorithm() {
+            Algorithm::Md5 => self.stats.md5 += 1,
+            Algorithm::Sha256 => self.stats.sha256 += 1,
+        }
+        Verdict::Passed
+    }
+
+    /// Removes the credentials for our realm; what others asked for goes on (RFC 3261 section 22.3).
+    pub(super) fn strip(&self, edit: &mut Edit<'_>, request: &Message) {
+        for line in request.headers_named(HeaderName::ProxyAuthorization) {
+            let realm = line.text().ok().and_then(Authorization::realm_of);
+            if realm.is_some_and(|realm| *realm == *self.settings.realm) {
+                edit.remove_line(&line);
+            }
+        }
+    }
+
+    fn is_offered(&self, given: &Authorization<'_>) -> bool {
+        self.settings.algorithms.contains(&given.algorithm())
+            && (self.settings.without_qop || given.protection.is_some())
+    }
+
+    fn key(&self, value: impl std::hash::Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.secret.hash(&mut hasher);
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn count_key(&self, given: &Authorization<'_>) -> u64 {
+        let nc = given.protection.as_ref().map_or(1, |protection| protection.nc);
+        self.key((&*given.nonce, nc))
+    }
+
+    /// Equal for a request that a gateway sends again after a proxy has failed; different for everything that somebody
+    /// could make of it.
+    fn fingerprint(&self, asked: &Asked<'_>) -> u64 {
+        use HeaderName::{CSeq, CallId, Contact, Expires, From, ReferTo, To};
+        let message = asked.message;
+        let headers = [CallId, CSeq, From, To, Contact, Expires, ReferTo, asked.header];
+        let values: Vec<&[u8]> = headers
+            .into_iter()
+            .flat_map(|name| message.headers_named(name).map(|header| header.value()))
+            .collect();
+        let start = message.request_uri_str().unwrap_or("");
+        self.key((message.method().map(|method| method.as_str()), start, values, message.body()))
+    }
+}
+
+/// When a nonce of ours was issued, in milliseconds since 1970; `None` if it is none.
+fn issued(keys: &Keys, nonce: &str) -> Option<u64> {
+    let payload = keys.verify(Purpose::DigestNonce, nonce.as_bytes()).ok()?;
+    let payload: [u8; NONCE_LEN] = payload.try_into().ok()?;
+    let mut moment = [0; 8];
+    moment[2..].copy_from_slice(&payload[..6]);
+    Some(u64::from_be_bytes(moment))
+}
+
+fn is_same_resource(message: &Message, uri: &str) -> bool {
+    let Ok(Uri::Sip(asked)) = message.request_uri() else { return false };
+    let Ok(given) = SipUri::parse(uri) else { return false };
+    let host = |uri: &SipUri<'_>| uri.host.to_string().to_ascii_lowercase();
+    asked.user_unescaped() == given.user_unescaped() && host(&asked) == host(&given)
+}
