@@ -43,6 +43,7 @@ pub mod config;
 pub mod data_dir;
 mod error;
 pub mod logging;
+mod memory;
 pub mod metrics;
 pub mod parent;
 pub mod ready;

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Checked, Error, Ready, config, logging, metrics,
+    Checked, Error, Ready, config, logging, memory, metrics,
     parent::die_with_parent,
     signals::{shutdown_token, within},
 };
@@ -121,6 +121,7 @@ where
             loop {
                 every.tick().await;
                 metrics::upkeep();
+                memory::give_back();
             }
         });
         let context = Context {
