@@ -37,7 +37,9 @@ use crate::{
 #[command(after_help = "Examples:
   dialtone pool-element --pool sip-proxy --transport tcp:192.0.2.10:5060 --registrar 192.0.2.1 --check sip
   dialtone pool-element --pool location-db --transport sqlite:/var/lib/dialtone/location.db --registrar 192.0.2.1
-  dialtone pool-element --pool echo --transport udp:127.0.0.1:7 --registrar 127.0.0.1 --check tcp -- ./echo-server")]
+  dialtone pool-element --pool echo --transport udp:127.0.0.1:7 --registrar 127.0.0.1 --check tcp -- ./echo-server
+  dialtone pool-element --pool location-db --transport tcp:192.0.2.21:3306 --registrar 192.0.2.1 --check galera:/etc/dialtone/client.cnf \\
+      --galera /var/lib/mysql --data-dir /var/lib/dialtone/location-db --resume -- mariadbd --user=mysql")]
 pub struct Args {
     /// Pool handle
     #[arg(long, value_name = "HANDLE", required_unless_present = "keeper")]
@@ -51,9 +53,11 @@ pub struct Args {
     /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
     #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
     pub policy: Policy<'static>,
-    /// How health is found out: tcp (accepts connections), sip (answers OPTIONS) or
-    /// sqlite:PATH (answers a query) [default: tcp for a tcp transport, the file itself
-    /// for a sqlite transport]
+    /// How health is found out: tcp (accepts connections), sip (answers OPTIONS),
+    /// sqlite:PATH (answers a query), mysql:FILE (MariaDB answers a query) or
+    /// galera:FILE (the MariaDB node has a quorum and everything); FILE is a client
+    /// file in my.cnf form, mode 0600 [default: tcp for a tcp transport, the file
+    /// itself for a sqlite transport]
     #[arg(long, value_name = "CHECK", verbatim_doc_comment)]
     pub check: Option<CheckKind>,
     /// Pause from check to check, 20ms to 400ms
@@ -80,6 +84,31 @@ pub struct Args {
     /// Serve /healthz, /readyz, /metrics and /version by HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Option<SocketAddr>,
+    /// The command is a MariaDB node with Galera, and this its data folder. The node
+    /// joins the members of the pool: --wsrep-cluster-address and, after a crash,
+    /// --wsrep-start-position are added to the command. Without members it joins those
+    /// that it remembers; without these it waits. Needs --data-dir
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        verbatim_doc_comment,
+        requires_all = ["data_dir", "command"]
+    )]
+    pub galera: Option<PathBuf>,
+    /// Port of the group communication of all nodes
+    #[arg(long, value_name = "PORT", default_value_t = 4567, requires = "galera")]
+    pub galera_port: u16,
+    /// Begin a cluster from this node, once; refused if the pool has members, or if
+    /// another node may know more. To be given to exactly one node, by hand
+    #[arg(long, verbatim_doc_comment, requires = "galera")]
+    pub bootstrap: bool,
+    /// Begin the cluster although another node may know more: what this one lacks is lost
+    #[arg(long, requires = "bootstrap")]
+    pub force: bool,
+    /// After a full stop, go on without being told when a majority of the nodes that
+    /// were the cluster at its end is there, from the one of them that came farthest
+    #[arg(long, verbatim_doc_comment, requires = "galera")]
+    pub resume: bool,
     #[command(flatten)]
     pub process: ProcessArgs,
     /// Used by the pool element itself, between it and the command

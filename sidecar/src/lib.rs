@@ -3,6 +3,8 @@
 //! - [`check`]: is the server healthy? Checks are a trait; more kinds can be added.
 //! - [`gate`]: from the checks' results, may the element be registered? A core without IO.
 //! - [`child`]: the server as a child process that neither outlives the sidecar nor leaves its own children behind.
+//! - [`galera`]: nodes of a MariaDB cluster: whom they join, how they come back, the arbitrator.
+//! - [`mysql`]: is a MariaDB server, or a node of a cluster, healthy?
 //! - [`options`]: the words of the command line.
 //! - [`cli`]: the program.
 //!
@@ -16,6 +18,8 @@
 pub mod check;
 pub mod child;
 pub mod cli;
+pub mod galera;
 pub mod gate;
+pub mod mysql;
 pub mod options;
 mod run;

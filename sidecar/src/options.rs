@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use dialtone_location::opaque::{DatabaseName, machine_id};
+use dialtone_location::{
+    mysql::ClientFile,
+    opaque::{DatabaseName, machine_id},
+};
 use dialtone_wire::{Policy, Transport};
 
 /// Where users reach the server: `tcp:HOST:PORT`, `udp:HOST:PORT` or `sqlite:PATH`.
@@ -129,9 +132,13 @@ pub fn parse_policy(text: &str) -> Result<Policy<'static>, String> {
     }
 }
 
-/// How the server's health is found out: `tcp`, `sip` or `sqlite:PATH`.
+/// How the server's health is found out: `tcp`, `sip`, `sqlite:PATH`, `mysql:FILE` or `galera:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
+    /// A node of a cluster; who the client is stands in the file.
+    Galera(ClientFile),
+    /// A MariaDB server alone.
+    Mysql(ClientFile),
     Sip,
     Sqlite(PathBuf),
     Tcp,
@@ -145,9 +152,15 @@ impl FromStr for CheckKind {
             None if text == "tcp" => Ok(Self::Tcp),
             None if text == "sip" => Ok(Self::Sip),
             Some(("sqlite", path)) => absolute(path).map(Self::Sqlite),
-            _ => Err("use tcp, sip or sqlite:PATH".to_owned()),
+            Some(("galera", path)) => client(path).map(Self::Galera),
+            Some(("mysql", path)) => client(path).map(Self::Mysql),
+            _ => Err("use tcp, sip, sqlite:PATH, mysql:FILE or galera:FILE".to_owned()),
         }
     }
+}
+
+fn client(path: &str) -> Result<ClientFile, String> {
+    ClientFile::read(Path::new(path)).map_err(|error| error.to_string())
 }
 
 /// Reads `200ms`, `5s` or a bare number of milliseconds.

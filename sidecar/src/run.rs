@@ -15,6 +15,7 @@ use dialtone_handlespace::Handle;
 use dialtone_pool_element::{
     ElementConfig, Elements, ElementsConfig, PoolElement, Registration, State, pe_id,
 };
+use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_transport::model::Remote;
 use dialtone_wire::PeId;
 use tokio::{
@@ -27,7 +28,9 @@ use crate::{
     check::{self, Check},
     child::Server,
     cli::Args,
+    galera::node::{self, Action, Node, Reached},
     gate::{Finding, Gate, MAX_AGE},
+    mysql::Mysql,
     options::{CheckKind, Service, is_local},
 };
 
@@ -39,6 +42,9 @@ const PAUSED: Duration = Duration::from_millis(100);
 
 /// How long the end may wait for the registrar to confirm a de-registration.
 const DEREGISTER: Duration = Duration::from_secs(1);
+
+/// How long a node that waits for others may take to end.
+const WAITING_NODE: Duration = Duration::from_secs(1);
 
 /// Where the element stands.
 enum Membership {
@@ -59,7 +65,8 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
         dialtone_location::sqlite::create(path)
             .map_err(|error| Error::Unavailable(error.to_string()))?;
     }
-    let check = choose_check(args.check, &service)?;
+    let reached = Reached::default();
+    let check = choose_check(args.check.clone(), &service, &reached)?;
     let local = local_address(args.address, &service, &args.registrar)?;
     let data_dir = args.data_dir.map(|path| DataDir::open(&path, "--data-dir")).transpose()?;
     let pe_id = match (args.pe_id, &data_dir) {
@@ -69,6 +76,24 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
         }
         (None, None) => pe_id::random().map_err(Error::other)?,
     };
+    let galera = args.galera.map(|data| -> Result<_, Error> {
+        let (Some(keep), Service::Tcp(address)) = (&data_dir, &service) else {
+            return Err(Error::Usage("--galera needs --data-dir and a tcp transport".to_owned()));
+        };
+        Ok(node::Config {
+            data,
+            keep: keep.path().to_owned(),
+            command: args.command.clone(),
+            pool: handle.clone(),
+            pe_id,
+            address: *address,
+            group_port: args.galera_port,
+            bootstrap: args.bootstrap,
+            force: args.force,
+            resume: args.resume,
+        })
+    });
+    let galera = galera.transpose()?;
     let mut element = ElementConfig::new(handle, pe_id, service.transport().map_err(Error::other)?);
     element.policy = args.policy;
     element.lifetime = args.lifetime;
@@ -79,35 +104,46 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     };
     let agent = Agent::start(
         AgentConfig::telephony(local, args.registrar),
-        Elements::new(ElementsConfig::telephony()),
+        (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony())),
     )
     .await
     .map_err(|error| Error::Unavailable(error.to_string()))?;
     let mut addresses = vec![("asap", agent.local_addr().to_string())];
     if let Some(address) = service.address() {
-        addresses.push(("server", address.to_string()));
+        let is_mysql = matches!(args.check, Some(CheckKind::Galera(_) | CheckKind::Mysql(_)));
+        addresses.push((if is_mysql { "mysql" } else { "server" }, address.to_string()));
     }
     if let Some(listener) = admin {
         addresses.push(("admin", bind::local_addr(&listener)?.to_string()));
         tokio::spawn(admin::serve(listener, axum::Router::new(), context.clone()));
     }
+    let (elements, user) = agent.handle();
+    let mut node = galera
+        .map(|config| Node::new(config, elements.clone(), &user, Reached::clone(&reached)))
+        .transpose()?;
     // Last, so that nothing that is wrong above starts a server for nothing.
-    let server =
-        if args.command.is_empty() {
-            None
-        } else {
+    let server = match &mut node {
+        None if args.command.is_empty() => None,
+        None => {
             let start = Server::start(&args.command);
             Some(start.map_err(|error| {
                 Error::Unavailable(format!("cannot start the command: {error}"))
             })?)
-        };
+        }
+        // There may be nobody to join for long.
+        Some(node) => tokio::select! {
+            server = node.start(None) => Some(server?),
+            () = context.shutdown.cancelled() => None,
+        },
+    };
 
     let mut sidecar = Sidecar {
         gate: Gate::default(),
         membership: Membership::Out,
-        pool: agent.handle(),
+        pool: elements,
         element,
         server,
+        node,
         context,
         name: args.name.unwrap_or(pool),
         addresses,
@@ -116,7 +152,7 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     sidecar.context.ready.out_of_service();
     sidecar.leave_for_good().await;
     match (sidecar.server.take(), &ended) {
-        (Some(server), Ok(None)) => server.stop(args.stop_grace).await,
+        (Some(server), Ok(None)) => server.stop(sidecar.grace(args.stop_grace)).await,
         (_, Ok(Some(status))) => {
             tracing::warn!(status, "the command has ended");
             code.store(*status, Ordering::Relaxed);
@@ -127,11 +163,26 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     ended.map(drop)
 }
 
-fn choose_check(kind: Option<CheckKind>, service: &Service) -> Result<Box<dyn Check>, Error> {
+fn choose_check(
+    kind: Option<CheckKind>,
+    service: &Service,
+    reached: &Reached,
+) -> Result<Box<dyn Check>, Error> {
     let missing = || {
         Error::Usage("--check sip needs a transport with an address; use tcp:… or udp:…".to_owned())
     };
     Ok(match (kind, service) {
+        (Some(CheckKind::Galera(client)), Service::Tcp(address)) => {
+            Box::new(Mysql::new(*address, &client, Some(Reached::clone(reached))))
+        }
+        (Some(CheckKind::Mysql(client)), Service::Tcp(address)) => {
+            Box::new(Mysql::new(*address, &client, None))
+        }
+        (Some(CheckKind::Galera(_) | CheckKind::Mysql(_)), _) => {
+            return Err(Error::Usage(
+                "--check mysql and --check galera need a transport tcp:HOST:PORT".to_owned(),
+            ));
+        }
         (Some(CheckKind::Sip), service) => {
             let address = service.address().ok_or_else(missing)?;
             Box::new(check::Sip { address, tcp: matches!(service, Service::Tcp(_)) })
@@ -192,6 +243,8 @@ struct Sidecar {
     pool: PoolElement,
     element: ElementConfig,
     server: Option<Server>,
+    /// What starts the server anew, if that is a node of a cluster.
+    node: Option<Node>,
     context: Context,
     name: String,
     addresses: Vec<(&'static str, String)>,
@@ -246,7 +299,49 @@ impl Sidecar {
             }
             let closed = self.gate.handle_timeout(now);
             self.closed(closed);
+            let in_service = self.gate.is_open();
+            if let Some(action) = self.node.as_mut().and_then(|node| node.look(now, in_service)) {
+                let shutdown = self.context.shutdown.clone();
+                tokio::select! {
+                    done = self.start_anew(action) => done?,
+                    () = shutdown.cancelled() => return Ok(None),
+                }
+                // Whatever was found before is not about this server, and time has passed.
+                while findings.try_recv().is_ok() {}
+                last = clock();
+            }
         }
+    }
+
+    /// Ends the server, which is not in service, and starts it with other options.
+    async fn start_anew(&mut self, action: Action) -> Result<(), Error> {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let component = match action {
+            Action::Restart(reason) => {
+                tracing::warn!(reason, "starting the server anew");
+                None
+            }
+            Action::Resume(component) => {
+                tracing::warn!(
+                    component = component.id,
+                    members = component.members.len(),
+                    "no cluster is left, and a majority of the last one is here: going on from this node, which came farthest"
+                );
+                Some(component)
+            }
+        };
+        // In order it would leave the component that it is to go on from.
+        if let Some(server) = self.server.take() {
+            server.stop(Duration::ZERO).await;
+        }
+        self.server = Some(node.start(component.as_ref()).await?);
+        Ok(())
+    }
+
+    /// How long the server may take to end: a node that only waits for others would not hear SIGTERM at all.
+    fn grace(&self, grace: Duration) -> Duration {
+        let waits = self.node.as_ref().is_some_and(|node| !node.has_served());
+        if waits { grace.min(WAITING_NODE) } else { grace }
     }
 
     fn closed(&mut self, reason: Option<String>) {

@@ -11,10 +11,10 @@ use std::{
     path::Path,
 };
 
-use super::{Error, Launcher};
+use super::{Error, Launcher, galera};
 
 /// The port of everybody's admin server.
-const ADMIN_PORT: u16 = 9090;
+pub(super) const ADMIN_PORT: u16 = 9090;
 
 /// The port of everybody's core listener.
 const CORE_PORT: u16 = 5060;
@@ -37,8 +37,20 @@ pub struct Layout {
     /// The edge port of gateway 1; gateway n has it plus 10(n-1). `None`: 5062 of the gateway's address in the slice,
     /// so that tests do not meet each other.
     pub edge_port: Option<u16>,
+    /// Where bindings are kept.
+    pub location: Location,
     /// How many registrars there are for the others to name.
     pub registrars: u8,
+}
+
+/// Where bindings are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Location {
+    /// MariaDB nodes, 1 to 5; two get an arbitrator.
+    Galera { nodes: u8 },
+    /// A file that the proxies share.
+    #[default]
+    Sqlite,
 }
 
 impl Default for Layout {
@@ -48,6 +60,7 @@ impl Default for Layout {
             domain: "dialtone.test".to_owned(),
             edge_address: Ipv4Addr::LOCALHOST.into(),
             edge_port: None,
+            location: Location::default(),
             registrars: 2,
         }
     }
@@ -107,7 +120,14 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
     let address = launcher.slice.host(40 + n);
     let mut toml = common(launcher, &name, address);
     key(&mut toml, "address", address);
-    key(&mut toml, "location_dir", text(&launcher.folder.join("location")));
+    match launcher.layout.location {
+        Location::Galera { .. } => {
+            key(&mut toml, "location_credentials", text(&galera::credentials(launcher)));
+        }
+        Location::Sqlite => {
+            key(&mut toml, "location_dir", text(&launcher.folder.join("location")));
+        }
+    }
     let mut domains = vec![launcher.layout.domain.clone(), "localhost".to_owned()];
     // Phones also write the address of the gateway that they use for the domain.
     let edge = |n| launcher.layout.edge_ip(launcher.slice.host(20 + n)).to_string();

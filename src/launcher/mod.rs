@@ -6,6 +6,7 @@
 
 mod daemons;
 mod exclusive;
+mod galera;
 pub(crate) mod pools;
 mod process;
 mod slice;
@@ -14,12 +15,13 @@ mod spawner;
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-pub use daemons::{Layout, Sidecar};
+pub use daemons::{Layout, Location, Sidecar};
 pub use exclusive::Exclusive;
 pub use nix::{sys::signal::Signal, unistd::Pid};
 pub use pools::{Element, Pools, Status};
@@ -29,8 +31,14 @@ pub use slice::{Slice, SliceError};
 /// How long a daemon may take to be in service.
 const READY: Duration = Duration::from_secs(20);
 
+/// The same for a database node, which may have to copy everything from another one.
+const DATABASE_READY: Duration = Duration::from_secs(60);
+
 /// How long a daemon may take to stop in order.
 const STOP: Duration = Duration::from_secs(5);
+
+/// The same for a database node.
+const DATABASE_STOP: Duration = Duration::from_secs(25);
 
 /// The launcher could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,8 @@ pub enum Error {
     Keys(String),
     #[error("{name} was not in service within {} s:\n{log}", limit.as_secs())]
     NotReady { name: String, limit: Duration, log: String },
+    #[error("--location galera needs Debian's packages {packages}: apt-get install {packages}")]
+    Package { packages: String },
     #[error(transparent)]
     Slice(#[from] SliceError),
     #[error("cannot start {name}: {source}")]
@@ -160,6 +170,47 @@ impl Launcher {
         self.spawn(name, Role::LocationDb, arguments)
     }
 
+    /// The database nodes of a layout with [`Location::Galera`], and the arbitrator beside two. In service when this
+    /// returns.
+    pub fn start_databases(&mut self) -> Result<(), Error> {
+        for name in self.spawn_databases()? {
+            self.wait_ready(&name)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::start_databases`], without waiting; returns the names. To be called once: single nodes are started
+    /// again by [`Self::restart`], and so rejoin.
+    pub fn spawn_databases(&mut self) -> Result<Vec<String>, Error> {
+        galera::prepare(self)?;
+        let mut names = Vec::new();
+        for n in 1..=galera::nodes(self) {
+            let (name, arguments) = galera::node(self, n);
+            names.push(self.spawn(name, Role::LocationDb, arguments)?);
+        }
+        Ok(names)
+    }
+
+    /// Where database node `n`, from 1, serves.
+    pub fn database_address(&self, n: u8) -> SocketAddr {
+        galera::address(self, n)
+    }
+
+    /// The log of MariaDB itself of database node `n`, from 1.
+    pub fn database_log(&self, n: u8) -> PathBuf {
+        galera::log_path(self, n)
+    }
+
+    /// User and password of the database nodes, in a file in my.cnf form.
+    pub fn database_credentials(&self) -> PathBuf {
+        galera::credentials(self)
+    }
+
+    /// The process of MariaDB below a node's sidecar: what is to be killed or frozen; `None` if it does not run.
+    pub fn database_pid(&mut self, n: u8) -> Option<Pid> {
+        self.process(&format!("location-db-{n}")).ok()?.server()
+    }
+
     fn spawn(
         &mut self,
         name: String,
@@ -176,7 +227,11 @@ impl Launcher {
     /// Waits until a process is in service.
     pub fn wait_ready(&mut self, name: &str) -> Result<&mut Process, Error> {
         let process = self.process(name)?;
-        process.wait_ready(READY)?;
+        process.wait_ready(if process.role == Role::LocationDb {
+            DATABASE_READY
+        } else {
+            READY
+        })?;
         Ok(process)
     }
 
@@ -216,7 +271,9 @@ impl Launcher {
 
     /// Asks one process to end, and kills it if it does not. `true` if it ended by itself.
     pub fn stop(&mut self, name: &str) -> Result<bool, Error> {
-        Ok(self.process(name)?.stop(STOP))
+        let process = self.process(name)?;
+        let limit = if process.role == Role::LocationDb { DATABASE_STOP } else { STOP };
+        Ok(process.stop(limit))
     }
 
     /// Where a process listens, by purpose.
@@ -284,6 +341,17 @@ impl Launcher {
             &[Role::LocationDb],
             &[Role::RegistrarNs],
         ] {
+            if roles == [Role::LocationDb] {
+                // One after the other: the last one knows everything, and knows that it does.
+                for process in
+                    self.processes.iter_mut().rev().filter(|p| p.role == Role::LocationDb)
+                {
+                    if !process.stop(DATABASE_STOP) {
+                        killed.push(process.name.clone());
+                    }
+                }
+                continue;
+            }
             let chosen = || move |process: &&mut Process| roles.contains(&process.role);
             for process in self.processes.iter_mut().filter(chosen()) {
                 process.signal(Signal::SIGTERM);

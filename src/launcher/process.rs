@@ -158,6 +158,12 @@ impl Process {
         found
     }
 
+    /// The server below a sidecar: sidecar, keeper, server.
+    pub fn server(&self) -> Option<Pid> {
+        let keeper = *children(Pid::from_raw(self.child.id().cast_signed())).first()?;
+        children(keeper).first().copied()
+    }
+
     /// When it was started last.
     pub fn started(&self) -> Instant {
         self.started
