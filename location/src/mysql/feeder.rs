@@ -1,0 +1,255 @@
+//! The task that hands out all tables at start, then what other writers changed.
+//!
+//! What a writer has written up to a sequence number is visible together with that number in its row of `writers`, at
+//! every node. So the numbers are read first and the rows afterwards: those are at least as new. Another node may be
+//! behind the one that was asked before; then its numbers are smaller, and nothing is taken back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::connect::{Connection, Fault};
+use super::route::Route;
+use super::sql::{self, number};
+use super::{Shared, clock};
+use crate::record::{Record, Vector, WriterId};
+use crate::store::StoreEvent;
+
+/// Records per event, so that the receiver is never busy for long.
+const CHUNK: usize = 500;
+/// When nothing changes, the pause between two looks doubles up to so many times the configured one.
+const QUIET: u32 = 4;
+/// A node that does not answer within this is given up.
+const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+/// While much is read a node may have to fetch it from its disk.
+const ROW_WITHIN: Duration = Duration::from_secs(3);
+/// The replica counts as behind when no node could be read for so long.
+const BEHIND_AFTER: Duration = Duration::from_millis(1_000);
+/// Parts in which the table is loaded; one that fails is asked for again.
+const PARTS: u8 = 64;
+
+pub(crate) struct Feeder {
+    shared: Arc<Shared>,
+    writer: WriterId,
+    route: Route,
+    connection: Option<Connection>,
+    poll: Duration,
+    seen: Vector,
+    /// The last change of credentials that was handed out.
+    revision: u64,
+    /// Of `meta`: nothing has changed as long as it is the same.
+    transactions: Option<u64>,
+    /// The numbers that count once everything is loaded, and the part that is to be loaded next.
+    loading: Option<(Option<(Vector, u64)>, u8)>,
+    /// Since when no node could be read, and whether that was said.
+    failing: Option<Instant>,
+    behind: bool,
+}
+
+impl Feeder {
+    pub(crate) fn new(shared: Arc<Shared>, writer: WriterId, poll: Duration, route: Route) -> Self {
+        Self {
+            shared,
+            writer,
+            route,
+            connection: None,
+            poll,
+            seen: Vector::default(),
+            revision: 0,
+            transactions: None,
+            loading: Some((None, 0)),
+            failing: None,
+            behind: false,
+        }
+    }
+
+    /// Until `stop` is dropped.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<()>) {
+        let work = async {
+            let mut pause = self.poll;
+            loop {
+                let before = self.transactions;
+                match self.step().await {
+                    Ok(()) => {
+                        self.failing = None;
+                        if std::mem::take(&mut self.behind) {
+                            (self.shared.sink)(vec![StoreEvent::Recovered]);
+                        }
+                    }
+                    Err(fault) => self.failed(&fault),
+                }
+                let quiet =
+                    self.transactions == before && self.failing.is_none() && self.loading.is_none();
+                pause = if quiet { (pause * 2).min(self.poll * QUIET) } else { self.poll };
+                sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stop.changed() => {}
+        }
+    }
+
+    fn failed(&mut self, fault: &Fault) {
+        if let Some(connection) = self.connection.take() {
+            tracing::debug!(node = %connection.node.address, %fault, "database node cannot be read for changes");
+            self.route.suspect(connection.node);
+        }
+        // Another node's number says nothing about what was seen here.
+        self.transactions = None;
+        let now = clock();
+        let since = *self.failing.get_or_insert(now);
+        if !self.behind && now.saturating_duration_since(since) >= BEHIND_AFTER {
+            self.behind = true;
+            (self.shared.sink)(vec![StoreEvent::Behind(fault.to_string().into())]);
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Fault> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = self.route.connect().await?;
+                if self.loading.is_some() {
+                    // Parts that come from another node must not be older than the numbers.
+                    connection.read_causally(true).await?;
+                }
+                connection
+            }
+        };
+        let result = match self.loading.take() {
+            Some((numbers, part)) => self.load(&mut connection, numbers, part).await,
+            None => self.follow(&mut connection).await,
+        };
+        // Kept also when it has failed: whoever drops it wants to know which node it was.
+        self.connection = Some(connection);
+        result
+    }
+
+    async fn load(
+        &mut self,
+        connection: &mut Connection,
+        numbers: Option<(Vector, u64)>,
+        mut part: u8,
+    ) -> Result<(), Fault> {
+        self.loading = Some((numbers.clone(), part));
+        let (vector, revision) = match numbers {
+            Some(numbers) => numbers,
+            None => {
+                let (vector, _, revision) = numbers_of(connection, ROW_WITHIN).await?;
+                (vector, revision)
+            }
+        };
+        while part < PARTS {
+            self.loading = Some((Some((vector.clone(), revision)), part));
+            // Hashes are spread evenly.
+            let from = u32::from(part) * 256 / u32::from(PARTS);
+            let to = (u32::from(part) + 1) * 256 / u32::from(PARTS) - 1;
+            let sql = format!(
+                "SELECT {} FROM bindings FORCE INDEX (PRIMARY) WHERE aor_id BETWEEN X'{from:02x}{:030x}' AND X'{to:02x}{}'",
+                sql::COLUMNS,
+                0,
+                "f".repeat(30)
+            );
+            self.hand_out(connection, &sql).await?;
+            part += 1;
+        }
+        self.loading = Some((Some((vector.clone(), revision)), part));
+        // Removed users are left out, and have revisions as well.
+        self.revision = 0;
+        self.hand_out_credentials(connection, "AND NOT removed").await?;
+        self.revision = revision;
+        self.seen = vector;
+        self.loading = None;
+        connection.read_causally(false).await?;
+        (self.shared.sink)(vec![StoreEvent::Loaded]);
+        Ok(())
+    }
+
+    async fn follow(&mut self, connection: &mut Connection) -> Result<(), Fault> {
+        let (vector, transactions, revision) = numbers_of(connection, ANSWER_WITHIN).await?;
+        if self.transactions == Some(transactions) {
+            return Ok(());
+        }
+        self.shared.skip_own(&mut self.seen, self.writer);
+        for (&writer, &sequence) in &vector.0 {
+            let seen = self.seen.get(writer);
+            if sequence > seen {
+                let sql = format!(
+                    "SELECT {} FROM bindings WHERE writer = {} AND sequence > {seen} AND sequence <= {sequence}",
+                    sql::COLUMNS,
+                    writer.0
+                );
+                self.hand_out(connection, &sql).await?;
+                self.seen.advance(writer, sequence);
+            }
+        }
+        if revision > self.revision {
+            self.hand_out_credentials(connection, "").await?;
+        }
+        self.transactions = Some(transactions);
+        Ok(())
+    }
+
+    /// Hands out what a statement gives, in chunks.
+    async fn hand_out(&self, connection: &mut Connection, sql: &str) -> Result<(), Fault> {
+        let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
+        connection
+            .stream(sql, ROW_WITHIN, |mut row| {
+                chunk.push(sql::record(&mut row)?.0);
+                if chunk.len() == CHUNK {
+                    let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+                    (self.shared.sink)(vec![StoreEvent::Changes(full)]);
+                }
+                Ok(())
+            })
+            .await?;
+        if !chunk.is_empty() {
+            (self.shared.sink)(vec![StoreEvent::Changes(chunk)]);
+        }
+        Ok(())
+    }
+
+    /// Hands out the changes of credentials since the last one that was. What comes in meanwhile has a higher revision:
+    /// nothing is skipped.
+    async fn hand_out_credentials(
+        &mut self,
+        connection: &mut Connection,
+        only: &str,
+    ) -> Result<(), Fault> {
+        loop {
+            let sql = format!(
+                "SELECT {} FROM credentials WHERE revision > {} {only} ORDER BY revision LIMIT {CHUNK}",
+                sql::CREDENTIAL_COLUMNS,
+                self.revision
+            );
+            let rows = sql::only(connection.query(&sql, ROW_WITHIN).await?)?;
+            let chunk = rows
+                .into_iter()
+                .map(|mut row| sql::credential(&mut row))
+                .collect::<Result<Vec<_>, _>>()?;
+            let Some(last) = chunk.last() else { return Ok(()) };
+            self.revision = last.revision;
+            (self.shared.sink)(vec![StoreEvent::Credentials(chunk)]);
+        }
+    }
+}
+
+/// What has been written: by each writer, transactions in all, and the last revision of credentials. The transactions
+/// are counted first, so that one that comes in between is looked for again.
+async fn numbers_of(
+    connection: &mut Connection,
+    within: Duration,
+) -> Result<(Vector, u64, u64), Fault> {
+    let sql = "SELECT revision, credential_revision FROM meta WHERE id = 1;SELECT id, sequence FROM writers";
+    let mut sets = connection.query(sql, within).await?.into_iter();
+    let missing = || Fault::Odd("an answer without rows".to_owned());
+    let meta = sets.next().and_then(|mut rows| rows.pop()).ok_or_else(missing)?;
+    let mut vector = Vector::default();
+    for row in sets.next().ok_or_else(missing)? {
+        vector.advance(WriterId(number(&row, 0)?), number(&row, 1)?);
+    }
+    Ok((vector, number(&meta, 0)?, number(&meta, 1)?))
+}

@@ -1,0 +1,504 @@
+//! The task that writes: takes what is queued, one transaction at a time, and answers after its COMMIT.
+//!
+//! A group goes through these steps, as often as it takes:
+//! 1. one read of all rows that it concerns, together with this writer's own row;
+//! 2. the decisions, in memory ([`super::group`]);
+//! 3. one packet with the whole transaction. It moves this writer's row from the sequence and token that were read to
+//!    the next ones, so of all packets that were ever sent for the same step one is committed at most: one that a frozen
+//!    node carries out when it thaws finds another token there, or fails in certification.
+//!
+//! - **Rolled back** (deadlock, certification, rows that have changed): again from step 1 after a short pause.
+//! - **Outcome unknown** (the connection ended or the node stood still): another connection, whose first read sees what
+//!   any node has committed before, tells by the token in this writer's row whether that packet was the last that was
+//!   committed. If so the group is answered as decided then; if not, again from step 1.
+//! - **No answer for 400 ms**: a second connection asks the node how it is. One that answers only waits for its
+//!   cluster, and so does this task; one that does not is given up.
+//! - **Too old**: whoever asked has stopped waiting, so a request that cannot be committed for
+//!   [`super::Config::patience`] is answered with a failure. It may still be committed: saves are conditional, and the
+//!   feeder reads what this process has not told itself.
+//!
+//! All processes write to the same node as long as they can. After that node has failed a task of its own looks whether
+//! it is back, and this one returns to it between two groups.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{self, CONNECT_WITHIN, Connection, Fault};
+use super::group::{self, OTHER_ROWS, OTHER_SEQUENCE, Plan, Scope, State};
+use super::queue::Entry;
+use super::route::Route;
+use super::sql::number;
+use super::{Node, Shared, clock};
+use crate::decide::Horizon;
+use crate::record::WriterId;
+use crate::store::{Answer, Request, StoreEvent, Ticket};
+
+/// A node that has not answered for so long is asked how it is.
+const SILENCE: Duration = Duration::from_millis(400);
+/// How long it may take to say so; a pool of threads that are all busy takes half a second to grow.
+const PROBE_WITHIN: Duration = Duration::from_millis(800);
+/// A node that answers others but not us is given up after this.
+const LONGEST_STALL: Duration = Duration::from_secs(15);
+/// Between two attempts, at most; the first ones come sooner.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// What is gathered into one packet, bytes; a single request may have more.
+const PACKET: usize = 6 << 20;
+/// Rows forgotten by one request, so that saves never wait long for it.
+const EXPIRE_ROWS: u64 = 1_000;
+/// Claims that nobody holds are forgotten after this, milliseconds.
+const CLAIM_MEMORY_MS: u64 = 3_600_000;
+/// For how long a store that is being closed still tries.
+const CLOSING: Duration = Duration::from_secs(2);
+/// The preferred node is asked this often whether it is back, and has to say so as many times in a row.
+const RETURN_EVERY: Duration = Duration::from_secs(1);
+const RETURN_AFTER: u32 = 3;
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    id: WriterId,
+    batch: usize,
+    pace: Duration,
+    patience: Duration,
+    route: Route,
+    connection: Option<Connection>,
+    /// Brings a connection to the preferred node, when that is back.
+    returning: Option<oneshot::Receiver<Connection>>,
+    horizon: Horizon,
+    opened: Instant,
+    /// How many requests go together; fewer while transactions get in each other's way.
+    together: usize,
+    rng: fastrand::Rng,
+    /// When there is nobody left to wait for.
+    closing_until: Option<Instant>,
+}
+
+/// A transaction that may have been committed.
+struct Doubt {
+    token: u64,
+    plan: Plan,
+}
+
+/// What became of an attempt.
+enum Attempt {
+    /// Committed, or nothing to commit.
+    Done(Plan),
+    /// Rolled back.
+    Again,
+    /// Not of use as it is: too much for one transaction, or something in it that the server does not take.
+    Split(String),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        config: &super::Config,
+        route: Route,
+        newest: Option<u64>,
+    ) -> Self {
+        let batch = config.batch.max(1);
+        Self {
+            shared,
+            id: config.writer,
+            batch,
+            pace: config.pace,
+            patience: config.patience,
+            route,
+            connection: None,
+            returning: None,
+            horizon: Horizon { newest },
+            opened: clock(),
+            together: batch,
+            rng: fastrand::Rng::new(),
+            closing_until: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        while let Some(group) = self.shared.queue.next_group(self.together).await {
+            let begun = clock();
+            self.return_home();
+            self.carry_out(group).await;
+            if !self.shared.queue.is_closed() {
+                // What comes meanwhile only lines up.
+                sleep(self.pace.saturating_sub(clock().saturating_duration_since(begun))).await;
+            }
+        }
+    }
+
+    /// Answers every request of a group, or gives it back to the queue.
+    async fn carry_out(&mut self, mut group: Vec<Entry>) {
+        let mut doubts: Vec<Doubt> = Vec::new();
+        for tries in 0u32.. {
+            self.fail_old(&mut group, "the database did not commit this in time");
+            if group.is_empty() {
+                return;
+            }
+            if tries > 0 {
+                let longest =
+                    (Duration::from_millis(2) * 2u32.pow(tries.min(8))).min(LONGEST_PAUSE);
+                sleep(longest.mul_f64(0.5 + self.rng.f64() / 2.0)).await;
+            }
+            let mut connection = match self.connect(&mut group).await {
+                Ok(connection) => connection,
+                Err(fault) => {
+                    tracing::debug!(%fault, "no database node to write to");
+                    continue;
+                }
+            };
+            match self.attempt(&mut connection, &mut group, &mut doubts).await {
+                Ok(Attempt::Done(plan)) => {
+                    self.connection = Some(connection);
+                    self.done(&group, plan);
+                    return;
+                }
+                Ok(Attempt::Again) => {
+                    self.connection = Some(connection);
+                    self.shared.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    // Shorter transactions pass more easily; what was sent in doubt has to stay together.
+                    self.together = (group.len() / 2).clamp(16, self.batch);
+                    if doubts.is_empty() && group.len() > self.together {
+                        self.shared.queue.put_back(group.split_off(self.together));
+                    }
+                }
+                Ok(Attempt::Split(reason)) => {
+                    self.connection = Some(connection);
+                    if group.len() > 1 {
+                        self.together = group.len() / 2;
+                        self.shared.queue.put_back(group.split_off(self.together));
+                    } else {
+                        tracing::error!(%reason, "the location database refuses to write");
+                        self.fail(group, &reason);
+                        return;
+                    }
+                }
+                Err(fault) => {
+                    tracing::info!(node = %connection.node.address, %fault, "database node given up");
+                    self.shared.counters.moves.fetch_add(1, Ordering::Relaxed);
+                    self.route.suspect(connection.node);
+                    self.shared.set_node(None);
+                }
+            }
+        }
+    }
+
+    /// An error means that the connection is of no use any more; a transaction that was on its way is in `doubts`.
+    async fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        group: &mut Vec<Entry>,
+        doubts: &mut Vec<Doubt>,
+    ) -> Result<Attempt, Fault> {
+        if let [Entry { request: Request::Expire { now_ms }, ticket, .. }] = group.as_slice() {
+            let (now_ms, ticket) = (*now_ms, *ticket);
+            return self.expire(connection, group, ticket, now_ms).await;
+        }
+        let scope = Scope::of(group);
+        let read = scope.read(self.id);
+        let sets = self.patiently(connection, &read, group).await?;
+        let state = State::read(&scope, sets)?;
+        if let Some(index) = doubts.iter().position(|doubt| doubt.token == state.token) {
+            self.shared.counters.doubts.fetch_add(1, Ordering::Relaxed);
+            return Ok(Attempt::Done(doubts.swap_remove(index).plan));
+        }
+        let token = self.rng.u64(1..);
+        let mut plan = group::plan(self.id, token, group, &scope, state);
+        let Some(transaction) = plan.transaction.take() else {
+            return Ok(Attempt::Done(plan));
+        };
+        let limit =
+            if group.len() > 1 { PACKET.min(connection.max_packet) } else { connection.max_packet };
+        if transaction.len() + 1024 > limit {
+            return Ok(Attempt::Split("more than the database takes at once".to_owned()));
+        }
+        match self.patiently(connection, &transaction, group).await {
+            Ok(_) => {
+                self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(Attempt::Done(plan))
+            }
+            Err(Fault::Server { code, message }) => match judge(code, &message) {
+                Judgement::RolledBack => Ok(Attempt::Again),
+                Judgement::Unknown => {
+                    doubts.push(Doubt { token, plan });
+                    Err(Fault::Server { code, message })
+                }
+                Judgement::Refused => Ok(Attempt::Split(format!("error {code}: {message}"))),
+            },
+            Err(fault) => {
+                doubts.push(Doubt { token, plan });
+                Err(fault)
+            }
+        }
+    }
+
+    /// Forgets rows. Done twice it does no harm, so there is nothing to find out afterwards.
+    async fn expire(
+        &mut self,
+        connection: &mut Connection,
+        group: &mut Vec<Entry>,
+        ticket: Ticket,
+        now_ms: u64,
+    ) -> Result<Attempt, Fault> {
+        let open_ms = clock().saturating_duration_since(self.opened).as_millis() as u64;
+        let limit = self.horizon.limit(now_ms, open_ms);
+        let claims =
+            format!("FROM claims WHERE lease_until <= {}", limit.saturating_sub(CLAIM_MEMORY_MS));
+        let look = format!(
+            "SELECT EXISTS (SELECT 1 FROM bindings WHERE purge_at <= {limit}) OR EXISTS (SELECT 1 {claims})"
+        );
+        let mut rows = 0;
+        let sets = self.patiently(connection, &look, group).await?;
+        if sets
+            .first()
+            .and_then(|rows| rows.first())
+            .map(|row| number::<u64>(row, 0))
+            .transpose()?
+            == Some(1)
+        {
+            let transaction = format!(
+                "BEGIN NOT ATOMIC \
+                 DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; \
+                 START TRANSACTION; \
+                 UPDATE meta SET revision = revision + 1 WHERE id = 1; \
+                 DELETE FROM bindings WHERE purge_at <= {limit} ORDER BY purge_at LIMIT {EXPIRE_ROWS}; \
+                 SET @expired = ROW_COUNT(); \
+                 DELETE {claims}; \
+                 COMMIT; END; SELECT @expired"
+            );
+            let sets = match self.patiently(connection, &transaction, group).await {
+                Ok(sets) => sets,
+                Err(Fault::Server { code, message }) => match judge(code, &message) {
+                    Judgement::RolledBack => return Ok(Attempt::Again),
+                    Judgement::Unknown => return Err(Fault::Server { code, message }),
+                    Judgement::Refused => {
+                        return Ok(Attempt::Split(format!("error {code}: {message}")));
+                    }
+                },
+                Err(fault) => return Err(fault),
+            };
+            self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+            let count = sets.first().and_then(|rows| rows.first());
+            rows = count.map(|row| number::<u64>(row, 0)).transpose()?.unwrap_or(0) as usize;
+        }
+        let events = vec![StoreEvent::Answer { ticket, answer: Answer::Expired(rows) }];
+        Ok(Attempt::Done(Plan { events, transaction: None, range: (0, 0) }))
+    }
+
+    /// Sends a packet and waits as long as its node lives. Meanwhile requests that get too old are answered.
+    async fn patiently(
+        &mut self,
+        connection: &mut Connection,
+        packet: &str,
+        group: &mut Vec<Entry>,
+    ) -> Result<Vec<Vec<mysql_async::Row>>, Fault> {
+        let node = connection.node;
+        let mut answer = pin!(connection.send(packet));
+        let begun = clock();
+        loop {
+            if let Ok(result) = timeout(SILENCE, &mut answer).await {
+                return result;
+            }
+            self.fail_old(group, "the database did not commit this in time");
+            let now = clock();
+            if self.is_over(now) || now.saturating_duration_since(begun) > LONGEST_STALL {
+                return Err(Fault::Silent);
+            }
+            let client = self.route.client.clone();
+            let mut probe = pin!(connect::ask(node, &client, PROBE_WITHIN));
+            tokio::select! {
+                result = &mut answer => return result,
+                health = &mut probe => match health {
+                    Ok(health) if health.ready => {}
+                    Ok(health) => return Err(Fault::Gone(format!("not ready: {}", health.state))),
+                    Err(_) => return Err(Fault::Silent),
+                },
+            }
+        }
+    }
+
+    /// The connection of before, or another one that sees all that was committed at any node.
+    async fn connect(&mut self, group: &mut Vec<Entry>) -> Result<Connection, Fault> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let mut connection = self.route.connect().await?;
+        self.catch_up(&mut connection, group).await?;
+        tracing::info!(node = %connection.node.address, "writing to this database node");
+        self.watch_home(connection.node);
+        self.shared.set_node(Some(connection.node));
+        Ok(connection)
+    }
+
+    /// Waits until a node has all that the cluster has committed; that takes as long as the cluster needs to know who
+    /// belongs to it.
+    async fn catch_up(
+        &mut self,
+        connection: &mut Connection,
+        group: &mut Vec<Entry>,
+    ) -> Result<(), Fault> {
+        if !connection.galera {
+            return Ok(());
+        }
+        connection.read_causally(true).await?;
+        let result =
+            self.patiently(connection, "SELECT revision FROM meta WHERE id = 1", group).await;
+        if let Err(fault) = result {
+            self.route.suspect(connection.node);
+            return Err(fault);
+        }
+        connection.read_causally(false).await
+    }
+
+    fn settle(&mut self, connection: Connection) {
+        self.watch_home(connection.node);
+        self.shared.set_node(Some(connection.node));
+        self.connection = Some(connection);
+    }
+
+    /// Looks for the preferred node if this is not it.
+    fn watch_home(&mut self, current: Node) {
+        self.returning = None;
+        if self.route.preferred().is_none_or(|preferred| preferred == current) {
+            return;
+        }
+        let mut route = self.route.clone();
+        let (mut sender, receiver) = oneshot::channel();
+        self.returning = Some(receiver);
+        tokio::spawn(async move {
+            let mut answered = (None, 0);
+            loop {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = sleep(RETURN_EVERY) => {}
+                }
+                let Some(preferred) = route.preferred().filter(|preferred| *preferred != current)
+                else {
+                    answered = (None, 0);
+                    continue;
+                };
+                let connection = Connection::open(preferred, &route.client).await;
+                match connection {
+                    Ok(connection)
+                        if answered.0 == Some(preferred) && answered.1 + 1 >= RETURN_AFTER =>
+                    {
+                        // The writer has gone elsewhere if this fails.
+                        let _ = sender.send(connection);
+                        return;
+                    }
+                    Ok(_) if answered.0 == Some(preferred) => answered.1 += 1,
+                    Ok(_) => answered = (Some(preferred), 1),
+                    Err(_) => answered = (None, 0),
+                }
+            }
+        });
+    }
+
+    /// Goes back to the preferred node once it has been answering for a while.
+    fn return_home(&mut self) {
+        let current = self.connection.as_ref().map(|connection| connection.node);
+        if let (Some(current), None) = (current, &self.returning)
+            && self.route.preferred().is_some_and(|preferred| preferred != current)
+        {
+            self.watch_home(current);
+        }
+        let Some(Ok(connection)) = self.returning.as_mut().map(oneshot::Receiver::try_recv) else {
+            return;
+        };
+        tracing::info!(node = %connection.node.address, "writing to the preferred database node again");
+        self.settle(connection);
+    }
+
+    fn done(&mut self, group: &[Entry], plan: Plan) {
+        let asked: BTreeSet<Ticket> = group.iter().map(|entry| entry.ticket).collect();
+        let all = plan.events.len();
+        let mut events = plan.events;
+        events.retain(
+            |event| matches!(event, StoreEvent::Answer { ticket, .. } if asked.contains(ticket)),
+        );
+        let (before, after) = plan.range;
+        // What was answered with a failure has to come back through the feeder.
+        if after != before && events.len() == all {
+            self.shared.note_own(before, after);
+        }
+        self.shared.counters.committed.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.together = (self.together * 2).min(self.batch);
+        (self.shared.sink)(events);
+    }
+
+    /// Answers what nobody waits for any more, in the group and in the queue.
+    fn fail_old(&mut self, group: &mut Vec<Entry>, reason: &str) {
+        let now = clock();
+        let mut old = self.shared.queue.take_old(now, self.patience);
+        if self.shared.queue.is_closed() {
+            let until = *self.closing_until.get_or_insert(now + CLOSING);
+            if now >= until {
+                old.extend(
+                    self.shared.queue.take_old(now + Duration::from_secs(1), Duration::ZERO),
+                );
+                old.append(group);
+            }
+        }
+        old.extend(group.extract_if(.., |entry| entry.is_old(now, self.patience)));
+        if !old.is_empty() {
+            tracing::warn!(requests = old.len(), "the location database is too late");
+            self.fail(old, reason);
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.closing_until.is_some_and(|until| now >= until)
+    }
+
+    fn fail(&self, entries: Vec<Entry>, reason: &str) {
+        let reason: Arc<str> = reason.into();
+        let events = entries
+            .into_iter()
+            .map(|Entry { ticket, .. }| StoreEvent::Answer {
+                ticket,
+                answer: Answer::Failed(reason.clone()),
+            })
+            .collect();
+        (self.shared.sink)(events);
+    }
+}
+
+/// What an error of the server says about a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    RolledBack,
+    /// Nothing can be said, or nothing good can be had from this node.
+    Unknown,
+    /// It would be refused again.
+    Refused,
+}
+
+fn judge(code: u16, message: &str) -> Judgement {
+    match code {
+        // ER_DUP_ENTRY, ER_CHECKREAD, ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
+        1062 | 1020 | 1205 | 1213 => Judgement::RolledBack,
+        // ER_SIGNAL_EXCEPTION
+        1644 if message == OTHER_SEQUENCE || message == OTHER_ROWS => Judgement::RolledBack,
+        // ER_DATA_TOO_LONG, ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_WARN_DATA_OUT_OF_RANGE, ER_TOO_BIG_ROWSIZE,
+        // ER_PARSE_ERROR, ER_NET_PACKET_TOO_LARGE, ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR
+        1406 | 1366 | 1264 | 1118 | 1064 | 1153 | 1146 | 1054 => Judgement::Refused,
+        // ER_DISK_FULL, ER_RECORD_FILE_FULL, ER_ACCESS_DENIED and their like
+        1021 | 1114 | 1044 | 1045 | 1142 => Judgement::Refused,
+        // ER_UNKNOWN_COM_ERROR (a node without a quorum), ER_ERROR_DURING_COMMIT, ER_SERVER_SHUTDOWN,
+        // ER_QUERY_INTERRUPTED, ER_OPTION_PREVENTS_STATEMENT (read-only) and all others
+        _ => Judgement::Unknown,
+    }
+}
+
+/// What opening has to find out for [`Horizon`]: the newest change that is still there of each writer.
+pub(crate) async fn newest_change(connection: &mut Connection) -> Result<Option<u64>, Fault> {
+    let sql = "SELECT MAX(b.changed_at) FROM writers w JOIN bindings b ON b.writer = w.id AND \
+               b.sequence = (SELECT MAX(sequence) FROM bindings l WHERE l.writer = w.id)";
+    let sets = connection.query(sql, CONNECT_WITHIN * 5).await?;
+    let row = sets.first().and_then(|rows| rows.first());
+    Ok(row.map(|row| super::sql::nullable(row, 0)).transpose()?.flatten())
+}
