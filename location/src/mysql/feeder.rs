@@ -157,9 +157,10 @@ impl Feeder {
             part += 1;
         }
         self.loading = Some((Some((vector.clone(), revision)), part));
-        // Removed users are left out, and have revisions as well.
+        // What has changed meanwhile comes afterwards; removed users are left out, and have revisions as well.
         self.revision = 0;
-        self.hand_out_credentials(connection, "AND NOT removed").await?;
+        let only = format!("AND revision <= {revision} AND NOT removed");
+        self.hand_out_credentials(connection, &only).await?;
         self.revision = revision;
         self.seen = vector;
         self.loading = None;

@@ -19,7 +19,7 @@ use crate::record::{Record, Version, WriterId};
 use crate::store::{Answer, Request, Save, SaveOutcome, StoreEvent};
 
 /// SQLSTATEs cannot be had from the client library, texts can.
-pub(crate) const OTHER_SEQUENCE: &str = "dialtone: this writer's sequence is another one";
+pub(crate) const OTHER_SEQUENCE: &str = "dialtone: the writer has another sequence";
 pub(crate) const OTHER_ROWS: &str = "dialtone: the rows have changed";
 
 /// What a group is about.

@@ -177,7 +177,7 @@ mod tests {
         );
         let full = Entry { ticket: Ticket(9), request: read, since: now };
         assert_eq!(queue.put(full), Err(SubmitError::Full));
-        let mut take = || take_group(&mut queue.lock().waiting, 2).len();
+        let take = || take_group(&mut queue.lock().waiting, 2).len();
         assert_eq!([take(), take(), take(), take()], [2, 1, 2, 1]);
     }
 }

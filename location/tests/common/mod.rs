@@ -1,6 +1,8 @@
 //! A blocking client of any store, and requests for it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod contract;
+pub(crate) mod mariadb;
 pub(crate) mod rules;
 
 use std::cell::{Cell, RefCell};
