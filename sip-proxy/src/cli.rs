@@ -2,27 +2,24 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
-use dialtone_location::opaque::{DatabaseName, machine_id};
-use dialtone_location::sqlite::{self, SqliteStore};
 use dialtone_location::{StoreEvent, WriterId};
 use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
-use dialtone_pool_user::{PoolUser, Users, UsersConfig, View};
+use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
 use dialtone_sip_pool::keys::Keys;
-use dialtone_wire::Transport;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use crate::POOL;
 use crate::config::{Config, WhenFull};
 use crate::core::{Names, Proxy, Settings};
+use crate::database;
 use crate::driver::{self, Gateways, Network};
 
 /// Messages that wait for the driver.
@@ -57,25 +54,18 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
 
     let (sender, store_events) = mpsc::unbounded_channel();
     let user = pools.as_ref().map(|(_, user)| user);
-    let Some(path) = find_database(&config, &data_dir, user, &context.shutdown).await? else {
-        // Asked to stop before there was a database.
-        http.await.map_err(Error::other)?;
-        return Ok(());
+    let sink = move |events: Vec<StoreEvent>| {
+        // The driver may have ended.
+        let _ = sender.send(events);
     };
-    let store_config = sqlite::Config::new(path, WriterId(pe_id.0));
-    let store = tokio::task::spawn_blocking(move || {
-        SqliteStore::open(store_config, move |events: Vec<StoreEvent>| {
-            // The driver may have ended.
-            let _ = sender.send(events);
-        })
-    });
-    let store = Arc::new(
-        store
-            .await
-            .map_err(Error::other)?
-            .map_err(|error| Error::Unavailable(error.to_string()))?,
-    );
-    tracing::info!(path = %store.path().display(), writer = pe_id.0, "location database open");
+    let store = tokio::select! {
+        store = database::open(&config, &data_dir, user, WriterId(pe_id.0), sink) => store?,
+        () = context.shutdown.cancelled() => {
+            // Asked to stop before there was a database.
+            http.await.map_err(Error::other)?;
+            return Ok(());
+        }
+    };
 
     let gateways = match user {
         Some(user) => {
@@ -225,47 +215,6 @@ async fn start_agent(config: &Config) -> Result<Option<ProxyAgent>, Error> {
     let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
     let agent = Agent::start(AgentConfig::telephony(config.address, registrars), roles).await;
     agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
-}
-
-/// The configured file, or the first usable one that the pool `location-db` names. That element may vanish later: the
-/// file stays open. `None` when asked to stop meanwhile.
-async fn find_database(
-    config: &Config,
-    data_dir: &DataDir,
-    user: Option<&PoolUser>,
-    shutdown: &CancellationToken,
-) -> Result<Option<std::path::PathBuf>, Error> {
-    let (Some(user), None) = (user, &config.location_db) else {
-        return Ok(config.location_db.clone());
-    };
-    let machine = machine_id(&data_dir.path().join("machine-id")).map_err(Error::other)?;
-    let folder = config.location_dir.clone().unwrap_or_default();
-    let mut view = user.watch(&handle("location-db")?).map_err(Error::other)?;
-    let usable = |view: &Arc<View>| {
-        view.members.iter().find_map(|member| match &member.transport {
-            Transport::Opaque(name) => {
-                let name = DatabaseName::decode(name)?;
-                let usable = name.is_usable(&machine, &folder);
-                if !usable {
-                    tracing::warn!(path = %name.path.display(), machine = %name.machine, folder = %folder.display(),
-                        "a location database of another machine, or outside of location_dir, is not used");
-                }
-                usable.then_some(name.path)
-            }
-            _ => None,
-        })
-    };
-    tracing::info!("waiting for a location database in the pool location-db");
-    loop {
-        let found = usable(&view.borrow_and_update());
-        if found.is_some() {
-            return Ok(found);
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            changed = view.changed() => changed.map_err(Error::other)?,
-        }
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the core is told what time it is when it starts")]

@@ -35,6 +35,9 @@ pub struct Config {
     pub location_db: Option<PathBuf>,
     /// Database files that the pool names are used below this folder only.
     pub location_dir: Option<PathBuf>,
+    /// User and password for the MariaDB servers of the pool `location-db`, which are used instead of a file then; in
+    /// my.cnf form, mode 0600.
+    pub location_credentials: Option<PathBuf>,
     /// The first one is the domain of all users, the others are other names for it.
     pub domains: Vec<String>,
     #[serde(default)]
@@ -196,12 +199,30 @@ impl Checked for Config {
                 );
             }
         }
-        if self.location_db.is_none() && (self.location_dir.is_none() || self.registrars.is_empty())
+        let files = [("location_db", &self.location_db), ("location_dir", &self.location_dir)];
+        if self.location_credentials.is_some() {
+            for (key, _) in files.iter().filter(|(_, path)| path.is_some()) {
+                problems.add(
+                    key,
+                    "it is about a file, and location_credentials about servers",
+                    "use one of the two",
+                );
+            }
+            if self.registrars.is_empty() {
+                problems.add(
+                    "location_credentials",
+                    "without registrars no server can be found",
+                    "name registrars: servers are members of the pool location-db",
+                );
+            }
+        } else if self.location_db.is_none()
+            && (self.location_dir.is_none() || self.registrars.is_empty())
         {
             problems.add(
                 "location_db",
                 "there is no way to a database",
-                "name a file, or registrars and location_dir to find one through the pool location-db",
+                "name a file, or registrars and location_dir or location_credentials to find one through the pool \
+                 location-db",
             );
         }
         if let Some(folder) = self.location_dir.as_ref().filter(|folder| !folder.is_absolute()) {
@@ -310,6 +331,16 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("key address") && error.contains("key registrars[0]"), "{error}");
+        let both =
+            EXAMPLE.replace("location_dir = ", "location_credentials = \"/x\"\nlocation_dir = ");
+        let error = dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &both);
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("key location_dir"), "{error}");
+        let servers =
+            both.lines().filter(|line| !line.starts_with("location_dir")).collect::<Vec<_>>();
+        let servers =
+            dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &servers.join("\n"));
+        assert!(servers.expect("servers").location_credentials.is_some());
         let broken = format!(
             "{EXAMPLE}\n[auth]\nalgorithms = [\"MD5\", \"SHA-1\", \"md5\"]\nrealm = \"a\\\"\"\nwindow = 0\n"
         );

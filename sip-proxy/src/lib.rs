@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod config;
 pub mod core;
+mod database;
 pub mod driver;
 
 /// The pool of the proxies.
