@@ -1,6 +1,6 @@
 //! The gate for SIP: flows with a fault after every output, random seeds, and bugs planted on purpose.
 
-use dialtone_sim::sip::{Bugs, Options, run, search, search_flows};
+use dialtone_sim::sip::{Bugs, Options, Scenario, run, search, search_flows};
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
@@ -20,30 +20,43 @@ fn flows_survive_a_fault_after_every_output() {
     assert!(report.runs > 2_000, "the enumeration has lost its points: {report:?}");
 }
 
-#[test]
-fn sixty_seeds_hold() {
-    if let Some(failed) = search(0..60, threads(), Bugs::default(), |_| ()) {
+fn hold(scenario: Scenario, seeds: std::ops::Range<u64>) {
+    if let Some(failed) = search(scenario, seeds, threads(), Bugs::default(), |_| ()) {
         for line in &failed.tail {
             println!("{line}");
         }
         panic!(
-            "{}\nreplay: cargo run --release -p dialtone-sim -- sip --seed {} --trace",
+            "{}\nreplay: cargo run --release -p dialtone-sim -- sip --scenario {} --seed {} --trace",
             violations(&failed),
+            format!("{scenario:?}").to_lowercase(),
             failed.seed
         );
     }
 }
 
 #[test]
+fn sixty_seeds_of_calls_hold() {
+    hold(Scenario::Calls, 0..60);
+}
+
+#[test]
+fn three_hundred_seeds_of_registrations_hold() {
+    hold(Scenario::Registrations, 0..300);
+}
+
+#[test]
 fn a_seed_replays_identically() {
-    let mut hashes = Vec::new();
-    for seed in [1, 2, 30] {
-        let (one, two) = (run(seed, Options::default()), run(seed, Options::default()));
-        assert_eq!(one.hash, two.hash, "seed {seed}");
-        hashes.push(one.hash);
+    for scenario in [Scenario::Calls, Scenario::Registrations] {
+        let mut hashes = Vec::new();
+        for seed in [1, 2, 30] {
+            let once = || run(scenario, seed, Options::default()).hash;
+            let (one, two) = (once(), once());
+            assert_eq!(one, two, "{scenario:?} {seed}");
+            hashes.push(one);
+        }
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3, "different seeds differ");
     }
-    hashes.dedup();
-    assert_eq!(hashes.len(), 3, "different seeds differ");
 }
 
 /// What the first failing flow has to say about a planted bug.
@@ -78,4 +91,36 @@ fn a_proxy_that_goes_on_with_stale_input_rings_a_phone() {
 fn an_answer_before_the_commit_is_noticed() {
     let what = caught(Bugs { early_answers: true, ..Bugs::default() });
     assert!(what.contains("is not in the database"), "{what}");
+}
+
+/// What the first failing seed has to say about a planted bug.
+fn caught_while_registering(bugs: Bugs) -> String {
+    let failed = search(Scenario::Registrations, 0..200, threads(), bugs, |_| ());
+    let failed = failed.unwrap_or_else(|| panic!("{bugs:?} is not noticed"));
+    println!("{bugs:?}: seed {}: {}", failed.seed, failed.violations[0]);
+    violations(&failed)
+}
+
+#[test]
+fn a_database_that_takes_saves_in_any_order_brings_bindings_back() {
+    let what = caught_while_registering(Bugs { unordered_saves: true, ..Bugs::default() });
+    assert!(what.contains("is bound"), "{what}");
+}
+
+#[test]
+fn a_proxy_that_does_not_hear_of_changes_is_noticed() {
+    let what = caught_while_registering(Bugs { lost_changes: true, ..Bugs::default() });
+    assert!(what.contains("bindings"), "{what}");
+}
+
+#[test]
+fn a_call_that_waits_for_the_database_is_noticed() {
+    let what = caught_while_registering(Bugs { patient_lookups: true, ..Bugs::default() });
+    assert!(what.contains("the refusal of"), "{what}");
+}
+
+#[test]
+fn a_clock_that_is_believed_loses_bindings() {
+    let what = caught_while_registering(Bugs { trusted_clocks: true, ..Bugs::default() });
+    assert!(what.contains("bound") || what.contains("is lost"), "{what}");
 }

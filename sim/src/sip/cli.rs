@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Bugs, Case, Options, flows, run, run_case, search, search_flows, texts};
+use super::{Bugs, Case, Options, Scenario, flows, run, run_case, search, search_flows, texts};
 use crate::trace::Text;
 
 /// Simulates gateways, proxies and phones with faults, and checks what must hold.
@@ -15,8 +15,11 @@ pub struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Of both kinds without it.
+    #[arg(long)]
+    scenario: Option<Scenario>,
     /// Run this one only.
-    #[arg(long, conflicts_with_all = ["seeds", "from", "flows"])]
+    #[arg(long, conflicts_with_all = ["seeds", "from", "flows"], requires = "scenario")]
     seed: Option<u64>,
     /// Print all that happens; with --seed.
     #[arg(long, requires = "seed")]
@@ -42,9 +45,9 @@ pub struct Args {
 pub fn main(args: &Args) -> ExitCode {
     let threads =
         args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-    if let Some(seed) = args.seed {
+    if let (Some(seed), Some(scenario)) = (args.seed, args.scenario) {
         let text = if args.trace { Text::Print } else { Text::Tail(80) };
-        let outcome = run(seed, Options { text, bugs: Bugs::default() });
+        let outcome = run(scenario, seed, Options { text, bugs: Bugs::default() });
         println!("{}", outcome.tail.join("\n"));
         println!("{}", texts(&outcome.violations));
         println!(
@@ -82,13 +85,28 @@ pub fn main(args: &Args) -> ExitCode {
         );
         return if failures.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let done = AtomicU64::new(0);
-    let failed = search(args.from..args.from + args.seeds, threads, Bugs::default(), |_| {
-        done.fetch_add(1, Ordering::Relaxed);
-    });
-    println!("{} seeds", done.into_inner());
-    let Some(failed) = failed else { return ExitCode::SUCCESS };
-    println!("{}\nseed {}:\n{}", failed.tail.join("\n"), failed.seed, texts(&failed.violations));
-    println!("replay: cargo run --release -p dialtone-sim -- sip --seed {} --trace", failed.seed);
-    ExitCode::FAILURE
+    for (name, scenario) in [("calls", Scenario::Calls), ("registrations", Scenario::Registrations)]
+    {
+        if args.scenario.is_some_and(|only| only != scenario) {
+            continue;
+        }
+        let done = AtomicU64::new(0);
+        let seeds = args.from..args.from + args.seeds;
+        let failed = search(scenario, seeds, threads, Bugs::default(), |_| {
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        println!("{name}: {} seeds", done.into_inner());
+        if let Some(failed) = failed {
+            println!(
+                "{}\nseed {}:\n{}\nreplay: cargo run --release -p dialtone-sim -- sip --scenario {name} --seed {} \
+                 --trace",
+                failed.tail.join("\n"),
+                failed.seed,
+                texts(&failed.violations),
+                failed.seed
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }

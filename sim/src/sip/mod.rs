@@ -8,14 +8,18 @@
 //! | `store` | the location database |
 //! | `flows` | flows in which a process is killed or stopped after every single output |
 //! | `random` | many calls with faults that a seed decides |
+//! | `registrations` | bindings that change all the time while the database and the clocks misbehave |
+//! | `bindings` | what phones were told about their bindings |
 //!
 //! `cargo run --release -p dialtone-sim -- sip --seeds 1000` runs many seeds, `sip --seed 42 --trace` shows one,
 //! `sip --flows` runs all flows with a fault after each output.
 
+mod bindings;
 pub mod cli;
 mod flows;
 mod phone;
 mod random;
+mod registrations;
 mod store;
 mod world;
 
@@ -26,19 +30,26 @@ use crate::trace::Text;
 use crate::{Outcome, Violation};
 
 pub use flows::{Case, Fault, Point, Report, flows, run_case, search_flows};
-pub use random::run;
 
 /// Planted on purpose, to see whether the checks notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bugs {
     /// REGISTER is answered without a commit.
     pub early_answers: bool,
+    /// Proxies do not hear of everything that others write.
+    pub lost_changes: bool,
     /// CANCEL gets lost when the INVITE was sent more than once.
     pub lost_cancels: bool,
     /// Leg ids do not reach the delivering gateway: as if there were no delivery table.
     pub no_leg_ids: bool,
+    /// Calls wait for the database.
+    pub patient_lookups: bool,
     /// A process that stood still goes on with what waits for it.
     pub stale_input: bool,
+    /// The database is told the time of clocks that jump.
+    pub trusted_clocks: bool,
+    /// The database takes saves in any order.
+    pub unordered_saves: bool,
 }
 
 /// How to run.
@@ -57,19 +68,37 @@ pub enum Inflight {
     Lost,
 }
 
+/// What a seed decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// Many calls at a time.
+    Calls,
+    /// Bindings that change while the database misbehaves.
+    Registrations,
+}
+
+/// Runs one seed.
+pub fn run(scenario: Scenario, seed: u64, options: Options) -> Outcome {
+    match scenario {
+        Scenario::Calls => random::run(seed, options),
+        Scenario::Registrations => registrations::run(seed, options),
+    }
+}
+
 /// Runs seeds on this many threads until one fails; the failing outcome with the smallest seed that was found.
 pub fn search(
+    scenario: Scenario,
     seeds: std::ops::Range<u64>,
     threads: usize,
     bugs: Bugs,
     report: impl Fn(&Outcome) + Sync,
 ) -> Option<Outcome> {
     let failed = parallel(seeds, threads, |seed| {
-        let outcome = run(seed, Options { bugs, ..Options::default() });
+        let outcome = run(scenario, seed, Options { bugs, ..Options::default() });
         report(&outcome);
         !outcome.violations.is_empty()
     });
-    failed.map(|seed| run(seed, Options { text: Text::Tail(80), bugs }))
+    failed.map(|seed| run(scenario, seed, Options { text: Text::Tail(80), bugs }))
 }
 
 /// Works on numbers in parallel until `failed` says so; the smallest that failed.

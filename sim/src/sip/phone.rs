@@ -2,7 +2,7 @@
 //!
 //! It keeps every transaction for the whole run, so that nothing that comes late or twice goes unnoticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use bytes::Bytes;
 use dialtone_sip::{
     HeaderName, Message, Method, RequestBuilder, ResponseBuilder, ack_for, cancel_for,
 };
+
+use super::bindings::{Asked, Change};
 
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
@@ -46,6 +48,7 @@ pub(crate) enum Effect {
 #[derive(Clone, Debug)]
 pub(crate) enum Token {
     Answer(Key),
+    Change(Change),
     Repeat(Key),
     RepeatAnswer(Key),
     Ring(Key),
@@ -124,7 +127,11 @@ pub(crate) struct Phone {
     clients: BTreeMap<Key, Client>,
     servers: BTreeMap<Key, Server>,
     dialogs: BTreeMap<String, Dialog>,
-    register_cseq: u32,
+    pub(crate) register_cseq: u32,
+    /// Changes of its bindings, in order.
+    pub(crate) asked: Vec<Asked>,
+    /// Changes that wait for the answer to the last one.
+    pub(crate) wanted: VecDeque<Change>,
     serial: u32,
     pub(crate) effects: Vec<Effect>,
 }
@@ -155,6 +162,8 @@ impl Phone {
             servers: BTreeMap::new(),
             dialogs: BTreeMap::new(),
             register_cseq: 0,
+            asked: Vec::new(),
+            wanted: VecDeque::new(),
             serial: 0,
             effects: Vec::new(),
         }
@@ -165,7 +174,7 @@ impl Phone {
         format!("sip:{}@{}{transport}", self.user, self.local)
     }
 
-    fn wrong(&mut self, what: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
         let text = format!("{}: {}", self.name, what.into());
         self.effects.push(Effect::Wrong(text));
     }
@@ -180,7 +189,7 @@ impl Phone {
         format!("{what}-{}-{}", self.name, self.serial)
     }
 
-    fn start(&mut self, method: Method<'_>, uri: &str) -> (String, RequestBuilder) {
+    pub(crate) fn start(&mut self, method: Method<'_>, uri: &str) -> (String, RequestBuilder) {
         let branch = format!("z9hG4bK{}", self.next("branch"));
         let transport = if self.tcp { "TCP" } else { "UDP" };
         let builder = RequestBuilder::new(method, uri)
@@ -189,7 +198,7 @@ impl Phone {
         (branch, builder)
     }
 
-    fn send_request(&mut self, now: Duration, call: &str, branch: String, bytes: Bytes) {
+    pub(crate) fn send_request(&mut self, now: Duration, call: &str, branch: String, bytes: Bytes) {
         let request = Message::parse(bytes.clone()).expect("phones send sound requests");
         let method = request.method().expect("a request").as_str().to_owned();
         let client = Client {
@@ -211,27 +220,17 @@ impl Phone {
         self.effects.push(Effect::Timer { at: now + wait, token: Token::Repeat(key) });
     }
 
-    /// Registers, unless a REGISTER is under way (RFC 3261 section 10.2).
+    /// Whether a REGISTER is under way.
+    pub(crate) fn is_registering(&self) -> bool {
+        self.clients
+            .iter()
+            .any(|(key, client)| key.1 == "REGISTER" && client.finals.is_empty() && !client.gave_up)
+    }
+
+    /// Registers its one contact, unless a REGISTER is under way.
     pub(crate) fn register(&mut self, now: Duration) {
-        let waits = |(key, client): (&Key, &Client)| {
-            key.1 == "REGISTER" && client.finals.is_empty() && !client.gave_up
-        };
-        if self.clients.iter().any(waits) {
-            return;
-        }
-        self.register_cseq += 1;
-        let aor = format!("<sip:{}@{DOMAIN}>", self.user);
-        let (branch, builder) = self.start(Method::Register, &format!("sip:{DOMAIN}"));
-        let bytes = builder
-            .header("From", &format!("{aor};tag=r{}", self.name))
-            .header("To", &aor)
-            .header("Call-ID", &format!("register-{}", self.name))
-            .header("CSeq", &format!("{} REGISTER", self.register_cseq))
-            .header("Contact", &format!("<{}>", self.contact()))
-            .header("Expires", "3600")
-            .build();
-        let call = format!("register{}", self.register_cseq);
-        self.send_request(now, &call, branch, bytes);
+        let contact = format!("<{}>", self.contact());
+        self.send_register(now, &contact, "3600");
     }
 
     pub(crate) fn invite(&mut self, now: Duration, call: &str, to: &str) {
@@ -403,7 +402,11 @@ impl Phone {
         }
         let cancelled = client.cancel;
         let request = client.request.clone();
+        let took = now - client.began;
         faults.into_iter().for_each(|fault| self.wrong(fault));
+        if first && key.1 == "REGISTER" {
+            self.registered(now, took, seq, code, response);
+        }
         if first {
             self.mark(&call, &format!("{} {seq} answered", key.1), code);
         }
@@ -671,6 +674,7 @@ impl Phone {
 
     pub(crate) fn timer(&mut self, now: Duration, token: Token) {
         match token {
+            Token::Change(change) => self.change_bindings(now, change),
             Token::Ring(key) => {
                 if self.servers.get(&key).is_some_and(|server| server.answer.is_none()) {
                     self.respond(now, &key, 180);

@@ -28,7 +28,7 @@ struct Call {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, options: Options) -> Outcome {
+pub(super) fn run(seed: u64, options: Options) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut world = World::new(seed, options.text, options.bugs);
     let lossy = rng.u8(..4) == 0;
@@ -80,7 +80,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
 }
 
 /// One after the other, each over before the next.
-fn faults(world: &mut World, rng: &mut fastrand::Rng, end: &mut Duration) {
+pub(super) fn faults(world: &mut World, rng: &mut fastrand::Rng, end: &mut Duration) {
     let mut at = ms(rng.u64(3_000..6_000));
     while at < ms(42_000) {
         let process = rng.usize(GATEWAYS..PROCESSES);

@@ -22,8 +22,10 @@ const RATE: i64 = 50;
 const AGREED_FOR: Duration = Duration::from_secs(60);
 /// How many such times, at least.
 const AGREED_TIMES: u32 = 3;
-/// A process that started less than this before believes others at once.
+/// A process that started less than this before believes others after a moment; not at once, since what has waited for
+/// a process that stood still comes all together.
 const YOUNG: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// Something to tell the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +134,10 @@ impl Wall {
         };
         others.times += 1;
         others.last = now;
-        if others.times >= AGREED_TIMES && now.saturating_duration_since(self.started) < YOUNG {
+        if others.times >= AGREED_TIMES
+            && now.saturating_duration_since(others.since) >= MOMENT
+            && now.saturating_duration_since(self.started) < YOUNG
+        {
             self.base = (now, self.at(now).saturating_add_signed(offset_ms));
             self.rate = 0;
             self.others = None;
@@ -239,6 +244,17 @@ mod tests {
             wall.look(now, AWAKE, system(at));
             assert_eq!(wall.at(now), EPOCH_MS + at * 1_000);
         }
+    }
+
+    #[test]
+    fn what_has_waited_for_a_process_that_stood_still_is_no_other_time() {
+        let (begun, mut wall) = start();
+        let now = begun + seconds(40);
+        for waited in [30_000, 25_000, 24_000, 23_000, 22_000, 21_000] {
+            wall.heard(now, EPOCH_MS + 40_000 - waited);
+        }
+        wall.heard(now + seconds(3), EPOCH_MS + 43_000);
+        assert_eq!(wall.look(now + seconds(4), AWAKE, EPOCH_MS + 44_000), None);
     }
 
     #[test]

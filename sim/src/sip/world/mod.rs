@@ -1,5 +1,6 @@
 //! Virtual clock, queue and what is between phones and gateways: two gateways, two proxies, phones and one database.
 
+mod database;
 mod links;
 mod process;
 
@@ -8,14 +9,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dialtone_location::{Request, StoreEvent, Ticket};
+use dialtone_location::StoreEvent;
 use dialtone_sip::{HeaderName, Message, Method};
 use dialtone_sip_gateway::core::Input;
 use dialtone_sip_pool::hops::PING;
 use dialtone_sip_pool::keys::{Generation, Keys};
 
+use self::database::Asked;
 use self::links::{Arrival, Link};
 use self::process::{Core, Input_, Process};
+use super::bindings::Change;
 use super::phone::{Effect, Phone, Token};
 use super::store::Store;
 use super::{Bugs, Inflight};
@@ -45,18 +48,50 @@ pub(crate) fn edge_address(gateway: usize) -> SocketAddr {
 /// What is done to the system from outside.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    Cancel { phone: usize, call: String },
-    Freeze { process: usize, lasts: Duration },
-    Invite { phone: usize, call: String, to: String },
-    Kill { process: usize, inflight: Inflight, restart: Option<Duration> },
+    Cancel {
+        phone: usize,
+        call: String,
+    },
+    Change {
+        phone: usize,
+        change: Change,
+    },
+    /// The system's clock of a proxy is set.
+    Clock {
+        process: usize,
+        by_ms: i64,
+    },
+    Freeze {
+        process: usize,
+        lasts: Duration,
+    },
+    Invite {
+        phone: usize,
+        call: String,
+        to: String,
+    },
+    Kill {
+        process: usize,
+        inflight: Inflight,
+        restart: Option<Duration>,
+    },
+    /// Whether proxies hear late of what others write.
+    Lag(bool),
     Mood(super::store::Mood),
-    Register { phone: usize },
-    Within { phone: usize, call: String, method: Method<'static> },
+    Register {
+        phone: usize,
+    },
+    Within {
+        phone: usize,
+        call: String,
+        method: Method<'static>,
+    },
 }
 
 #[derive(Debug)]
 enum Event {
     Act(Act),
+    Clocks,
     /// Arrives at one side of a core connection.
     Core {
         link: u64,
@@ -79,12 +114,7 @@ enum Event {
     Restart {
         process: usize,
     },
-    StoreCommit {
-        process: usize,
-        life: u32,
-        ticket: Ticket,
-        request: Request,
-    },
+    Store(Asked),
     StoreTells {
         process: usize,
         life: u32,
@@ -130,12 +160,18 @@ pub(crate) struct World {
     /// Numbers of the phones' connections.
     edges: Vec<u64>,
     pub(crate) store: Store,
+    /// What the database has not done because it stands still.
+    held: Vec<Asked>,
     version: u64,
     pub(crate) counting: bool,
     pub(crate) blow: Option<Blow>,
     /// When it first happened, and the status code.
     pub(crate) marks: BTreeMap<String, (Duration, u16)>,
     pub(crate) loss: f64,
+    /// The proxy that is asked first is another one each second.
+    pub(crate) takes_turns: bool,
+    /// How long a REGISTER waits for the database.
+    store_timeout: Duration,
     pub(crate) gateway_killed: bool,
     /// Dialog records may be left where calls may be lost.
     pub(crate) spare_dialogs: bool,
@@ -159,12 +195,15 @@ impl World {
             next_link: 0,
             phones: Vec::new(),
             edges: Vec::new(),
-            store: Store::default(),
+            store: Store::new(bugs.unordered_saves),
+            held: Vec::new(),
             version: 0,
             counting: false,
             blow: None,
             marks: BTreeMap::new(),
             loss: 0.0,
+            takes_turns: false,
+            store_timeout: Duration::from_secs(4),
             gateway_killed: false,
             spare_dialogs: false,
         };
@@ -183,12 +222,15 @@ impl World {
                 visible: true,
                 outputs: 0,
                 spins: 0,
+                clock_ms: 0,
+                last_write: Duration::ZERO,
             });
         }
         for process in GATEWAYS..PROCESSES {
             world.give(process, Input_::Store(StoreEvent::Loaded));
         }
         world.pools();
+        world.push(Duration::from_millis(100), Event::Clocks);
         world
     }
 
@@ -245,6 +287,7 @@ impl World {
     fn event(&mut self, event: Event) {
         match event {
             Event::Act(act) => self.act(act),
+            Event::Clocks => self.look_at_clocks(),
             Event::Core { link, side, what } => {
                 let Some((process, conn)) = self.links.get(&link).map(|link| link.ends[side])
                 else {
@@ -278,21 +321,7 @@ impl World {
                 self.effects(phone);
             }
             Event::Restart { process } => self.restart(process),
-            Event::StoreCommit { process, life, ticket, request } => {
-                let (answer, changed) = self.store.commit(process as u32, &request);
-                let soon = self.now + Duration::from_millis(1);
-                let event = StoreEvent::Answer { ticket, answer };
-                self.push(soon, Event::StoreTells { process, life, event });
-                if changed.is_empty() {
-                    return;
-                }
-                for other in (GATEWAYS..PROCESSES).filter(|other| *other != process) {
-                    let life = self.procs[other].life;
-                    let event = StoreEvent::Changes(changed.clone());
-                    let at = self.now + self.store.delay() + Duration::from_millis(20);
-                    self.push(at, Event::StoreTells { process: other, life, event });
-                }
-            }
+            Event::Store(asked) => self.carry_out(asked),
             Event::StoreTells { process, life, event } => {
                 if self.procs[process].life == life {
                     self.give(process, Input_::Store(event));
@@ -328,13 +357,17 @@ impl World {
                 self.phones[phone].cancel(now, &call);
                 self.effects(phone);
             }
+            Act::Change { phone, change } => {
+                self.phones[phone].change_bindings(now, change);
+                self.effects(phone);
+            }
             Act::Freeze { process, lasts } => self.freeze(process, lasts),
             Act::Invite { phone, call, to } => {
                 self.phones[phone].invite(now, &call, &to);
                 self.effects(phone);
             }
             Act::Kill { process, inflight, restart } => self.kill(process, inflight, restart),
-            Act::Mood(mood) => self.store.mood = mood,
+            Act::Clock { .. } | Act::Lag(_) | Act::Mood(_) => self.act_on_store(act),
             Act::Register { phone } => {
                 self.phones[phone].register(now);
                 self.effects(phone);
@@ -366,15 +399,6 @@ impl World {
                 Effect::Timer { at, token } => self.push(at, Event::PhoneTimer { phone, token }),
                 Effect::Wrong(what) => self.wrong("phone", what),
             }
-        }
-    }
-
-    /// An answered REGISTER is in the database.
-    fn check_registration(&mut self, phone: usize) {
-        let phone = &self.phones[phone];
-        if !self.store.has(&phone.user, &phone.contact()) {
-            let what = format!("{} is not in the database", phone.name);
-            self.wrong("registration", what);
         }
     }
 

@@ -14,8 +14,7 @@ use dialtone_sip_proxy::core as proxy;
 
 use super::links::Arrival;
 use super::{
-    Blow, Event, GATEWAYS, Inflight, PROCESSES, Store, World, brief, core_address, edge_address,
-    name,
+    Blow, Event, GATEWAYS, Inflight, PROCESSES, World, brief, core_address, edge_address, name,
 };
 
 /// A process that stood still for longer closes its core connections, as the drivers do.
@@ -23,7 +22,7 @@ const FROZEN: Duration = Duration::from_secs(2);
 /// Longest message on a stream.
 const LIMIT: usize = 1 << 17;
 /// The start of the virtual clock in milliseconds since 1970.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// What a process is told; waits while it is frozen.
 #[derive(Debug)]
@@ -58,6 +57,10 @@ pub(crate) struct Process {
     /// Messages sent and requests to the database, while they are counted.
     pub(crate) outputs: usize,
     pub(super) spins: u32,
+    /// How far its system's clock is wrong.
+    pub(super) clock_ms: i64,
+    /// When the last thing that it has written is carried out.
+    pub(super) last_write: Duration,
 }
 
 impl World {
@@ -73,7 +76,13 @@ impl World {
             return Core::Gateway(Box::new(Gateway::new(settings, self.keys.clone(), rng)));
         }
         let address = core_address(process);
-        let settings = proxy::Settings::new(address, (self.base, EPOCH_MS));
+        let clock_ms = self.procs.get(process).map_or(0, |known| known.clock_ms);
+        let system_ms = self.wall_ms().saturating_add_signed(clock_ms);
+        let mut settings = proxy::Settings::new(address, (self.base + self.now, system_ms));
+        settings.store_timeout = self.store_timeout;
+        if self.bugs.patient_lookups {
+            settings.lookup_timeout = Duration::from_secs(3);
+        }
         let names = proxy::Names::new(&["dialtone.test".to_owned()], &[address]);
         let now = self.base + self.now;
         Core::Proxy(Box::new(proxy::Proxy::new(now, settings, names, self.keys.clone(), rng)))
@@ -287,20 +296,7 @@ impl World {
                 let at = self.now + Duration::from_millis(1);
                 self.push(at, Event::Phone { phone, bytes });
             }
-            Out::Store(ticket, request) => {
-                let life = self.procs[process].life;
-                if self.bugs.early_answers
-                    && let Request::Save(_) = &request
-                {
-                    // Answered from a copy, and never committed.
-                    let mut copy = Store::default();
-                    let (answer, _) = copy.commit(process as u32, &request);
-                    let event = StoreEvent::Answer { ticket, answer };
-                    return self.push(self.now, Event::StoreTells { process, life, event });
-                }
-                let at = self.now + self.store.delay();
-                self.push(at, Event::StoreCommit { process, life, ticket, request });
-            }
+            Out::Store(ticket, request) => self.ask(process, ticket, request),
             Out::Write(conn, bytes) => {
                 self.note(&who, 4, &bytes, || format!("{:x} > {}", conn.0, brief(&bytes)));
                 let bytes = self.tampered(process, bytes);
@@ -357,14 +353,14 @@ impl World {
         starter.life += 1;
         let life = starter.life;
         if process >= GATEWAYS {
-            let at = self.now + self.store.delay();
+            let at = self.now + self.store.loading();
             let records = self.store.all();
             for event in [StoreEvent::Changes(records), StoreEvent::Loaded] {
                 self.push(at, Event::StoreTells { process, life, event });
             }
         }
         self.give(process, Input_::View);
-        let seen = self.now + self.store.delay() + Duration::from_millis(300);
+        let seen = self.now + self.store.loading() + Duration::from_millis(300);
         self.push(seen, Event::Visible { process, life, visible: true });
     }
 
@@ -438,7 +434,11 @@ impl World {
                 .collect()
         };
         let gateways = members(0, GATEWAYS, &self.procs);
-        let proxies = members(GATEWAYS, PROCESSES, &self.procs);
+        let mut proxies = members(GATEWAYS, PROCESSES, &self.procs);
+        if self.takes_turns && !proxies.is_empty() {
+            let first = self.version as usize % proxies.len();
+            proxies.rotate_left(first);
+        }
         let now = self.base + self.now;
         let version = self.version;
         match &mut self.procs[process].core {
