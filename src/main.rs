@@ -31,7 +31,10 @@ enum Command {
     SipGateway(dialtone_sip_gateway::cli::Args),
     PoolElement(Box<dialtone_sidecar::cli::Args>),
     PoolUser(dialtone_pool_user::cli::Args),
+    GaleraArbitrator(Box<dialtone_sidecar::galera::arbitrator::Args>),
+    GaleraRecover(dialtone_sidecar::galera::recover::Args),
     Load(Box<dialtone_bench::cli::Args>),
+    User(dialtone::user::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,7 +56,10 @@ fn main() -> ExitCode {
         Command::SipGateway(args) => dialtone_sip_gateway::cli::run(args),
         Command::PoolElement(args) => dialtone_sidecar::cli::run(*args),
         Command::PoolUser(args) => dialtone_pool_user::cli::run(args),
+        Command::GaleraArbitrator(args) => dialtone_sidecar::galera::arbitrator::run(*args),
+        Command::GaleraRecover(args) => dialtone_sidecar::galera::recover::run(args),
         Command::Load(args) => dialtone_bench::cli::run(*args),
+        Command::User(args) => dialtone::user::run(args),
     }
 }
 

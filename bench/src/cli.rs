@@ -58,6 +58,12 @@ pub struct Args {
     /// Seed of callee, hold and ring choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Password of all users, should they be asked for one: a file whose first line it is.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<std::path::PathBuf>,
+    /// The same on the command line, where others can read it.
+    #[arg(long)]
+    password: Option<String>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -86,6 +92,14 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// Exit code 0 when nothing failed, 1 otherwise.
 pub fn run(args: Args) -> ExitCode {
+    let password = match args.password_file.as_ref().map(std::fs::read_to_string) {
+        Some(Ok(text)) => text.lines().next().map(str::to_owned),
+        Some(Err(error)) => {
+            eprintln!("--password-file: {error}");
+            return ExitCode::from(64);
+        }
+        None => args.password.clone(),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -93,7 +107,7 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::from(71);
         }
     };
-    match runtime.block_on(play(&args)) {
+    match runtime.block_on(play(&args, password)) {
         Ok(report) => {
             match serde_json::to_string_pretty(&report) {
                 Ok(json) if args.json => println!("{json}"),
@@ -111,7 +125,7 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn play(args: &Args) -> std::io::Result<Report> {
+async fn play(args: &Args, password: Option<String>) -> std::io::Result<Report> {
     let config = LoadConfig {
         domain: args.domain.clone(),
         source: args.source,
@@ -123,6 +137,7 @@ async fn play(args: &Args) -> std::io::Result<Report> {
         prefix: args.prefix.clone(),
         expires: args.expires,
         seed: args.seed,
+        password,
     };
     eprintln!("registering {} phones at {}", config.callees, config.callee_gateway);
     let mut load = Load::open(config).await?;

@@ -34,6 +34,8 @@ pub struct LoadConfig {
     /// REGISTER expiry in seconds.
     pub expires: u32,
     pub seed: u64,
+    /// Of all users; without it a challenge is a failure.
+    pub password: Option<String>,
 }
 
 /// How calls are placed.
@@ -177,8 +179,8 @@ impl Load {
         user: String,
         gateway: SocketAddr,
     ) -> io::Result<UnboundedSender<Command>> {
-        let LoadConfig { domain, transport, source, .. } = self.config.clone();
-        let config = PhoneConfig { user, domain, gateway, transport, source };
+        let LoadConfig { domain, transport, source, password, .. } = self.config.clone();
+        let config = PhoneConfig { user, domain, gateway, transport, source, password };
         let phone = Phone::open(config, self.board.clone()).await?;
         let (sender, receiver) = mpsc::unbounded_channel();
         self.phones.spawn(phone.run(receiver));
@@ -191,8 +193,9 @@ impl Load {
     }
 
     /// Every callee sends one REGISTER, `rate` per second, over and over for `duration` (once for `None`); waits for the
-    /// answers.
-    pub async fn register(&self, rate: f64, duration: Option<Duration>) {
+    /// answers. Returns how long it took until the last one was asked for.
+    pub async fn register(&self, rate: f64, duration: Option<Duration>) -> Duration {
+        let begun = now();
         let mut ticks = ticks(rate);
         let end = duration.map(|duration| now() + duration);
         'rounds: loop {
@@ -207,7 +210,9 @@ impl Load {
                 break;
             }
         }
+        let asked = now() - begun;
         self.settle().await;
+        asked
     }
 
     /// A callee sends a REGISTER.

@@ -1,6 +1,7 @@
 //! One phone: a socket (UDP) or connection (TCP) of its own, RFC 3261's transactions as far as a phone needs them,
 //! and a record of everything on the [`Board`]. It does what a careful phone does: routes by Record-Route, ACKs every
-//! repeated 200, sends requests again over UDP, and never listens on TCP.
+//! repeated 200, sends requests again over UDP, never listens on TCP, and answers challenges if it has a password; with
+//! a nonce once got it goes on until that has ended.
 //!
 //! Tasks: one per phone, owning its socket and all state; it ends when its command channel closes.
 
@@ -10,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dialtone_sip::digest::Challenge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -42,6 +44,8 @@ pub struct PhoneConfig {
     pub transport: Transport,
     /// The address that the phone binds; its port is the system's choice.
     pub source: IpAddr,
+    /// What it answers challenges with.
+    pub password: Option<String>,
 }
 
 /// What the load tool asks of a phone.
@@ -150,6 +154,16 @@ struct Pending {
     interval: Duration,
     provisional: bool,
     retransmissions: u32,
+    /// How often it was sent anew with other credentials.
+    challenges: u32,
+}
+
+/// A challenge that was answered.
+#[derive(Debug)]
+struct Known {
+    value: String,
+    /// Answers given to it.
+    count: u32,
 }
 
 /// A call that this phone placed.
@@ -159,6 +173,7 @@ struct Placed {
     hold: Duration,
     from_tag: String,
     invite_branch: String,
+    cseq: u32,
     to: String,
     target: String,
     routes: Vec<String>,
@@ -199,6 +214,8 @@ pub struct Phone {
     /// When the latest registration that was answered began, and for how many seconds it was granted.
     granted: Option<(Instant, u32)>,
     serial: u64,
+    /// Of the registrar, and of the proxies.
+    known: [Option<Known>; 2],
     pending: HashMap<String, Pending>,
     placed: HashMap<String, Placed>,
     received: HashMap<String, Received>,
@@ -224,6 +241,7 @@ impl Phone {
             register_cseq: 0,
             granted: None,
             serial: fastrand::u64(..) & 0xffff_ffff_0000_0000,
+            known: [None, None],
             pending: HashMap::new(),
             placed: HashMap::new(),
             received: HashMap::new(),
@@ -285,24 +303,124 @@ impl Phone {
         to: SocketAddr,
         text: String,
     ) -> io::Result<()> {
-        let bytes = text.into_bytes();
-        let started = now();
-        self.socket.send(to, &bytes).await?;
-        if self.config.transport == Transport::Udp {
-            self.at(started + T1, Timer::Retransmit(branch.clone()));
-        }
-        self.at(started + GIVE_UP, Timer::GiveUp(branch.clone()));
         let pending = Pending {
             purpose,
             to,
-            bytes,
-            started,
+            bytes: self.signed(text).into_bytes(),
+            started: now(),
             interval: T1,
             provisional: false,
             retransmissions: 0,
+            challenges: 0,
         };
+        self.dispatch(branch, pending).await
+    }
+
+    async fn dispatch(&mut self, branch: String, pending: Pending) -> io::Result<()> {
+        self.socket.send(pending.to, &pending.bytes).await?;
+        if self.config.transport == Transport::Udp {
+            self.at(now() + T1, Timer::Retransmit(branch.clone()));
+        }
+        self.at(now() + GIVE_UP, Timer::GiveUp(branch.clone()));
         self.pending.insert(branch, pending);
         Ok(())
+    }
+
+    /// A request with an answer to the challenge that such requests got last.
+    fn signed(&mut self, request: String) -> String {
+        let mut words = request.split(' ');
+        let (Some(method), Some(uri)) = (words.next(), words.next()) else { return request };
+        let (index, name) = match method {
+            "REGISTER" => (0, "Authorization"),
+            "INVITE" => (1, "Proxy-Authorization"),
+            // Inside a dialog nobody asks.
+            _ => return request,
+        };
+        let (Some(password), Some(known)) = (&self.config.password, &mut self.known[index]) else {
+            return request;
+        };
+        let Ok(challenge) = Challenge::parse(&known.value) else { return request };
+        known.count += 1;
+        let cnonce = format!("{:016x}", fastrand::u64(..));
+        let answer =
+            challenge.answer(&self.config.user, password, method, uri, known.count, &cnonce);
+        request.replacen("Content-Length:", &format!("{name}: {answer}\r\nContent-Length:"), 1)
+    }
+
+    /// Sends a request anew with an answer to this challenge; gives it back if there is none to give.
+    async fn answer_challenge(
+        &mut self,
+        branch: &str,
+        mut pending: Pending,
+        text: &Text,
+    ) -> io::Result<Option<Pending>> {
+        let (index, name) = match pending.purpose {
+            Purpose::Register { .. } => (0, "www-authenticate"),
+            Purpose::Invite { .. } => (1, "proxy-authenticate"),
+            Purpose::Bye { .. } => return Ok(Some(pending)),
+        };
+        // RFC 8760 section 2.4: the topmost one that is understood.
+        let understood =
+            |value: &str| Some((value.to_owned(), Challenge::parse(value).ok()?.stale));
+        let wanted = self.config.password.is_some();
+        let found = text.all(name).find_map(understood).filter(|_| wanted);
+        let Some((value, stale)) = found else { return Ok(Some(pending)) };
+        // Asked once more although the nonce is fresh: the password is wrong.
+        if pending.challenges > 1 || (pending.challenges == 1 && !stale) {
+            return Ok(Some(pending));
+        }
+        self.known[index] = Some(Known { value, count: 0 });
+        let new_branch = format!("z9hG4bK{:x}", self.next());
+        let mut cseq = 0;
+        if let Purpose::Invite { call_id } = &pending.purpose
+            && let Some(ack) = self.ack_of_refusal(call_id, text)
+        {
+            self.socket.send(pending.to, ack.as_bytes()).await?;
+            if let Some(call) = self.placed.get_mut(call_id) {
+                call.invite_branch.clone_from(&new_branch);
+                call.cseq += 1;
+                cseq = call.cseq;
+            }
+        } else {
+            self.register_cseq += 1;
+            cseq = cseq.max(self.register_cseq);
+        }
+        // RFC 3261 section 22.2: as before, but for the CSeq.
+        let former = String::from_utf8_lossy(&pending.bytes).into_owned();
+        let line = |line: &str| match line.split_once(": ") {
+            Some(("CSeq", rest)) => {
+                let method = rest.split(' ').nth(1).unwrap_or_default();
+                format!("CSeq: {cseq} {method}\r\n")
+            }
+            Some(("Authorization" | "Proxy-Authorization", _)) => String::new(),
+            _ => format!("{line}\r\n"),
+        };
+        let (head, body) = former.split_once("\r\n\r\n").unwrap_or((&former, ""));
+        let head: String = head.replacen(branch, &new_branch, 1).split("\r\n").map(line).collect();
+        pending.bytes = self.signed(format!("{head}\r\n{body}")).into_bytes();
+        pending.challenges += 1;
+        pending.interval = T1;
+        pending.provisional = false;
+        self.dispatch(new_branch, pending).await?;
+        Ok(None)
+    }
+
+    /// The ACK for an INVITE that was refused.
+    fn ack_of_refusal(&self, call_id: &str, refusal: &Text) -> Option<String> {
+        let call = self.placed.get(call_id)?;
+        let PhoneConfig { user, domain, .. } = &self.config;
+        let name = if self.config.transport == Transport::Tcp { "TCP" } else { "UDP" };
+        Some(format!(
+            "ACK sip:{}@{domain} SIP/2.0\r\nVia: SIP/2.0/{name} {};branch={};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@{domain}>;tag={}\r\nTo: {}\r\nCall-ID: {call_id}\r\nCSeq: {} ACK\r\n\
+             Content-Length: 0\r\n\r\n",
+            call.to_user,
+            self.local,
+            call.invite_branch,
+            call.from_tag,
+            refusal.get("to").unwrap_or_default(),
+            call.cseq,
+        ))
     }
 
     async fn command(&mut self, command: Command) -> io::Result<()> {
@@ -344,6 +462,7 @@ impl Phone {
                     hold,
                     from_tag,
                     invite_branch: branch.clone(),
+                    cseq: 1,
                     to: String::new(),
                     target: String::new(),
                     routes: Vec::new(),
@@ -382,7 +501,13 @@ impl Phone {
             Some(pending) => pending.started.elapsed(),
             None => return self.repeated_final(&call_id, status).await,
         };
-        let Some(pending) = self.pending.remove(&branch) else { return Ok(()) };
+        let Some(mut pending) = self.pending.remove(&branch) else { return Ok(()) };
+        if matches!(status, 401 | 407) {
+            match self.answer_challenge(&branch, pending, &text).await? {
+                Some(unanswered) => pending = unanswered,
+                None => return Ok(()),
+            }
+        }
         let retransmissions = pending.retransmissions;
         match pending.purpose {
             Purpose::Register { fetch } => {
@@ -443,28 +568,20 @@ impl Phone {
         text: &Text,
         to: SocketAddr,
     ) -> io::Result<()> {
-        let Self { config, local, placed, .. } = self;
-        let Some(call) = placed.get_mut(call_id) else { return Ok(()) };
-        let domain = &config.domain;
-        call.to = text.get("to").unwrap_or_default().to_owned();
-        let from = format!("From: <sip:{}@{domain}>;tag={}\r\n", config.user, call.from_tag);
         if status >= 300 {
-            let name = if config.transport == Transport::Tcp { "TCP" } else { "UDP" };
-            let ack = format!(
-                "ACK sip:{}@{domain} SIP/2.0\r\nVia: SIP/2.0/{name} {local};branch={};rport\r\nMax-Forwards: 70\r\n{from}To: {}\r\n\
-                 Call-ID: {call_id}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
-                call.to_user, call.invite_branch, call.to,
-            );
+            let Some(ack) = self.ack_of_refusal(call_id, text) else { return Ok(()) };
             self.placed.remove(call_id);
             self.board.fail(call_id, format!("INVITE answered {}", text.start));
             return self.socket.send(to, ack.as_bytes()).await;
         }
+        let Some(call) = self.placed.get_mut(call_id) else { return Ok(()) };
+        call.to = text.get("to").unwrap_or_default().to_owned();
         call.answered = true;
         call.target = text.contact_uri().unwrap_or_default();
         call.routes = text.list("record-route");
         call.routes.reverse();
-        let hold = call.hold;
-        let ack = self.in_dialog(call_id, "ACK", 1, &format!("z9hG4bK{:x}", fastrand::u64(..)));
+        let (hold, cseq) = (call.hold, call.cseq);
+        let ack = self.in_dialog(call_id, "ACK", cseq, &format!("z9hG4bK{:x}", fastrand::u64(..)));
         let Some((next, ack)) = ack else {
             self.board.fail(call_id, "the route set leads nowhere");
             return Ok(());
@@ -699,7 +816,8 @@ impl Phone {
 
     async fn hang_up(&mut self, call_id: String) -> io::Result<()> {
         let branch = format!("z9hG4bK{:x}", self.next());
-        match self.in_dialog(&call_id, "BYE", 2, &branch) {
+        let cseq = self.placed.get(&call_id).map_or(0, |call| call.cseq) + 1;
+        match self.in_dialog(&call_id, "BYE", cseq, &branch) {
             Some((next, text)) => self.request(Purpose::Bye { call_id }, branch, next, text).await,
             None => Ok(()),
         }

@@ -290,6 +290,7 @@ impl<P: FnMut(&str) + Send> Lab<P> {
             prefix: "u".to_owned(),
             expires: 3600,
             seed: plan.seed,
+            password: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         progress(&format!("registering {} phones over {:?}", plan.phones, plan.transport));

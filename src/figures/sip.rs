@@ -224,6 +224,7 @@ impl Lab {
             prefix: prefix.to_owned(),
             expires: 3600,
             seed: 1,
+            password: None,
         };
         let rate = f64::from(self.plan.register_rate);
         Ok(self.runtime.block_on(async {

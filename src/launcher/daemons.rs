@@ -30,6 +30,8 @@ const LOCATION_DB: u8 = 60;
 pub struct Layout {
     /// Registrars announce themselves by multicast, too.
     pub announce: bool,
+    /// Users need a password: the algorithms that proxies offer, as their configuration has them.
+    pub auth: Option<Vec<String>>,
     /// The domain whose users are served, besides localhost and the gateways' own addresses.
     pub domain: String,
     /// Where phones reach the gateways.
@@ -57,6 +59,7 @@ impl Default for Layout {
     fn default() -> Self {
         Self {
             announce: false,
+            auth: None,
             domain: "dialtone.test".to_owned(),
             edge_address: Ipv4Addr::LOCALHOST.into(),
             edge_port: None,
@@ -137,6 +140,11 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
     // The first one is the domain of all users.
     domains.sort_by_key(|domain| *domain != launcher.layout.domain);
     key(&mut toml, "domains", domains);
+    if let Some(algorithms) = &launcher.layout.auth {
+        toml.push_str("[auth]\n");
+        key(&mut toml, "required", true);
+        key(&mut toml, "algorithms", algorithms);
+    }
     configured(launcher, "sip-proxy", name, &toml)
 }
 
@@ -186,7 +194,7 @@ pub(super) fn sidecar(launcher: &Launcher, sidecar: &Sidecar) -> (String, Vec<Os
     (sidecar.name.clone(), arguments)
 }
 
-fn registrars(launcher: &Launcher) -> impl Iterator<Item = IpAddr> + '_ {
+pub(super) fn registrars(launcher: &Launcher) -> impl Iterator<Item = IpAddr> + '_ {
     (1..=launcher.layout.registrars).map(|n| launcher.slice.host(n))
 }
 

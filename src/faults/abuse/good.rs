@@ -56,6 +56,7 @@ impl Good {
             prefix: "u".to_owned(),
             expires: 3600,
             seed: plan.seed,
+            password: None,
         };
         let calls = CallPlan {
             rate: plan.calls.into(),
