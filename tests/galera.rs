@@ -4,10 +4,11 @@
 use std::{
     fs,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use dialtone::launcher::{Exclusive, Launcher, Layout, Location, Signal, wait_for};
+use dialtone::launcher::{Exclusive, Launcher, Layout, Life, Location, Sidecar, Signal, wait_for};
 use nix::sys::signal::kill;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dialtone");
@@ -63,6 +64,28 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+/// Everything of these nodes has ended, whatever it was started by.
+fn assert_nothing_remains(folder: &Path) {
+    let folder = folder.to_str().unwrap();
+    let remains = || -> Vec<String> {
+        let commands = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            Some(String::from_utf8_lossy(&command).replace('\0', " "))
+        });
+        commands.filter(|command| command.contains(folder)).collect()
+    };
+    let gone = wait_for(Duration::from_secs(10), || remains().is_empty().then_some(()));
+    assert!(gone.is_some(), "left behind: {:#?}", remains());
+}
+
+/// Starts a node again and waits until it is in service; what MariaDB logged meanwhile.
+fn rejoin(launcher: &mut Launcher, n: u8) -> String {
+    let before = fs::read(launcher.database_log(n)).unwrap().len();
+    launcher.restart(&format!("location-db-{n}")).unwrap();
+    let log = fs::read(launcher.database_log(n)).unwrap();
+    String::from_utf8_lossy(&log[before..]).into_owned()
+}
+
 #[test]
 fn three_nodes() {
     if !is_installed() {
@@ -70,20 +93,220 @@ fn three_nodes() {
     }
     let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(3);
+    let folder = launcher.folder().to_owned();
 
     // Killed and started again: it takes what it lacks, not everything.
-    let before = fs::read(launcher.database_log(3)).unwrap().len();
     kill_node(&mut launcher, 3);
     let out = await_members(&mut launcher, 2, Duration::from_secs(3));
     let began = clock();
-    launcher.restart("location-db-3").unwrap();
+    let log = rejoin(&mut launcher, 3);
     await_members(&mut launcher, 3, Duration::from_secs(3));
     let back = began.elapsed();
-    let log = fs::read(launcher.database_log(3)).unwrap();
-    let log = String::from_utf8_lossy(&log[before..]).into_owned();
     assert!(log.contains("IST received"), "{log}");
     assert!(!log.contains("rsync SST completed"), "{log}");
     println!(
         "table: a killed node: out of the pool after {out:.2?}, back by IST {back:.1?} after its start"
     );
+
+    // A cluster that lives is not begun anew.
+    let fake = fake(&launcher, "intruder", &["--bootstrap"]);
+    launcher.spawn_sidecar(&fake).unwrap();
+    let refused =
+        wait_for(Duration::from_secs(20), || match launcher.process("intruder").unwrap().life() {
+            Life::Ended(ended) => Some(ended.to_string()),
+            _ => None,
+        });
+    assert_eq!(refused.as_deref(), Some("exit code 69"));
+    let log = launcher.log("intruder").unwrap();
+    assert!(
+        log.contains("not begun: the cluster lives, the pool location-db has 3 members"),
+        "{log}"
+    );
+
+    // One of three has no quorum: it runs, answers SELECT 1, and is out of the pool.
+    kill_node(&mut launcher, 2);
+    kill_node(&mut launcher, 3);
+    let out = await_members(&mut launcher, 0, Duration::from_secs(9));
+    assert!(launcher.database_pid(1).is_some());
+    let log = launcher.log("location-db-1").unwrap();
+    assert!(log.contains("the component non-Primary"), "{log}");
+    // The second one makes a majority.
+    let began = clock();
+    rejoin(&mut launcher, 2);
+    await_members(&mut launcher, 2, Duration::from_secs(3));
+    let back = began.elapsed();
+    println!(
+        "table: two of three killed: the third out of the pool after {out:.1?}; both serve {back:.1?} after one was started"
+    );
+    rejoin(&mut launcher, 3);
+    await_members(&mut launcher, 3, Duration::from_secs(3));
+
+    // All of them at once, with their sidecars; two come back.
+    (1..=3).for_each(|n| kill_node(&mut launcher, n));
+    await_members(&mut launcher, 0, Duration::from_secs(9));
+    let began = clock();
+    launcher.respawn("location-db-1").unwrap();
+    launcher.respawn("location-db-2").unwrap();
+    await_members(&mut launcher, 2, Duration::from_secs(60));
+    let back = began.elapsed();
+    println!("table: all three killed: two serve {back:.1?} after their start");
+    let resumed = [1, 2].map(|n| {
+        launcher.log(&format!("location-db-{n}")).unwrap().contains("going on from this node")
+    });
+    assert!(resumed[0] != resumed[1], "one of them went on: {resumed:?}");
+    let log = rejoin(&mut launcher, 3);
+    assert!(log.contains("IST received"), "{log}");
+    await_members(&mut launcher, 3, Duration::from_secs(3));
+
+    // In order, and all again.
+    for n in [3, 2, 1] {
+        assert!(launcher.stop(&format!("location-db-{n}")).unwrap(), "node {n} stopped in order");
+    }
+    await_members(&mut launcher, 0, Duration::from_secs(3));
+    let began = clock();
+    launcher.start_databases().unwrap();
+    await_members(&mut launcher, 3, Duration::from_secs(3));
+    println!("table: a stopped cluster of three: serves {:.1?} after its start", began.elapsed());
+
+    drop(launcher);
+    assert_nothing_remains(&folder);
+}
+
+#[test]
+fn two_nodes_and_an_arbitrator() {
+    if !is_installed() {
+        return;
+    }
+    let _turn = Exclusive::wait().unwrap();
+    let mut launcher = start(2);
+    let folder = launcher.folder().to_owned();
+    let three = wait_for(Duration::from_secs(10), || {
+        let log = fs::read_to_string(launcher.database_log(1)).ok()?;
+        log.contains("members    = 3/3").then_some(())
+    });
+    assert!(three.is_some(), "the arbitrator is no member");
+
+    kill_node(&mut launcher, 2);
+    await_members(&mut launcher, 1, Duration::from_secs(3));
+    // Longer than it takes a node to find out that it has lost its quorum.
+    let lost = wait_for(Duration::from_secs(4), || (members(&mut launcher)? == 0).then_some(()));
+    assert!(lost.is_none(), "{}", launcher.log("location-db-1").unwrap());
+    rejoin(&mut launcher, 2);
+    await_members(&mut launcher, 2, Duration::from_secs(3));
+
+    // Nodes and arbitrator are gone; the nodes alone are two of three.
+    kill_node(&mut launcher, 1);
+    kill_node(&mut launcher, 2);
+    launcher.kill_tree("galera-arbitrator", Signal::SIGKILL).unwrap();
+    await_members(&mut launcher, 0, Duration::from_secs(9));
+    let began = clock();
+    launcher.respawn("location-db-1").unwrap();
+    launcher.respawn("location-db-2").unwrap();
+    await_members(&mut launcher, 2, Duration::from_secs(60));
+    println!(
+        "table: two nodes and their arbitrator killed: both nodes serve {:.1?} after their start",
+        began.elapsed()
+    );
+
+    launcher.restart("galera-arbitrator").unwrap();
+    let garbd = launcher.process("galera-arbitrator").unwrap().server().unwrap();
+    kill(garbd, Signal::SIGKILL).unwrap();
+    let again = wait_for(Duration::from_secs(10), || {
+        let server = launcher.process("galera-arbitrator").unwrap().server()?;
+        (server != garbd).then_some(())
+    });
+    assert!(again.is_some(), "{}", launcher.log("galera-arbitrator").unwrap());
+    drop(launcher);
+    assert_nothing_remains(&folder);
+}
+
+/// A sidecar of a node whose server only writes down with what it was started.
+fn fake(launcher: &Launcher, name: &str, options: &[&str]) -> Sidecar {
+    let data = launcher.folder().join(format!("{name}-data"));
+    fs::create_dir_all(&data).unwrap();
+    let mut all = vec!["--check=tcp".to_owned(), format!("--galera={}", data.display())];
+    all.extend(options.iter().map(|option| (*option).to_owned()));
+    let script = format!("echo \"$@\" >>{}/started; exec sleep 1000", data.display());
+    Sidecar {
+        name: name.to_owned(),
+        pool: "location-db".to_owned(),
+        transport: format!("tcp:{}:3306", launcher.slice().host(70)),
+        options: all,
+        command: ["sh", "-c", &script, "fake"].map(Into::into).to_vec(),
+    }
+}
+
+#[test]
+fn nothing_is_begun_without_order() {
+    let layout = Layout { registrars: 1, ..Layout::default() };
+    let mut launcher = Launcher::for_test(BINARY, layout).unwrap();
+    launcher.start_registrar(1).unwrap();
+    let node = fake(&launcher, "node", &[]);
+    let data = launcher.folder().join("node-data");
+    let started = data.join("started");
+    launcher.spawn_sidecar(&node).unwrap();
+    await_log(
+        &mut launcher,
+        "A cluster is never begun without order: start exactly one node with --bootstrap",
+    );
+
+    // An order, but another node may know more.
+    fs::write(
+        data.join("grastate.dat"),
+        "version: 2.1\nuuid:    070459c0-e50e-11f1-acc8-27d9eeb9924a\nseqno:   5\nsafe_to_bootstrap: 0\n",
+    )
+    .unwrap();
+    let order = |force: &[&str]| {
+        let output = Command::new(BINARY)
+            .args(["galera-recover", "--data-dir"])
+            .arg(launcher.folder().join("node"))
+            .args(force)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    order(&[]);
+    let objected = wait_for(Duration::from_secs(5), || {
+        let log = fs::read_to_string(launcher.folder().join("run/node.log")).ok()?;
+        log.contains("not begun:").then_some(())
+    });
+    assert!(objected.is_some() && !started.exists());
+    order(&["--force"]);
+    let options = wait_for(Duration::from_secs(5), || {
+        fs::read_to_string(&started).ok().filter(|text| !text.is_empty())
+    });
+    let expected = "--wsrep-cluster-address=gcomm:// --wsrep-new-cluster \
+        --wsrep-start-position=070459c0-e50e-11f1-acc8-27d9eeb9924a:5\n";
+    assert_eq!(options.as_deref(), Some(expected));
+    assert!(!launcher.folder().join("node/bootstrap").exists());
+
+    // It remembers another node: then it joins that, and asks nobody.
+    fs::write(launcher.folder().join("node/peers"), "127.0.0.9:3306\n").unwrap();
+    launcher.respawn("node").unwrap();
+    let joined = wait_for(Duration::from_secs(10), || {
+        fs::read_to_string(&started).ok()?.contains("gcomm://127.0.0.9 ").then_some(())
+    });
+    assert!(joined.is_some(), "{}", launcher.log("node").unwrap());
+
+    // What it tells while it waits.
+    let found = wait_for(Duration::from_secs(10), || {
+        let output = Command::new(BINARY)
+            .args(["galera-recover", "--registrar", &launcher.slice().host(1).to_string()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.contains("acc8-27d9eeb9924a:5").then_some(text)
+    });
+    let text = found.unwrap_or_else(|| panic!("{}", launcher.log("node").unwrap()));
+    assert!(
+        text.contains("No majority of the last cluster is here") && text.contains("--force"),
+        "{text}"
+    );
+}
+
+fn await_log(launcher: &mut Launcher, text: &str) {
+    let found = wait_for(Duration::from_secs(10), || {
+        launcher.log("node").unwrap().contains(text).then_some(())
+    });
+    assert!(found.is_some(), "no {text:?} in:\n{}", launcher.log("node").unwrap());
 }

@@ -119,7 +119,7 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
-fn parse_sctp_registrar(text: &str) -> Result<Remote, String> {
+pub(crate) fn parse_sctp_registrar(text: &str) -> Result<Remote, String> {
     match parse_registrar(text) {
         Ok(remote) if remote.link == Link::Sctp => Ok(remote),
         Ok(_) => Err("elements speak SCTP with their registrar; use ADDRESS[:PORT]".to_owned()),

@@ -229,7 +229,7 @@ fn local_address(
     }
 }
 
-fn routed_to(peer: SocketAddr) -> Result<IpAddr, Error> {
+pub(crate) fn routed_to(peer: SocketAddr) -> Result<IpAddr, Error> {
     let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
     UdpSocket::bind(any)
         .and_then(|socket| socket.connect(peer).and_then(|()| socket.local_addr()))

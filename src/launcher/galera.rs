@@ -22,7 +22,7 @@ use nix::unistd::{User, getuid};
 
 use super::{
     Error, Launcher, Location,
-    daemons::{ADMIN_PORT, Sidecar, sidecar},
+    daemons::{ADMIN_PORT, Sidecar, registrars, sidecar},
     spawner,
 };
 
@@ -313,6 +313,20 @@ pub(super) fn node(launcher: &Launcher, n: u8) -> (String, Vec<OsString>) {
         },
     );
     (name, arguments)
+}
+
+/// The voter that two nodes need.
+pub(super) fn arbitrator(launcher: &Launcher) -> (String, Vec<OsString>) {
+    let name = "galera-arbitrator".to_owned();
+    let mut arguments = vec![
+        name.clone(),
+        format!("--cluster={CLUSTER}"),
+        format!("--address={}", launcher.slice.host(NODES)),
+        format!("--data-dir={}", launcher.folder.join(&name).display()),
+    ];
+    arguments.extend(registrars(launcher).map(|registrar| format!("--registrar={registrar}")));
+    arguments.extend(TIMERS.split(';').map(|option| format!("--option={option}")));
+    (name, arguments.into_iter().map(OsString::from).collect())
 }
 
 /// Where MariaDB's own log of a node is.

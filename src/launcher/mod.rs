@@ -188,6 +188,10 @@ impl Launcher {
             let (name, arguments) = galera::node(self, n);
             names.push(self.spawn(name, Role::LocationDb, arguments)?);
         }
+        if galera::nodes(self) == 2 {
+            let (name, arguments) = galera::arbitrator(self);
+            names.push(self.spawn(name, Role::GaleraArbitrator, arguments)?);
+        }
         Ok(names)
     }
 
@@ -337,7 +341,8 @@ impl Launcher {
         let mut killed = Vec::new();
         for roles in [
             &[Role::SipGateway][..],
-            &[Role::SipProxy, Role::Sidecar],
+            // Before the nodes: the last of them must be alone to know that it is the last.
+            &[Role::SipProxy, Role::Sidecar, Role::GaleraArbitrator],
             &[Role::LocationDb],
             &[Role::RegistrarNs],
         ] {

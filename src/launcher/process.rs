@@ -26,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    GaleraArbitrator,
     LocationDb,
     RegistrarNs,
     /// A pool element of a test's own.
@@ -38,6 +39,7 @@ impl Role {
     /// As the ready file has it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::GaleraArbitrator => "galera-arbitrator",
             Self::LocationDb => "location-db",
             Self::RegistrarNs => "registrar-ns",
             Self::Sidecar => "pool-element",
@@ -96,6 +98,8 @@ pub struct Process {
     child: Child,
     ended: Option<Ended>,
     ready: Option<ReadyFile>,
+    /// The server below it when it was in service last.
+    worker: Option<Pid>,
     /// When the process was started last.
     started: Instant,
 }
@@ -122,6 +126,7 @@ impl Process {
             child,
             ended: None,
             ready: None,
+            worker: None,
             started: clock(),
         })
     }
@@ -164,6 +169,28 @@ impl Process {
         children(keeper).first().copied()
     }
 
+    /// Who does the work: the database server below a sidecar, or else the process itself; and how that is.
+    pub fn worker(&mut self) -> (u32, Life) {
+        let life = self.life();
+        if self.role != Role::LocationDb || !self.arguments.iter().any(|argument| argument == "--")
+        {
+            return (self.pid(), life);
+        }
+        // Before that there may be another one for a moment, which looks after the data.
+        if self.worker.is_none() || self.is_ready() {
+            self.worker = self.server().or(self.worker);
+        }
+        let pid = self.worker.map_or(self.pid(), |worker| worker.as_raw().cast_unsigned());
+        match life {
+            Life::Running if is_frozen(pid) => (pid, Life::Frozen),
+            // A sidecar ends as its server did.
+            Life::Ended(Ended::Code(code)) if code > 128 => {
+                (pid, Life::Ended(Ended::Signal(code - 128)))
+            }
+            _ => (pid, life),
+        }
+    }
+
     /// When it was started last.
     pub fn started(&self) -> Instant {
         self.started
@@ -200,13 +227,7 @@ impl Process {
             self.ended = Some(ended);
             return Life::Ended(ended);
         }
-        let stat =
-            fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name in parentheses may contain anything; the state follows the last one.
-        match stat.rsplit_once(") ") {
-            Some((_, rest)) if rest.starts_with(['T', 't']) => Life::Frozen,
-            _ => Life::Running,
-        }
+        if is_frozen(self.child.id()) { Life::Frozen } else { Life::Running }
     }
 
     /// Waits until it is in service; fails when it ends instead.
@@ -299,6 +320,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn is_frozen(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may contain anything; the state follows the last one.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 /// The kernel lists children under the thread that started them.

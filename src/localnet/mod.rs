@@ -21,10 +21,14 @@ use dialtone_daemon::{
     CancellationToken, DataDir, Error, bind::BindError, data_dir::write_atomically, exit,
     parent::die_with_parent, signals::shutdown_token,
 };
+use dialtone_location::cli::StoreArgs;
 use table::Screen;
 use watch::{Seen, State, Watch};
 
-use crate::launcher::{self, Ended, Launcher, Layout, Life, Pools, Role, Slice, clock};
+use crate::{
+    launcher::{self, Ended, Launcher, Layout, Life, Location, Pools, Role, Slice, clock},
+    user::starter::{self, Starter},
+};
 
 /// How often processes are looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -34,6 +38,9 @@ const ASK: Duration = Duration::from_millis(200);
 
 /// How long all may take to be in service.
 const START: Duration = Duration::from_secs(30);
+
+/// The same with database nodes, which copy everything from each other at first.
+const START_DATABASES: Duration = Duration::from_secs(120);
 
 /// Pause before a dead process is started again; doubles while it dies soon after its start.
 const RESTART: Duration = Duration::from_millis(500);
@@ -72,6 +79,16 @@ pub struct Args {
     /// Number of proxies, 1 to 19
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=19))]
     pub proxies: u8,
+    /// Users need a password to register and to call; some are made. Old phones (baresip 1.0) give up when
+    /// they see SHA-256: for those, --auth=MD5
+    #[arg(long, value_name = "ALGORITHMS", num_args = 0..=1, require_equals = true, default_missing_value = "SHA-256,MD5", value_parser = Auth::parse)]
+    pub auth: Option<Auth>,
+    /// Where bindings are kept: in a file, or in MariaDB nodes with Galera, from Debian's packages
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = LocationKind::Sqlite)]
+    pub location: LocationKind,
+    /// Number of database nodes with --location galera, 1 to 5; two get an arbitrator
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u8).range(1..=5))]
+    pub databases: u8,
     /// Start again what died
     #[arg(long)]
     pub restart: bool,
@@ -81,6 +98,36 @@ pub struct Args {
     /// End at once when the process that started this one ends (PID: only if that is the parent)
     #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "0", hide = true)]
     pub die_with_parent: Option<u32>,
+}
+
+/// The algorithms of digest authentication, the best first.
+#[derive(Clone, Debug)]
+pub struct Auth(Vec<String>);
+
+impl Auth {
+    fn parse(text: &str) -> Result<Self, String> {
+        let names: Vec<String> = text.split(',').map(str::to_uppercase).collect();
+        match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["SHA-256", "MD5"] | ["MD5", "SHA-256"] | ["SHA-256"] | ["MD5"] => Ok(Self(names)),
+            _ => Err("use SHA-256,MD5 or one of them".to_owned()),
+        }
+    }
+}
+
+/// As `--location` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LocationKind {
+    Galera,
+    Sqlite,
+}
+
+impl Args {
+    fn location(&self) -> Location {
+        match self.location {
+            LocationKind::Galera => Location::Galera { nodes: self.databases },
+            LocationKind::Sqlite => Location::Sqlite,
+        }
+    }
 }
 
 fn parse_domain(text: &str) -> Result<String, String> {
@@ -149,9 +196,11 @@ fn serve(args: &Args) -> Result<(), Failure> {
         None => Slice::first_free(),
     };
     let layout = Layout {
+        auth: args.auth.clone().map(|auth| auth.0),
         domain: args.domain.clone(),
         edge_address: args.sip_address,
         edge_port: Some(args.base_port),
+        location: args.location(),
         registrars: args.registrars,
         ..Layout::default()
     };
@@ -238,13 +287,22 @@ struct Localnet<'a> {
 impl Localnet<'_> {
     fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
         let Args { registrars, gateways, proxies, .. } = *self.args;
+        let location = self.args.location();
+        let database = match location {
+            Location::Galera { nodes: 1 } => "a database node".to_owned(),
+            Location::Galera { nodes } => format!("{nodes} database nodes"),
+            Location::Sqlite => "the location database".to_owned(),
+        };
         println!(
-            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies and the location database"
+            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies and {database}"
         );
         for n in 1..=registrars {
             self.launcher.spawn_registrar(n)?;
         }
-        self.launcher.spawn_location_db()?;
+        match location {
+            Location::Galera { .. } => drop(self.launcher.spawn_databases()?),
+            Location::Sqlite => drop(self.launcher.spawn_location_db()?),
+        }
         for n in 1..=proxies {
             self.launcher.spawn_proxy(n)?;
         }
@@ -254,8 +312,12 @@ impl Localnet<'_> {
         if !self.await_service(shutdown)? {
             return Ok(());
         }
+        let users = match self.args.auth {
+            Some(_) => Some(self.users()?),
+            None => None,
+        };
         self.write_ready_file()?;
-        self.introduce();
+        self.introduce(users.as_deref());
         self.watch.settle();
         let mut screen = Screen::new(self.watch.rows().len());
         screen.show(self.watch.rows(), Vec::new());
@@ -274,9 +336,26 @@ impl Localnet<'_> {
         Ok(())
     }
 
+    fn store_name(&self) -> String {
+        format!("sqlite:{}", self.launcher.folder().join("location/location.db").display())
+    }
+
+    /// The users, made if there are none yet.
+    fn users(&self) -> Result<Vec<Starter>, Failure> {
+        let store = self.store_name().parse().map_err(Error::Usage)?;
+        let store = StoreArgs { store, credentials: None };
+        let users =
+            starter::users(&store, &self.args.domain, &self.launcher.folder().join("users"));
+        users.map_err(|error| Error::Unavailable(error.to_string()).into())
+    }
+
     /// Waits until everything is in service; `false` if asked to stop instead.
     fn await_service(&mut self, shutdown: &CancellationToken) -> Result<bool, Failure> {
-        let deadline = clock() + START;
+        let limit = match self.args.location {
+            LocationKind::Galera => START_DATABASES,
+            LocationKind::Sqlite => START,
+        };
+        let deadline = clock() + limit;
         while !shutdown.is_cancelled() {
             self.look();
             if self.watch.all_in_service() && self.registrars_agree() {
@@ -295,7 +374,7 @@ impl Localnet<'_> {
                 let logs = self.launcher.folder().join("run");
                 let text = format!(
                     "not in service within {} s: {missing}; see the logs in {}",
-                    START.as_secs(),
+                    limit.as_secs(),
                     logs.display()
                 );
                 return Err(Error::Unavailable(text).into());
@@ -317,11 +396,12 @@ impl Localnet<'_> {
     fn look(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
         for process in self.launcher.processes() {
+            let (pid, life) = process.worker();
             seen.push(Seen {
                 name: process.name().to_owned(),
                 role: process.role(),
-                pid: process.pid(),
-                life: process.life(),
+                pid,
+                life,
                 ready: process.is_ready(),
                 addresses: process.addresses(),
             });
@@ -357,18 +437,31 @@ impl Localnet<'_> {
     }
 
     /// Says where phones go, once: this does not change.
-    fn introduce(&mut self) {
+    fn introduce(&mut self, users: Option<&[Starter]>) {
         let Args { domain, gateways, sip_address, base_port, .. } = self.args;
         let edge = |n: u8| SocketAddr::new(*sip_address, base_port + 10 * u16::from(n));
         let second = edge(gateways - 1);
         println!();
         println!(
-            "Point a SIP phone here: outbound proxy {} (UDP or TCP), domain {domain}, any user, no password.",
-            edge(0)
+            "Point a SIP phone here: outbound proxy {} (UDP or TCP), domain {domain}, {}.",
+            edge(0),
+            if users.is_some() { "one of the users below" } else { "any user, no password" }
         );
         println!(
             "Another one: outbound proxy {second}. Then call one from the other: sip:USER@{domain}."
         );
+        for (user, password) in users.unwrap_or_default() {
+            let password = password.as_deref().unwrap_or("(changed since it was made)");
+            println!("  user {user:<9} password {password}");
+        }
+        if users.is_some() {
+            let program = std::env::args_os().next().unwrap_or_default();
+            println!(
+                "More users: {} user add NAME --store {} --realm {domain}",
+                Path::new(&program).display(),
+                self.store_name()
+            );
+        }
         println!(
             "Break something meanwhile; Ctrl-C stops everything. Logs: {}",
             self.launcher.folder().join("run").display()
@@ -386,7 +479,7 @@ impl Localnet<'_> {
                 serde_json::json!({
                     "name": process.name(),
                     "role": process.role().name(),
-                    "pid": process.pid(),
+                    "pid": process.worker().0,
                     "addresses": process.addresses(),
                 })
             })

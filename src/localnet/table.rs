@@ -152,6 +152,9 @@ pub(super) fn how_to_break(rows: &[Row]) -> Vec<String> {
     };
     say("kill -9", Role::SipProxy, "calls go on through the others");
     say("kill -STOP", Role::SipProxy, "frozen, not dead; kill -CONT brings it back");
+    if rows.iter().any(|row| row.seen.addresses.contains_key("mysql")) {
+        say("kill -9", Role::LocationDb, "registrations go on through the others");
+    }
     say("kill -9", Role::RegistrarNs, "nobody notices, its elements move");
     say("kill -9", Role::SipGateway, "its phones have to find another one");
     lines

@@ -159,7 +159,13 @@ impl Watch {
             .map(|other| other.seen.name.as_str())
             .collect();
         match (others.as_slice(), row.seen.role) {
-            ([], Role::LocationDb) => "proxies keep the open file".to_owned(),
+            ([], Role::LocationDb) if is_file(&row.seen) => "proxies keep the open file".to_owned(),
+            ([], Role::LocationDb) => {
+                "calls go on from the proxies' memory, but nobody can register".to_owned()
+            }
+            ([], Role::GaleraArbitrator) => {
+                "the nodes go on, but must not lose each other".to_owned()
+            }
             ([], _) => "nobody is left to do its work".to_owned(),
             ([one], _) => format!("{one} carries on"),
             (several, _) => format!("{} carry on", several.join(", ")),
@@ -251,7 +257,7 @@ fn row(
     let pools: Vec<&str> = match view {
         Some(_) if is_registrar => Vec::new(),
         // Its transport is a file, not an address.
-        Some(view) if seen.role == Role::LocationDb && !view.elements("location-db").is_empty() => {
+        Some(view) if is_file(&seen) && !view.elements("location-db").is_empty() => {
             vec!["location-db"]
         }
         Some(view) => {
@@ -263,9 +269,10 @@ fn row(
         }
         None => Vec::new(),
     };
-    // A registrar answers for itself; without any registrar the last word stands.
+    // A registrar answers for itself; without any registrar the last word stands. An arbitrator is in no pool.
     let in_pool = match view {
         _ if is_registrar => views.contains_key(&seen.name),
+        _ if seen.role == Role::GaleraArbitrator => true,
         Some(_) => !pools.is_empty(),
         None => before.is_some_and(|before| before.in_pool),
     };
@@ -295,6 +302,11 @@ fn row(
         (false, _) => pools.join(" "),
     };
     Row { seen, state, pools, in_pool, down_since, server_id, homed }
+}
+
+/// Whether it stands for a database file, and not for a server.
+fn is_file(seen: &Seen) -> bool {
+    seen.role == Role::LocationDb && !seen.addresses.contains_key("mysql")
 }
 
 fn seconds(now: Instant, since: Instant) -> String {

@@ -7,9 +7,11 @@
 //!
 //! No list of nodes is configured: a node finds the others in the pool. A cluster is begun by an explicit order only.
 
+pub mod arbitrator;
 pub mod disk;
 pub mod node;
 pub mod peers;
+pub mod recover;
 pub mod standstill;
 
 use std::{net::SocketAddr, time::Duration};
