@@ -4,6 +4,7 @@
 //! Each starts a system of its own in a loopback slice of its own. Whoever plays phones and pool users runs in this
 //! process and is not counted, but uses the same cores: rates are lower bounds.
 
+pub mod location;
 pub mod name_service;
 pub mod sip;
 mod usage;
@@ -13,11 +14,11 @@ use std::process::ExitCode;
 use dialtone_daemon::exit;
 use serde::Serialize;
 
-pub use usage::Conditions;
+pub use usage::{Conditions, Disk};
 
 use crate::launcher;
 
-/// Measure CPU time per registration and call, rates of the name service, and memory
+/// Measure CPU time per registration and call, rates of the name service and of the database, and memory
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -26,6 +27,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    LoadReplica(location::LoadArgs),
+    Location(location::Args),
     NameService(name_service::Args),
     Sip(sip::Args),
 }
@@ -47,6 +51,8 @@ pub enum Error {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
+        Command::LoadReplica(args) => location::load(&args),
+        Command::Location(args) => location::run(&args),
         Command::NameService(args) => name_service::run(&args),
         Command::Sip(args) => sip::run(&args),
     }

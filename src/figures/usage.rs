@@ -1,9 +1,16 @@
 //! What the kernel says of a process's CPU time and memory, and of the machine.
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
+
+use crate::launcher::clock;
 
 /// On what was measured: figures mean nothing without it.
 #[derive(Clone, Debug, Serialize)]
@@ -48,6 +55,76 @@ impl std::fmt::Display for Conditions {
         write!(
             f,
             "{cores} cores {cpu}, Linux {kernel}, {build} build, load average {before} before and {after} after"
+        )
+    }
+}
+
+/// Where a database was.
+#[derive(Clone, Debug, Serialize)]
+pub struct Disk {
+    pub folder: PathBuf,
+    /// As the kernel calls it.
+    pub filesystem: String,
+    pub device: String,
+    /// Milliseconds for appending 4 kB and bringing them to the disk.
+    pub fsync_ms: f64,
+    pub fsync_p99_ms: f64,
+}
+
+/// How often fsync is measured.
+const SYNCS: usize = 200;
+
+impl Disk {
+    /// Measures the disk that a folder is on.
+    pub(super) fn measure(folder: &Path) -> io::Result<Self> {
+        let folder = folder.canonicalize()?;
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mount = mounts
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                Some((words.next()?, words.next()?, words.next()?))
+            })
+            .filter(|(_, point, _)| folder.starts_with(point))
+            // The last of several at the same place is the one that is seen.
+            .max_by_key(|(_, point, _)| point.len());
+        let (device, filesystem) =
+            mount.map_or(("unknown", "unknown"), |(device, _, kind)| (device, kind));
+        let path = folder.join(format!("dialtone-fsync-{}", std::process::id()));
+        let times = sync_times(&path);
+        let _ = fs::remove_file(&path);
+        let mut times = times?;
+        times.sort_unstable();
+        let at = |share: usize| times[times.len() * share / 100].as_secs_f64() * 1e3;
+        Ok(Self {
+            filesystem: filesystem.to_owned(),
+            device: device.to_owned(),
+            fsync_ms: at(50),
+            fsync_p99_ms: at(99),
+            folder,
+        })
+    }
+}
+
+fn sync_times(path: &Path) -> io::Result<Vec<Duration>> {
+    let mut file = File::create(path)?;
+    let mut times = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        file.write_all(&[7; 4096])?;
+        let begun = clock();
+        file.sync_data()?;
+        times.push(clock().saturating_duration_since(begun));
+    }
+    Ok(times)
+}
+
+impl std::fmt::Display for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { folder, filesystem, device, fsync_ms, fsync_p99_ms } = self;
+        write!(
+            f,
+            "{} on {device} ({filesystem}), fsync of 4 kB {fsync_ms:.2} ms in the median, {fsync_p99_ms:.2} ms p99",
+            folder.display()
         )
     }
 }
