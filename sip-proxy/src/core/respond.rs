@@ -152,7 +152,7 @@ impl Proxy {
             message: request,
             header,
             aor: aor.as_deref(),
-            domain: self.names.domain(),
+            names: &self.names,
             source: phone_address(request, source),
         };
         let wall_ms = self.settings.wall(now);

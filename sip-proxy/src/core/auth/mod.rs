@@ -16,6 +16,8 @@ use dialtone_sip::digest::{Algorithm, Authorization, Challenge, Hash};
 use dialtone_sip::{Edit, HeaderName, Message, SipUri, Uri};
 use dialtone_sip_pool::keys::{Keys, Purpose};
 
+use crate::core::settings::Names;
+
 pub use limits::Limits;
 use limits::{Guesses, Recent};
 use replay::Replays;
@@ -98,8 +100,7 @@ pub(super) struct Asked<'a> {
     pub(super) header: HeaderName,
     /// Address-of-record of the user that it says it comes from.
     pub(super) aor: Option<&'a str>,
-    /// Our domain.
-    pub(super) domain: &'a str,
+    pub(super) names: &'a Names,
     /// The phone's address.
     pub(super) source: IpAddr,
 }
@@ -171,7 +172,7 @@ impl Auth {
         let user = self.key(&*given.username);
         let source = limits::network(asked.source);
         let at_home = self.homes.get(&user) == Some(&source)
-            || is_home(&format!("{}@{}", given.username, asked.domain), asked.source);
+            || is_home(&format!("{}@{}", given.username, asked.names.domain()), asked.source);
         if let Some(wait) = self.guesses.blocked(now, user, source, at_home) {
             self.stats.limited += 1;
             // Rounded up, so that who waits so long is let in.
@@ -191,9 +192,9 @@ impl Auth {
         }
         // RFC 7616 section 3.4.6: "the authenticating server MUST assure that the resource designated by the 'uri'
         // parameter is the same as the resource specified in the Request-Line; if they are not, the server SHOULD return
-        // a 400". Phones leave parameters away, some the port.
+        // a 400".
         let method = asked.message.method().map_or("", |method| method.as_str());
-        if !is_same_resource(asked.message, &given.uri) {
+        if !is_same_resource(asked, &given.uri) {
             return Verdict::Misdirected;
         }
         // An unknown user costs as much as a known one.
@@ -217,7 +218,8 @@ impl Auth {
             return Verdict::Challenge { stale: true };
         }
         self.homes.insert(user, source);
-        let user = asked.aor.and_then(|aor| aor.strip_suffix(asked.domain)?.strip_suffix('@'));
+        let user =
+            asked.aor.and_then(|aor| aor.strip_suffix(asked.names.domain())?.strip_suffix('@'));
         if user != Some(&*given.username) {
             self.stats.mismatched += 1;
             return Verdict::Mismatch;
@@ -280,9 +282,12 @@ fn issued(keys: &Keys, nonce: &str) -> Option<u64> {
     Some(u64::from_be_bytes(moment))
 }
 
-fn is_same_resource(message: &Message, uri: &str) -> bool {
-    let Ok(Uri::Sip(asked)) = message.request_uri() else { return false };
+/// Phones leave parameters away, some the port, and write any of our names; SIPp has the domain alone.
+fn is_same_resource(asked: &Asked<'_>, uri: &str) -> bool {
+    let Ok(Uri::Sip(wanted)) = asked.message.request_uri() else { return false };
     let Ok(given) = SipUri::parse(uri) else { return false };
     let host = |uri: &SipUri<'_>| uri.host.to_string().to_ascii_lowercase();
-    asked.user_unescaped() == given.user_unescaped() && host(&asked) == host(&given)
+    let is_ours = |uri: &SipUri<'_>| asked.names.domain_of(uri).is_some();
+    (host(&wanted) == host(&given) || (is_ours(&wanted) && is_ours(&given)))
+        && (given.user.is_none() || wanted.user_unescaped() == given.user_unescaped())
 }

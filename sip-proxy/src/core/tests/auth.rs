@@ -299,6 +299,15 @@ fn credentials_are_good_for_their_user_and_their_resource() {
     let short = short
         .replace("REGISTER sip:dialtone.test ", "REGISTER sip:Dialtone.test:5060;transport=udp ");
     assert_eq!(world.code(phone(9), &short), 200);
+    for (nc, uri, code) in
+        [(7, "sip:gw.test", 404), (8, "sip:nobody@gw.test", 404), (9, "sip:gw.test.example", 400)]
+    {
+        let text = login("alice", &nonce, nc).sign(
+            &invite("nobody", &format!("bare{nc}")).replacen("sip:nobody@dialtone.test", uri, 1),
+        );
+        let text = text.replacen(&format!("INVITE {uri}"), "INVITE sip:nobody@dialtone.test", 1);
+        assert_eq!(world.code(phone(1), &text), code, "{uri}");
+    }
     let stats = world.proxy.auth_stats();
     assert_eq!((stats.mismatched, stats.wrong), (3, 0));
 }
