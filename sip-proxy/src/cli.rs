@@ -8,7 +8,7 @@ use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
-use dialtone_location::{StoreEvent, WriterId};
+use dialtone_location::WriterId;
 use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
 use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
@@ -21,6 +21,7 @@ use crate::config::{Config, WhenFull};
 use crate::core::{Names, Proxy, Settings};
 use crate::database;
 use crate::driver::{self, Gateways, Network};
+use crate::intake::intake;
 
 /// Messages that wait for the driver.
 const QUEUE: usize = 4096;
@@ -52,12 +53,8 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     addresses.extend(agent.as_ref().map(|agent| ("asap", agent.local_addr().to_string())));
     let pools = agent.as_ref().map(Agent::handle);
 
-    let (sender, store_events) = mpsc::unbounded_channel();
+    let (sink, store_events) = intake();
     let user = pools.as_ref().map(|(_, user)| user);
-    let sink = move |events: Vec<StoreEvent>| {
-        // The driver may have ended.
-        let _ = sender.send(events);
-    };
     let store = tokio::select! {
         store = database::open(&config, &data_dir, user, WriterId(pe_id.0), sink) => store?,
         () = context.shutdown.cancelled() => {

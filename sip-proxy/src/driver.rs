@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{ClockNotice, Hop, Output, Proxy, Stats};
+use crate::intake::Intake;
 
 /// A pause of the driver longer than this means that the process was stopped.
 const FROZEN: Duration = Duration::from_secs(2);
@@ -74,7 +75,7 @@ pub async fn run(
     proxy: Proxy,
     mut network: Network,
     store: Arc<dyn LocationStore>,
-    mut store_events: mpsc::UnboundedReceiver<Vec<StoreEvent>>,
+    mut store_events: Intake,
     mut gateways: Option<Gateways>,
     serving: watch::Sender<bool>,
     drain: CancellationToken,

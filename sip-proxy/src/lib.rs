@@ -9,6 +9,7 @@ pub mod config;
 pub mod core;
 mod database;
 pub mod driver;
+pub mod intake;
 
 /// The pool of the proxies.
 pub const POOL: &str = "sip-proxy";
