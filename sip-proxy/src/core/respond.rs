@@ -251,12 +251,8 @@ impl Proxy {
                     response.reason("Too Many Contacts")
                 });
             }
-            Answer::Failed(_)
-            | Answer::Expired(_)
-            | Answer::Claim(_)
-            | Answer::ReadClaim(_)
-            | Answer::Credentials(_)
-            | Answer::CredentialList(_) => {
+            // Failed; every other answer is to something else.
+            _ => {
                 return self.unavailable(now, server, request, source);
             }
         };
