@@ -140,6 +140,16 @@ pub(crate) fn put_credential(new: &NewCredential, revision: u64) -> Credential {
     Credential { user, realm, ha1_md5, ha1_sha256, revision, removed: false }
 }
 
+/// Whether a binding of another database replaces what is stored under its key.
+pub(crate) fn is_newer(record: &Record, stored: Option<&Record>) -> bool {
+    stored.is_none_or(|stored| record.changed_at > stored.changed_at)
+}
+
+/// Whether a claim of another database replaces what is stored under its name.
+pub(crate) fn is_later(claim: &Claim, stored: Option<&Claim>) -> bool {
+    stored.is_none_or(|stored| claim.generation > stored.generation)
+}
+
 /// The row that a removal leaves at this revision; `None` if there is nothing to remove.
 pub(crate) fn remove_credential(stored: Option<&Credential>, revision: u64) -> Option<Credential> {
     let stored = stored.filter(|stored| !stored.removed)?.clone();

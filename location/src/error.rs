@@ -25,6 +25,9 @@ pub enum Error {
     /// A client file says something wrong.
     #[error("{}:{line}: {problem}", path.display())]
     Options { path: PathBuf, line: u32, problem: String },
+    /// A file that is read line by line has a wrong one.
+    #[error("{}:{line}: {problem}", path.display())]
+    Line { path: PathBuf, line: u64, problem: String },
     /// A database server refuses what was asked, and will go on refusing.
     #[error("database server {node}: {problem}")]
     Refused { node: SocketAddr, problem: String },

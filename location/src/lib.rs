@@ -24,6 +24,7 @@ mod replica;
 pub mod sqlite;
 mod store;
 mod table;
+pub mod transfer;
 
 pub use claim::{Claim, ClaimChange, ClaimOutcome};
 pub use credential::{
@@ -33,7 +34,7 @@ pub use error::Error;
 pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId, limits};
 pub use replica::{Replica, ReplicaStats, Target};
 pub use store::{
-    Answer, Change, LocationStore, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent,
+    Answer, Change, LocationStore, Merge, NewBinding, Request, Save, SaveOutcome, Sink, StoreEvent,
     SubmitError, Ticket,
 };
 pub use table::Table;

@@ -99,6 +99,15 @@ pub enum SaveOutcome {
     TooMany,
 }
 
+/// What another database had, all taken in or none. A binding counts if it was changed later than what is stored under
+/// its key, a claim if its generation is higher; so taking it in again changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// Removed ones included; their versions do not matter.
+    pub bindings: Vec<Record>,
+    pub claims: Vec<Claim>,
+}
+
 /// Work for a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -116,6 +125,14 @@ pub enum Request {
     ReadClaim {
         name: Box<str>,
     },
+    /// The claims behind `after` in the order of their bytes, those that were given up included; at most `limit`, read
+    /// from the database.
+    ListClaims {
+        after: Option<Box<str>>,
+        limit: usize,
+    },
+    /// Takes in what another database had.
+    Merge(Box<Merge>),
     Credentials(CredentialChange),
     /// The credentials behind `after` (user, realm) in the order of their bytes, at most `limit`, read from the
     /// database; removed users are left out.
@@ -134,6 +151,9 @@ pub enum Answer {
     Expired(usize),
     Claim(ClaimOutcome),
     ReadClaim(Option<Claim>),
+    ClaimList(Vec<Claim>),
+    /// How many rows of a [`Merge`] were taken; the others were not newer than what is there.
+    Merged(usize),
     /// One for each user of the change, in its order.
     Credentials(Vec<CredentialOutcome>),
     CredentialList(Vec<Credential>),

@@ -55,9 +55,10 @@ impl Table {
             Request::ReadClaim { name } => {
                 Answer::ReadClaim(self.claims.get(name).filter(|claim| claim.owner != 0).cloned())
             }
-            Request::Credentials(_) | Request::ListCredentials { .. } => {
-                Answer::Failed("no credentials are kept here".into())
-            }
+            Request::Credentials(_)
+            | Request::ListCredentials { .. }
+            | Request::ListClaims { .. }
+            | Request::Merge(_) => Answer::Failed("this is not for simulations".into()),
         }
     }
 

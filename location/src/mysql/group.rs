@@ -16,7 +16,7 @@ use crate::claim::{Claim, ClaimChange, ClaimOutcome};
 use crate::credential::{Credential, CredentialChange, CredentialOutcome};
 use crate::decide;
 use crate::record::{Record, Version, WriterId};
-use crate::store::{Answer, Request, Save, SaveOutcome, StoreEvent};
+use crate::store::{Answer, Merge, Request, Save, SaveOutcome, StoreEvent};
 
 /// SQLSTATEs cannot be had from the client library, texts can.
 pub(crate) const OTHER_SEQUENCE: &str = "dialtone: the writer has another sequence";
@@ -72,9 +72,14 @@ impl Scope {
                 Request::Credentials(CredentialChange::Remove { user, realm }) => {
                     scope.users.insert((user.clone(), realm.clone()));
                 }
+                Request::Merge(merge) => {
+                    scope.aors.extend(merge.bindings.iter().map(|record| Id::of(&record.aor)));
+                    scope.claims.extend(merge.claims.iter().map(|claim| Id::of(&claim.name)));
+                }
                 Request::Expire { .. }
                 | Request::Lookup { .. }
                 | Request::ReadClaim { .. }
+                | Request::ListClaims { .. }
                 | Request::ListCredentials { .. } => {}
             }
         }
@@ -186,9 +191,11 @@ pub(crate) fn plan(
             Request::Save(save) => Answer::Save(work.save(save)),
             Request::Claim(change) => Answer::Claim(work.claim(change)),
             Request::Credentials(change) => Answer::Credentials(work.change(change)),
+            Request::Merge(merge) => Answer::Merged(work.merge(merge)),
             Request::Expire { .. }
             | Request::Lookup { .. }
             | Request::ReadClaim { .. }
+            | Request::ListClaims { .. }
             | Request::ListCredentials { .. } => {
                 Answer::Failed("a request that is no write was given to the writing task".into())
             }
@@ -221,15 +228,42 @@ impl Work {
             Err(refused) => return refused,
         };
         for record in &mut accepted.changed {
-            self.state.sequence += 1;
-            record.version = Version { writer: self.writer, sequence: self.state.sequence };
-            match rows.iter_mut().find(|row| row.key == record.key) {
-                Some(row) => row.clone_from(record),
-                None => rows.push(record.clone()),
-            }
-            self.bindings.insert((aor_id, Id::of(record.key.as_str())), record.clone());
+            self.write(aor_id, record);
         }
         accepted.outcome(save.now_ms)
+    }
+
+    /// Gives a record its version and its place.
+    fn write(&mut self, aor_id: Id, record: &mut Record) {
+        self.state.sequence += 1;
+        record.version = Version { writer: self.writer, sequence: self.state.sequence };
+        let rows = self.state.bindings.entry(aor_id).or_default();
+        match rows.iter_mut().find(|row| row.key == record.key) {
+            Some(row) => row.clone_from(record),
+            None => rows.push(record.clone()),
+        }
+        self.bindings.insert((aor_id, Id::of(record.key.as_str())), record.clone());
+    }
+
+    fn merge(&mut self, merge: &Merge) -> usize {
+        let mut taken = 0;
+        for record in &merge.bindings {
+            let aor_id = Id::of(&record.aor);
+            let rows = self.state.bindings.get(&aor_id).map_or(&[][..], Vec::as_slice);
+            if decide::is_newer(record, rows.iter().find(|row| row.key == record.key)) {
+                self.write(aor_id, &mut record.clone());
+                taken += 1;
+            }
+        }
+        for claim in &merge.claims {
+            let id = Id::of(&claim.name);
+            if decide::is_later(claim, self.state.claims.get(&id)) {
+                self.state.claims.insert(id, claim.clone());
+                self.claims.insert(id, claim.clone());
+                taken += 1;
+            }
+        }
+        taken
     }
 
     fn claim(&mut self, change: &ClaimChange) -> ClaimOutcome {

@@ -253,6 +253,7 @@ impl LocationStore for MysqlStore {
         match request {
             Request::Lookup { .. }
             | Request::ReadClaim { .. }
+            | Request::ListClaims { .. }
             | Request::ListCredentials { .. } => {
                 let Some(reads) = &self.reads else { return Err(SubmitError::Closed) };
                 reads.try_send((ticket, request)).map_err(|error| match error {
@@ -263,6 +264,7 @@ impl LocationStore for MysqlStore {
             Request::Save(_)
             | Request::Expire { .. }
             | Request::Claim(_)
+            | Request::Merge(_)
             | Request::Credentials(_) => {
                 self.shared.queue.put(Entry { ticket, request, since: clock() })
             }

@@ -144,6 +144,12 @@ fn size(request: &Request) -> usize {
             };
             bindings.iter().map(of).sum()
         }
+        Request::Merge(merge) => {
+            let of = |record: &crate::Record| {
+                record.aor.len() * 2 + record.contact.len() * 2 + record.path.len() + 1_000
+            };
+            merge.bindings.iter().map(of).sum()
+        }
         Request::Credentials(crate::CredentialChange::Put(list)) => {
             list.iter().map(|new| new.user.len() + new.realm.len() + 150).sum()
         }

@@ -137,12 +137,16 @@ async fn ask(
             Request::ReadClaim { name } => {
                 Answer::ReadClaim(claims.get(name).filter(|claim| claim.owner != 0).cloned())
             }
+            Request::ListClaims { after, limit } => {
+                list_claims(connection, after.as_deref().unwrap_or(""), *limit).await?
+            }
             Request::ListCredentials { after, limit } => {
                 list_credentials(connection, after.as_ref(), *limit).await?
             }
             Request::Save(_)
             | Request::Expire { .. }
             | Request::Claim(_)
+            | Request::Merge(_)
             | Request::Credentials(_) => {
                 Answer::Failed("a write was given to the reading task".into())
             }
@@ -150,6 +154,22 @@ async fn ask(
         events.push(StoreEvent::Answer { ticket: *ticket, answer });
     }
     Ok(events)
+}
+
+async fn list_claims(
+    connection: &mut Connection,
+    after: &str,
+    limit: usize,
+) -> Result<Answer, Fault> {
+    let mut sql =
+        "SELECT name, owner, generation, lease_until, stamp FROM claims WHERE name > ".to_owned();
+    sql::push_text(&mut sql, after);
+    let _ = write!(sql, " ORDER BY name LIMIT {limit}");
+    let rows = sql::only(connection.query(&sql, super::ADMIN_PATIENCE).await?)?;
+    rows.into_iter()
+        .map(|mut row| sql::claim(&mut row).map(|(claim, _)| claim))
+        .collect::<Result<_, _>>()
+        .map(Answer::ClaimList)
 }
 
 async fn list_credentials(

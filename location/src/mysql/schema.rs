@@ -85,7 +85,7 @@ const TABLES: [(&str, &str); 4] = [
     (
         "credentials",
         "CREATE TABLE IF NOT EXISTS credentials (\
-        user VARCHAR(255) NOT NULL, \
+        user VARCHAR(256) NOT NULL, \
         realm VARCHAR(255) NOT NULL, \
         ha1_md5 BINARY(16), \
         ha1_sha256 BINARY(32), \

@@ -168,10 +168,12 @@ impl LocationStore for SqliteStore {
         let queue = match request {
             Request::Lookup { .. }
             | Request::ReadClaim { .. }
+            | Request::ListClaims { .. }
             | Request::ListCredentials { .. } => &self.reads,
             Request::Save(_)
             | Request::Expire { .. }
             | Request::Claim(_)
+            | Request::Merge(_)
             | Request::Credentials(_) => &self.writes,
         };
         match queue.as_ref().map(|queue| queue.try_send((ticket, request))) {

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::claim::Claim;
 use crate::sqlite::{rows, users};
@@ -33,13 +33,37 @@ fn answer(connection: &Connection, request: Request) -> rusqlite::Result<Answer>
         Request::ListCredentials { after, limit } => {
             users::list(connection, after.as_ref(), limit).map(Answer::CredentialList)
         }
+        Request::ListClaims { after, limit } => {
+            list_claims(connection, after.as_deref(), limit).map(Answer::ClaimList)
+        }
         Request::Save(_)
         | Request::Expire { .. }
         | Request::Claim(_)
+        | Request::Merge(_)
         | Request::Credentials(_) => {
             Ok(Answer::Failed("a write was given to the reading thread".into()))
         }
     }
+}
+
+fn list_claims(
+    connection: &Connection,
+    after: Option<&str>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Claim>> {
+    connection
+        .prepare_cached(
+            "SELECT name, owner, generation, lease_until FROM claims WHERE name > ?1 ORDER BY name LIMIT ?2",
+        )?
+        .query_map(params![after.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            Ok(Claim {
+                name: row.get_ref(0)?.as_str()?.into(),
+                owner: row.get(1)?,
+                generation: row.get::<_, i64>(2)? as u64,
+                lease_until: row.get::<_, i64>(3)? as u64,
+            })
+        })?
+        .collect()
 }
 
 /// The claim as it is stored; one that was given up has owner 0 and counts as none.

@@ -14,11 +14,11 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
-use crate::claim::{ClaimChange, ClaimOutcome};
+use crate::claim::{Claim, ClaimChange, ClaimOutcome};
 use crate::decide::{self, Horizon};
-use crate::record::{Version, WriterId};
+use crate::record::{Record, Version, WriterId};
 use crate::sqlite::{Config, Counters, OwnCommits, reader, rows, users};
-use crate::store::{Answer, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket};
+use crate::store::{Answer, Merge, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket};
 
 /// How long to wait before asking again for the lock that another process holds.
 const BUSY_PAUSE: Duration = Duration::from_micros(300);
@@ -197,11 +197,13 @@ impl Work<'_> {
             Request::Save(save) => self.save(save).map(Answer::Save),
             Request::Expire { now_ms } => self.expire(*now_ms).map(Answer::Expired),
             Request::Claim(change) => self.claim(change).map(Answer::Claim),
+            Request::Merge(merge) => self.merge(merge).map(Answer::Merged),
             Request::Credentials(change) => {
                 users::change(&self.transaction, change).map(Answer::Credentials)
             }
             Request::Lookup { .. }
             | Request::ReadClaim { .. }
+            | Request::ListClaims { .. }
             | Request::ListCredentials { .. } => {
                 Ok(Answer::Failed("a lookup was given to the writing thread".into()))
             }
@@ -242,10 +244,37 @@ impl Work<'_> {
         let stored = reader::stored_claim(&self.transaction, change.name())?;
         let outcome = decide::claim(change, stored);
         if let ClaimOutcome::Done(new) = &outcome {
-            self.transaction
-                .prepare_cached("INSERT OR REPLACE INTO claims (name, owner, generation, lease_until) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![&*new.name, new.owner, new.generation as i64, new.lease_until as i64])?;
+            self.write_claim(new)?;
         }
         Ok(outcome)
+    }
+
+    fn merge(&mut self, merge: &Merge) -> rusqlite::Result<usize> {
+        let mut taken = 0;
+        for record in &merge.bindings {
+            let stored = rows::of_aor(&self.transaction, &record.aor)?;
+            let stored = stored.iter().find(|stored| stored.key == record.key);
+            if decide::is_newer(record, stored) {
+                self.sequence += 1;
+                let version = Version { writer: self.writer, sequence: self.sequence };
+                rows::write(&self.transaction, &Record { version, ..record.clone() })?;
+                taken += 1;
+            }
+        }
+        for claim in &merge.claims {
+            let stored = reader::stored_claim(&self.transaction, &claim.name)?;
+            if decide::is_later(claim, stored.as_ref()) {
+                self.write_claim(claim)?;
+                taken += 1;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn write_claim(&self, claim: &Claim) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("INSERT OR REPLACE INTO claims (name, owner, generation, lease_until) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![&*claim.name, claim.owner, claim.generation as i64, claim.lease_until as i64])
+            .map(drop)
     }
 }
