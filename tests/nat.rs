@@ -65,7 +65,8 @@ fn three_minutes(nat: &Host, home: &Host) {
     alice.register();
     bob.register();
     let folder = env::temp_dir().join("carol");
-    let account = Account { user: "carol", gateway, transport: "udp", tone: None };
+    let account =
+        Account { user: "carol", password: "none", gateway, transport: "udp", tone: None };
     let carol = baresip::is_installed().then(|| Baresip::start(&folder, home, &account));
     let phones: Vec<u16> =
         [Some(bob.local.port()), carol.as_ref().map(|_| 5060)].into_iter().flatten().collect();

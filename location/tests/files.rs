@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{BufRead, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::mpsc::channel;
 
@@ -44,6 +45,8 @@ fn what_is_not_ours_is_refused_by_name_and_left_alone() {
         .expect("bump");
     assert!(matches!(refused(&newer), Error::Version { found: 99, .. }));
 
+    let mode = std::fs::metadata(&newer).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "hashes of passwords are nobody else's business");
     assert!(sqlite::check(&folder.0.join("absent.db")).is_err());
     assert!(!folder.0.join("absent.db").exists());
 }

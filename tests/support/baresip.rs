@@ -35,6 +35,8 @@ pub(crate) fn is_installed() -> bool {
 #[derive(Debug)]
 pub(crate) struct Account<'a> {
     pub(crate) user: &'a str,
+    /// What it answers with when it is asked for a password.
+    pub(crate) password: &'a str,
     pub(crate) gateway: SocketAddr,
     /// `udp` or `tcp`.
     pub(crate) transport: &'a str,
@@ -56,7 +58,7 @@ pub(crate) struct Baresip {
 impl Baresip {
     /// Starts it on a host and waits until it is registered; `folder` is its own.
     pub(crate) fn start(folder: &Path, host: &Host, account: &Account<'_>) -> Self {
-        let Account { user, gateway, transport, tone } = account;
+        let Account { user, password, gateway, transport, tone } = account;
         fs::create_dir_all(folder.join("heard")).unwrap();
         let (address, path) = (host.address, folder.display());
         let source = match tone {
@@ -75,7 +77,7 @@ impl Baresip {
         );
         fs::write(folder.join("config"), config).unwrap();
         let account = format!(
-            "<sip:{user}@dialtone.test;transport={transport}>;auth_user={user};auth_pass=none;\
+            "<sip:{user}@dialtone.test;transport={transport}>;auth_user={user};auth_pass={password};\
              outbound=\"sip:{gateway};transport={transport}\";regint=3600;answermode=auto;\
              audio_codecs=PCMU/8000/1;ptime=20\n"
         );

@@ -40,7 +40,7 @@ pub(crate) struct Linphone {
 impl Linphone {
     /// Starts it on a host and waits until it is registered; `folder` is its own.
     pub(crate) fn start(folder: &Path, host: &Host, account: &Account<'_>) -> Self {
-        let Account { user, gateway, transport, tone } = account;
+        let Account { user, password, gateway, transport, tone } = account;
         let address = host.address;
         // It does not start without these folders.
         for name in [".local/share/linphone", ".config/linphone"] {
@@ -57,6 +57,7 @@ impl Linphone {
              [proxy_0]\nreg_proxy=<sip:{gateway};transport={transport}>\n\
              reg_route=<sip:{gateway};transport={transport};lr>\nreg_identity=<sip:{user}@dialtone.test>\n\
              reg_expires=3600\nreg_sendregister=1\npublish=0\n\
+             [auth_info_0]\nusername={user}\npasswd={password}\nrealm=dialtone.test\ndomain=dialtone.test\n\
              [audio_codec_0]\nmime=PCMU\nrate=8000\nenabled=1\n"
         );
         fs::write(folder.join("config"), config).unwrap();

@@ -1,6 +1,7 @@
 //! Opening a file: whose it is, which version, and the tables of a new one.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,9 @@ pub(crate) fn open_writing(path: &Path) -> Result<Connection, Error> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let explain = |source| explain(path, source);
+    // Who can read what users must know can pretend to be them. SQLite gives its other files the same mode. That the file
+    // is there already is the usual thing, and what else is wrong SQLite will say.
+    let _ = File::options().write(true).create_new(true).mode(0o600).open(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(explain)?;
     // Look before anything is written: a foreign file stays as it is.
