@@ -51,6 +51,8 @@ pub struct Register {
     pub listed: bool,
     /// REGISTER without Contact.
     pub fetch: bool,
+    /// The answer said when to try again.
+    pub retry_after: bool,
 }
 
 #[derive(Debug, Default)]

@@ -136,6 +136,8 @@ pub struct Load {
     rng: fastrand::Rng,
     /// Calls so far.
     placed: usize,
+    /// Registrations beside calls so far.
+    reregistered: usize,
     bindings_lost: usize,
 }
 
@@ -155,6 +157,7 @@ impl Load {
             phones: JoinSet::new(),
             rng: fastrand::Rng::with_seed(config.seed),
             placed: 0,
+            reregistered: 0,
             bindings_lost: 0,
             config,
         };
@@ -229,7 +232,8 @@ impl Load {
         self.call_while(plan, || now() < end).await;
     }
 
-    /// As [`Self::call`], for as long as `go_on` says. Meanwhile random callees register again at the plan's rate.
+    /// As [`Self::call`], for as long as `go_on` says. Meanwhile callees register again in turn at the plan's rate: no
+    /// phone does before its last request is answered, if there are enough of them.
     pub async fn call_while(&mut self, plan: &CallPlan, mut go_on: impl FnMut() -> bool) {
         let mut calls = ticks(plan.rate);
         let mut registers = ticks(if plan.reregister > 0.0 { plan.reregister } else { 1.0 });
@@ -237,7 +241,8 @@ impl Load {
             tokio::select! {
                 _ = calls.tick() => self.place_call(plan),
                 _ = registers.tick(), if plan.reregister > 0.0 => {
-                    let callee = self.rng.usize(..self.callees.len());
+                    let callee = self.reregistered % self.callees.len();
+                    self.reregistered += 1;
                     self.ask(callee, Command::Register { expires: self.config.expires });
                 }
             }

@@ -535,6 +535,7 @@ impl Phone {
                     retransmissions,
                     listed,
                     fetch,
+                    retry_after: text.get("retry-after").is_some(),
                 });
             }
             Purpose::Bye { call_id } => {
@@ -772,6 +773,7 @@ impl Phone {
                     retransmissions,
                     listed: false,
                     fetch,
+                    retry_after: false,
                 });
             }
             Purpose::Invite { call_id } => {

@@ -3,6 +3,7 @@
 
 pub mod abuse;
 pub mod calls;
+pub mod database;
 mod echo;
 pub mod name_service;
 mod observe;
@@ -22,6 +23,7 @@ pub struct Args {
 enum Command {
     Abuse(abuse::Args),
     Calls(calls::Args),
+    Database(database::Args),
     EchoServer(echo::Args),
     NameService(name_service::Args),
 }
@@ -31,6 +33,7 @@ pub fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Abuse(args) => abuse::run(&args),
         Command::Calls(args) => calls::run(&args),
+        Command::Database(args) => database::run(&args),
         Command::EchoServer(args) => echo::run(&args),
         Command::NameService(args) => name_service::run(&args),
     }
