@@ -4,8 +4,9 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::UdpSocket,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -266,6 +267,53 @@ fn the_dead_are_started_again_if_asked() {
     localnet.signal(Signal::SIGINT);
     assert_eq!(localnet.ended().code(), Some(0));
     localnet.assert_nothing_remains();
+}
+
+#[test]
+fn users_are_made_once() {
+    let options = ["--auth", "--registrars=1", "--gateways=1", "--proxies=1"];
+    let mut localnet = Localnet::start("auth", &options);
+    localnet.ready();
+    let users = |localnet: &Localnet| -> Vec<(String, String)> {
+        localnet.await_output("Break something");
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let output = localnet.output();
+        let lines =
+            output.lines().map(words).filter(|words| words.len() > 3 && words[2] == "password");
+        lines.map(|words| (words[1].clone(), words[3].clone())).collect()
+    };
+    let made = users(&localnet);
+    let names: Vec<&str> = made.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["alice", "bob", "carol", "dave"]);
+    assert!(made.iter().all(|(_, password)| password.len() == 14), "{made:?}");
+    let file = localnet.folder.join("data/users");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    // The command that is printed.
+    let command = localnet.output();
+    let command = command.lines().find_map(|line| line.strip_prefix("More users: ")).unwrap();
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[1..4], ["user", "add", "NAME"]);
+    let set = |user: &str| {
+        let mut add = Command::new(env!("CARGO_BIN_EXE_dialtone"))
+            .args(["user", "add", user])
+            .args(&words[4..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        add.stdin.take().unwrap().write_all(b"another\n").unwrap();
+        assert!(add.wait().unwrap().success());
+    };
+    set("erin");
+    set("bob");
+    localnet.signal(Signal::SIGTERM);
+    assert!(localnet.ended().success());
+    let folder = std::mem::take(&mut localnet.folder);
+    let mut again = Localnet::start_in(folder, &edge_address(), &options);
+    again.ready();
+    let later = users(&again);
+    assert_eq!((&later[0], &later[2], &later[3]), (&made[0], &made[2], &made[3]));
+    assert_eq!((&*later[1].1, &*later[4].0, &*later[4].1), ("(changed", "erin", "(changed"));
 }
 
 #[test]

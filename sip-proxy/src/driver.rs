@@ -94,6 +94,7 @@ pub async fn run(
         edge_ids: HashMap::new(),
         edge_peers: HashMap::new(),
         exported: Stats::default(),
+        limited: 0,
         seen: clock(),
     };
     let mut core_events = Vec::with_capacity(BATCH);
@@ -226,6 +227,8 @@ struct Driver {
     edge_ids: HashMap<SocketAddr, TransportId>,
     edge_peers: HashMap<TransportId, SocketAddr>,
     exported: Stats,
+    /// Requests refused because of wrong passwords before them, as told last.
+    limited: u64,
     /// When the clock was looked at last, or when it was to be looked at.
     seen: Instant,
 }
@@ -297,7 +300,8 @@ impl Driver {
             }
             TransportEvent::Message { .. }
             | TransportEvent::Ping { .. }
-            | TransportEvent::Pong { .. } => {}
+            | TransportEvent::Pong { .. }
+            | TransportEvent::Returned { .. } => {}
         }
         self.drain();
     }
@@ -327,7 +331,8 @@ impl Driver {
             }
             TransportEvent::Connected { .. }
             | TransportEvent::Ping { .. }
-            | TransportEvent::Pong { .. } => {}
+            | TransportEvent::Pong { .. }
+            | TransportEvent::Returned { .. } => {}
         }
         self.drain();
     }
@@ -508,6 +513,14 @@ impl Driver {
             }
         }
         let auth = self.proxy.auth_stats();
+        if auth.limited > self.limited {
+            let requests = auth.limited - self.limited;
+            tracing::warn!(
+                requests,
+                "refused unread: too many wrong passwords for a user or from an address"
+            );
+            self.limited = auth.limited;
+        }
         for (result, value) in [
             ("challenged", auth.challenged),
             ("accepted-md5", auth.md5),

@@ -346,6 +346,10 @@ fn nonces_end_and_are_good_at_every_proxy() {
     assert_eq!(code(&mut one, &nonce), (200, false));
     one.proxy.set_keys(Keys::new(&newest, None));
     assert_eq!(code(&mut one, &nonce), (401, false));
+    // Clocks need not agree.
+    let ahead = two.nonce();
+    two.proxy.settings.wall = wall::Wall::new(two.now, EPOCH_MS - 200_000);
+    assert_eq!(code(&mut two, &ahead), (200, false));
     // A clock that jumps ends nonces in either direction, and new ones are good at once.
     let nonce = two.nonce();
     const YEAR_MS: u64 = 365 * 86_400_000;
