@@ -21,7 +21,7 @@ use dialtone_daemon::{
     CancellationToken, DataDir, Error, bind::BindError, data_dir::write_atomically, exit,
     parent::die_with_parent, signals::shutdown_token,
 };
-use dialtone_location::cli::StoreArgs;
+use dialtone_location::cli::{StoreAddress, StoreArgs};
 use table::Screen;
 use watch::{Seen, State, Watch};
 
@@ -336,14 +336,24 @@ impl Localnet<'_> {
         Ok(())
     }
 
-    fn store_name(&self) -> String {
-        format!("sqlite:{}", self.launcher.folder().join("location/location.db").display())
+    /// Where bindings and users are.
+    fn store(&self) -> StoreArgs {
+        match self.args.location() {
+            Location::Galera { nodes } => {
+                let address = |n| self.launcher.database_address(n).to_string();
+                let store = StoreAddress::Mysql((1..=nodes).map(address).collect());
+                StoreArgs { store, credentials: Some(self.launcher.database_credentials()) }
+            }
+            Location::Sqlite => {
+                let path = self.launcher.folder().join("location/location.db");
+                StoreArgs { store: StoreAddress::Sqlite(path), credentials: None }
+            }
+        }
     }
 
     /// The users, made if there are none yet.
     fn users(&self) -> Result<Vec<Starter>, Failure> {
-        let store = self.store_name().parse().map_err(Error::Usage)?;
-        let store = StoreArgs { store, credentials: None };
+        let store = self.store();
         let users =
             starter::users(&store, &self.args.domain, &self.launcher.folder().join("users"));
         users.map_err(|error| Error::Unavailable(error.to_string()).into())
@@ -456,10 +466,18 @@ impl Localnet<'_> {
         }
         if users.is_some() {
             let program = std::env::args_os().next().unwrap_or_default();
+            let store = match self.store() {
+                StoreArgs { store: StoreAddress::Sqlite(path), .. } => {
+                    format!("sqlite:{}", path.display())
+                }
+                StoreArgs { store: StoreAddress::Mysql(nodes), credentials } => {
+                    let credentials = credentials.unwrap_or_default();
+                    format!("mysql:{} --credentials {}", nodes.join(","), credentials.display())
+                }
+            };
             println!(
-                "More users: {} user add NAME --store {} --realm {domain}",
+                "More users: {} user add NAME --store {store} --realm {domain}",
                 Path::new(&program).display(),
-                self.store_name()
             );
         }
         println!(
