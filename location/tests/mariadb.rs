@@ -2,8 +2,16 @@
 
 mod common;
 
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use common::contract::CONTRACT;
-use common::mariadb::Server;
+use common::gate::{Gate, Trap};
+use common::mariadb::{Mariadb, Server, now, run};
+use common::{AOR, Client, binding, register};
+use dialtone_location::mysql::{Config, MysqlStore, Node};
+use dialtone_location::{Answer, Error, Request, Save, SaveOutcome, WriterId};
 
 #[test]
 fn the_contract_holds() {
@@ -12,4 +20,212 @@ fn the_contract_holds() {
         println!("{name}");
         test(&server.database(name));
     }
+}
+
+/// Saves one contact after the other for one user; every one of them has to be carried out exactly once.
+struct Chain<'a> {
+    client: &'a Client,
+    cseq: u32,
+    sequence: u64,
+}
+
+impl Chain<'_> {
+    fn next(&mut self, what: &str) {
+        self.cseq += 1;
+        let save = register("chain", self.cseq, 1_000_000, vec![binding("sip:a@1", 60)]);
+        let SaveOutcome::Saved { changed, bindings } = self.client.save(save) else {
+            panic!("{what}: refused");
+        };
+        // Carried out twice it would be a replay, or have taken two numbers.
+        assert_eq!(changed.len(), 1, "{what}");
+        assert_eq!(changed[0].version.sequence, self.sequence + 1, "{what}");
+        assert_eq!(bindings, changed, "{what}");
+        self.sequence += 1;
+        self.check(what);
+    }
+
+    fn check(&self, what: &str) {
+        let found = self.client.call(Request::Lookup { aor: AOR.into(), now_ms: 1_000_000 });
+        let Answer::Found(found) = found else { panic!("{what}: {found:?}") };
+        let stored: Vec<_> =
+            found.iter().map(|record| (record.cseq, record.version.sequence)).collect();
+        assert_eq!(stored, [(self.cseq, self.sequence)], "{what}");
+    }
+}
+
+#[test]
+fn unknown_outcomes_are_found_out() {
+    let Some(server) = Server::start("outcomes") else { return };
+    let gate = Gate::new(server.address);
+    let database = server.database("outcomes");
+    database.nodes.send_replace(vec![Node { id: 1, address: gate.address }]);
+    let client = Client::open(&database, 1);
+    client.forgiving.set(true);
+    let mut chain = Chain { client: &client, cseq: 0, sequence: 0 };
+    chain.next("nothing happens");
+    // The packet is some 1,700 bytes long, its answer 11.
+    let cuts = [0, 1, 4, 5, 20, 800, 1_500].map(Trap::Cut);
+    for trap in cuts.into_iter().chain([1, 4, 5, 10].map(Trap::Deaf)) {
+        gate.arm(trap);
+        chain.next(&format!("{trap:?}"));
+        assert!(gate.has_snapped(), "{trap:?}");
+    }
+
+    // A packet that is on its way for so long that it arrives when the same step was made by another one.
+    gate.arm(Trap::Hold);
+    chain.next("held");
+    assert!(gate.has_snapped());
+    chain.next("after it");
+    gate.release();
+    let answer = gate.late.recv_timeout(Duration::from_secs(10)).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("sequence"), "{answer}");
+    chain.check("the late packet");
+    chain.next("after the late packet");
+}
+
+/// Saves at two writers as fast as they are answered while `disturb` does its worst; what was acknowledged is there
+/// afterwards.
+fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
+    const USERS: u32 = 50;
+    let Some(mut server) = Server::start(name) else { return };
+    let database = server.database(name);
+    let over = AtomicBool::new(false);
+    let acknowledged: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..=2)
+            .map(|writer| {
+                let (database, over) = (database.clone(), &over);
+                scope.spawn(move || {
+                    let client = Client::open(&database, writer);
+                    client.forgiving.set(true);
+                    let mut acknowledged = vec![0; USERS as usize];
+                    for cseq in 1.. {
+                        let submit = |user: u32| {
+                            let save = register("x", cseq, 1_000_000, vec![binding("sip:x@1", 60)]);
+                            let aor = format!("user{user}.{writer}@dialtone.test").into();
+                            client.submit(Request::Save(Box::new(Save { aor, ..save })))
+                        };
+                        let tickets: Vec<_> = (0..USERS).map(submit).collect();
+                        for (user, ticket) in tickets.into_iter().enumerate() {
+                            match client.answer(ticket) {
+                                Answer::Save(SaveOutcome::Saved { .. }) => {
+                                    acknowledged[user] = cseq
+                                }
+                                other => panic!("{other:?}"),
+                            }
+                        }
+                        if over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        disturb(&mut server);
+        over.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().expect("writer")).collect()
+    });
+    let reader = Client::open(&database, 3);
+    for (writer, users) in (1..).zip(&acknowledged) {
+        assert!(users[0] > 10, "writer {writer} came only to {}", users[0]);
+        for (user, cseq) in users.iter().enumerate() {
+            let aor = format!("user{user}.{writer}@dialtone.test");
+            let found = reader.call(Request::Lookup { aor: aor.clone().into(), now_ms: 1_000_000 });
+            let Answer::Found(found) = found else { panic!("{found:?}") };
+            assert_eq!(
+                found.iter().map(|record| record.cseq).collect::<Vec<_>>(),
+                [*cseq],
+                "{aor}"
+            );
+        }
+    }
+}
+
+/// Lets the load run; how long does not matter.
+fn a_while() {
+    std::thread::sleep(Duration::from_millis(400));
+}
+
+#[test]
+fn a_killed_server_loses_nothing_acknowledged() {
+    nothing_acknowledged_is_lost("killed", |server| {
+        for _ in 0..2 {
+            a_while();
+            server.kill();
+            server.run();
+        }
+        a_while();
+    });
+}
+
+#[test]
+fn a_server_that_stands_still_loses_nothing() {
+    nothing_acknowledged_is_lost("frozen", |server| {
+        let signal = |name: &str| {
+            let sent = Command::new("kill").args([name, &server.pid().to_string()]).status();
+            assert!(sent.expect("kill").success());
+        };
+        for _ in 0..2 {
+            a_while();
+            signal("-STOP");
+            // Long enough to be given up.
+            std::thread::sleep(Duration::from_millis(1_500));
+            signal("-CONT");
+        }
+        a_while();
+    });
+}
+
+#[test]
+fn what_is_not_ours_is_refused_by_name() {
+    let Some(server) = Server::start("foreign") else { return };
+    let open = |database: &Mariadb| run(MysqlStore::open(database.config(WriterId(1)), |_| {}));
+    let refused = |database: &Mariadb| open(database).expect_err("refused").to_string();
+    let execute = |sql: &str| {
+        let socket = format!("--socket={}", server.folder().join("socket").display());
+        let output =
+            Command::new("mariadb").args(["--no-defaults", &socket, "-uroot", "-e", sql]).output();
+        let output = output.expect("mariadb");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    execute("CREATE DATABASE theirs; CREATE TABLE theirs.bills (id INT)");
+    let error = refused(&server.database("theirs"));
+    assert!(error.contains("theirs") && error.contains("bills"), "{error}");
+    execute("CREATE DATABASE meta; CREATE TABLE meta.meta (id INT)");
+    assert!(refused(&server.database("meta")).contains("not a location database"));
+    drop(open(&server.database("newer")).expect("made"));
+    execute("UPDATE newer.meta SET version = 99");
+    assert!(refused(&server.database("newer")).contains("version 99"));
+    let mut stranger = server.database("stranger");
+    stranger.client.password = "wrong".into();
+    assert!(matches!(open(&stranger), Err(Error::Refused { .. })));
+    let nobody = server.database("nobody");
+    nobody.nodes.send_replace(Vec::new());
+    let config = Config { open_within: Some(Duration::ZERO), ..nobody.config(WriterId(1)) };
+    assert!(matches!(run(MysqlStore::open(config, |_| {})), Err(Error::Unreachable(_))));
+}
+
+#[test]
+fn a_write_that_takes_too_long_is_answered() {
+    let Some(mut server) = Server::start("late") else { return };
+    let mut database = server.database("late");
+    database.patience = Duration::from_millis(700);
+    let client = Client::open(&database, 1);
+    client.forgiving.set(true);
+    client.saved(register("a", 1, 1_000_000, vec![binding("sip:a@1", 60)])).expect("saved");
+    server.kill();
+    let begun = now();
+    let save = |cseq| {
+        Request::Save(Box::new(register("a", cseq, 1_000_000, vec![binding("sip:a@1", 60)])))
+    };
+    let tickets = [client.submit(save(2)), client.submit(save(3))];
+    for ticket in tickets {
+        assert!(matches!(client.answer(ticket), Answer::Failed(_)));
+    }
+    assert!(now().duration_since(begun) < Duration::from_secs(3));
+    let lookup = client.call(Request::Lookup { aor: AOR.into(), now_ms: 1_000_000 });
+    assert!(matches!(lookup, Answer::Failed(_)), "{lookup:?}");
+    server.run();
+    let Answer::Save(SaveOutcome::Saved { .. }) = client.call(save(4)) else { panic!("refused") };
 }

@@ -121,6 +121,11 @@ impl Connection {
         Ok(this)
     }
 
+    /// What the server calls it.
+    pub(crate) fn id(&self) -> u32 {
+        self.conn.id()
+    }
+
     /// Sends statements in one packet; the rows of each that has any.
     pub(crate) async fn query(
         &mut self,
@@ -214,16 +219,44 @@ pub(crate) async fn ask(
     client: &ClientFile,
     within: Duration,
 ) -> Result<Health, Fault> {
+    timeout(within, try_ask(node, client))
+        .await
+        .map_err(|_| Fault::Silent)?
+        .map(|(health, _)| health)
+}
+
+async fn try_ask(node: Node, client: &ClientFile) -> Result<(Health, Conn), Fault> {
+    let mut conn = Conn::new(options(node, client, None)).await?;
+    let mut result = conn.query_iter(HEALTH).await?;
+    let mut sets = Vec::new();
+    while !result.is_empty() {
+        sets.push(result.collect::<Row>().await?);
+    }
+    drop(result);
+    Ok((health(sets)?, conn))
+}
+
+/// Whether a node that has been silent on connection `id` still is at work there.
+///
+/// # Errors
+/// It is not of use any more: it does not answer here either, has no quorum, or waits for us on that connection.
+pub(crate) async fn is_at_work(
+    node: Node,
+    client: &ClientFile,
+    id: u32,
+    within: Duration,
+) -> Result<(), Fault> {
     let ask = async {
-        let mut conn = Conn::new(options(node, client, None)).await?;
-        let mut result = conn.query_iter(HEALTH).await?;
-        let mut sets = Vec::new();
-        while !result.is_empty() {
-            sets.push(result.collect::<Row>().await?);
+        let (health, mut conn) = try_ask(node, client).await?;
+        if !health.ready {
+            return Err(Fault::Gone(format!("not ready: {}", health.state)));
         }
-        drop(result);
-        drop(conn.disconnect().await);
-        health(sets)
+        let sql = format!("SELECT COMMAND FROM information_schema.PROCESSLIST WHERE ID = {id}");
+        let command: Option<String> = conn.query_first(sql).await?;
+        match command.as_deref() {
+            None | Some("Sleep") => Err(Fault::Gone("a packet was lost".to_owned())),
+            Some(_) => Ok(()),
+        }
     };
     timeout(within, ask).await.map_err(|_| Fault::Silent)?
 }

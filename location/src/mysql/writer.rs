@@ -11,8 +11,8 @@
 //! - **Outcome unknown** (the connection ended or the node stood still): another connection, whose first read sees what
 //!   any node has committed before, tells by the token in this writer's row whether that packet was the last that was
 //!   committed. If so the group is answered as decided then; if not, again from step 1.
-//! - **No answer for 400 ms**: a second connection asks the node how it is. One that answers only waits for its
-//!   cluster, and so does this task; one that does not is given up.
+//! - **No answer for 400 ms**: a second connection asks the node how it is. One that is still at work waits for its
+//!   cluster, and so does this task; one that does not answer, or knows nothing of the packet, is given up.
 //! - **Too old**: whoever asked has stopped waiting, so a request that cannot be committed for
 //!   [`super::Config::patience`] is answered with a failure. It may still be committed: saves are conditional, and the
 //!   feeder reads what this process has not told itself.
@@ -43,7 +43,9 @@ use crate::store::{Answer, Request, StoreEvent, Ticket};
 const SILENCE: Duration = Duration::from_millis(400);
 /// How long it may take to say so; a pool of threads that are all busy takes half a second to grow.
 const PROBE_WITHIN: Duration = Duration::from_millis(800);
-/// A node that answers others but not us is given up after this.
+/// An answer that crosses with that one.
+const JUST_NOW: Duration = Duration::from_millis(20);
+/// A node that is at work for longer is given up.
 const LONGEST_STALL: Duration = Duration::from_secs(15);
 /// Between two attempts, at most; the first ones come sooner.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -296,7 +298,7 @@ impl Writer {
         packet: &str,
         group: &mut Vec<Entry>,
     ) -> Result<Vec<Vec<mysql_async::Row>>, Fault> {
-        let node = connection.node;
+        let (node, id) = (connection.node, connection.id());
         let mut answer = pin!(connection.send(packet));
         let begun = clock();
         loop {
@@ -309,15 +311,19 @@ impl Writer {
                 return Err(Fault::Silent);
             }
             let client = self.route.client.clone();
-            let mut probe = pin!(connect::ask(node, &client, PROBE_WITHIN));
-            tokio::select! {
+            let mut probe = pin!(connect::is_at_work(node, &client, id, PROBE_WITHIN));
+            let fault = tokio::select! {
                 result = &mut answer => return result,
-                health = &mut probe => match health {
-                    Ok(health) if health.ready => {}
-                    Ok(health) => return Err(Fault::Gone(format!("not ready: {}", health.state))),
-                    Err(_) => return Err(Fault::Silent),
+                probed = &mut probe => match probed {
+                    Ok(()) => continue,
+                    Err(fault) => fault,
                 },
-            }
+            };
+            // It may have come just now.
+            return match timeout(JUST_NOW, &mut answer).await {
+                Ok(result) => result,
+                Err(_) => Err(fault),
+            };
         }
     }
 
