@@ -66,11 +66,11 @@ impl Sockets {
         let core_address =
             net.listen(core).map_err(|source| BindError::new(core, "TCP", "core", source))?;
         let (sender, edge_events) = mpsc::channel(EVENTS);
+        let returning = UdpConfig { returned: true, ..UdpConfig::default() };
         let mut attempts = 0;
         let (udp, tcp, edge_address) = loop {
-            let udp =
-                UdpTransport::bind(edge, u16::from(UDP), UdpConfig::default(), sender.clone())
-                    .map_err(|source| BindError::new(edge, "UDP", "edge", source))?;
+            let udp = UdpTransport::bind(edge, u16::from(UDP), returning, sender.clone())
+                .map_err(|source| BindError::new(edge, "UDP", "edge", source))?;
             let address = udp.local_addr();
             let tcp = TcpTransport::new(phones, sender.clone());
             match tcp.listen(address, u16::from(TCP)) {
@@ -244,6 +244,10 @@ impl<F: Fn(Pool, u32, Verdict)> Driver<F> {
             TransportEvent::Closed { conn, .. } => Input::EdgeClosed { conn: conn.0 },
             // Answered by the transport.
             TransportEvent::Ping { .. } | TransportEvent::Pong { .. } => return,
+            TransportEvent::Returned { flow: Flow::Udp { peer, .. }, bytes } => {
+                Input::DatagramReturned { listener: UDP, remote: peer, bytes }
+            }
+            TransportEvent::Returned { .. } => return,
         });
     }
 

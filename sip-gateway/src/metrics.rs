@@ -31,6 +31,7 @@ pub(crate) fn publish(status: &Status) {
         ("refreshed", c.refreshed),
         ("refused", c.refused),
         ("stray", c.stray),
+        ("unreachable", c.unreachable),
     ] {
         counter!("dialtone_gateway_requests_total", "what" => what).absolute(value);
     }

@@ -156,7 +156,8 @@ impl CoreNet {
             }
             TransportEvent::Message { .. }
             | TransportEvent::Ping { .. }
-            | TransportEvent::Pong { .. } => None,
+            | TransportEvent::Pong { .. }
+            | TransportEvent::Returned { .. } => None,
         }
     }
 

@@ -65,6 +65,37 @@ async fn udp_delivers_and_answers() {
 }
 
 #[tokio::test]
+async fn datagrams_come_back_from_a_port_where_nobody_listens() {
+    let (sender, mut events) = mpsc::channel(64);
+    let config = UdpConfig { returned: true, ..UdpConfig::default() };
+    let transport = UdpTransport::bind(any_port(), 3, config, sender).expect("bound");
+    let gone = UdpSocket::bind(any_port()).await.expect("bound").local_addr().expect("address");
+    let phone = UdpSocket::bind(any_port()).await.expect("bound");
+    phone.send_to(invite().as_bytes(), transport.local_addr()).await.expect("sent");
+    assert!(matches!(next(&mut events).await, TransportEvent::Message { .. }));
+    for _ in 0..20 {
+        transport.send(gone, invite().as_bytes()).expect("sent");
+        // A keep-alive that comes back proves nothing.
+        transport.send(gone, b"\r\n\r\n").expect("sent");
+        // What ICMP says of one phone keeps nothing from another.
+        transport.send(phone.local_addr().expect("address"), b"hello").expect("sent");
+        let mut buf = [0; 16];
+        let read = tokio::time::timeout(LIMIT, phone.recv(&mut buf)).await.expect("in time");
+        assert_eq!(&buf[..read.expect("read")], b"hello");
+        let TransportEvent::Returned { flow: Flow::Udp { socket: 3, peer }, bytes } =
+            next(&mut events).await
+        else {
+            panic!("not returned")
+        };
+        assert_eq!(peer, gone);
+        assert!(invite().as_bytes().starts_with(&bytes) && bytes.len() > 100, "{bytes:?}");
+    }
+    // Receiving goes on.
+    phone.send_to(invite().as_bytes(), transport.local_addr()).await.expect("sent");
+    assert!(matches!(next(&mut events).await, TransportEvent::Message { .. }));
+}
+
+#[tokio::test]
 async fn tcp_connections_carry_messages_and_pings_both_ways() {
     let (server, addr, mut at_server) = server(TcpConfig::default());
     let (sender, mut at_client) = mpsc::channel(64);

@@ -38,7 +38,6 @@ pub(super) fn run(seed: u64, options: Options) -> Outcome {
     if impatient {
         world.set_store_timeout(ms(rng.u64(300..1_500)));
     }
-    world.takes_turns = true;
     for number in 0..STEADY + MOVING {
         let user = format!("user{number}");
         let phone = world.add_phone(&user, &user, number % GATEWAYS, number % 4 < 2);

@@ -278,6 +278,21 @@ impl Gateway {
         self.give_up(now, id, if gone { 430 } else { 408 });
     }
 
+    /// RFC 3261 section 18.4: host and port unreachable are a failure in sending. Nobody is where the phone was: its flow has
+    /// failed, and the proxy goes on with the next one instead of waiting for 32 s.
+    pub(super) fn returned(&mut self, now: Instant, phone: Peer, bytes: Bytes) {
+        let Some(id) = self.layer.returned(phone, bytes) else {
+            self.counters.stray += 1;
+            return;
+        };
+        if self.deliveries.get(&id).is_some_and(|delivery| !delivery.answered) {
+            self.counters.unreachable += 1;
+            self.give_up(now, id, 430);
+            self.layer.forget_client(id);
+            self.delivery_over(id);
+        }
+    }
+
     /// RFC 3261 section 9.1: a cancelled INVITE without an answer after 64*T1 is over.
     pub(super) fn cancelled_in_vain(&mut self, now: Instant, id: ClientId) {
         if self.deliveries.get(&id).is_some_and(|delivery| !delivery.answered) {

@@ -176,6 +176,15 @@ pub enum Input {
         /// Its content.
         bytes: Bytes,
     },
+    /// A datagram to a phone came back: its port or host is unreachable. Not to be believed without proof.
+    DatagramReturned {
+        /// Number of the listener.
+        listener: u8,
+        /// Where it was sent.
+        remote: SocketAddr,
+        /// How it began.
+        bytes: Bytes,
+    },
     /// A phone's connection ended.
     EdgeClosed {
         /// The connection.
@@ -290,6 +299,8 @@ pub struct Counters {
     pub refused: u64,
     /// Requests answered 430 because the phone's flow is gone.
     pub flow_gone: u64,
+    /// Of these, because the request came back: nobody listens at the phone's address.
+    pub unreachable: u64,
     /// Requests answered 503 because no proxy could be used.
     pub no_proxy: u64,
     /// Messages dropped or refused because a bound was reached.

@@ -177,6 +177,9 @@ impl Gateway {
             Input::Datagram { listener, remote, bytes } => {
                 self.datagram(now, listener, remote, bytes)
             }
+            Input::DatagramReturned { listener, remote, bytes } => {
+                self.returned(now, Peer::Udp { listener, remote }, bytes);
+            }
             Input::EdgeClosed { conn } => {
                 if self.flows.closed(conn) {
                     self.layer.handle_transport_error(now, Peer::Tcp(conn));

@@ -163,6 +163,11 @@ impl ClientInvite {
         )
     }
 
+    /// Whether no response has come yet.
+    pub const fn is_unheard(&self) -> bool {
+        matches!(self.state, InviteState::Calling)
+    }
+
     /// Whether a CANCEL may be sent: a provisional response has come, no final one (RFC 3261 section 9.1).
     pub const fn is_cancellable(&self) -> bool {
         matches!(self.state, InviteState::Proceeding)
@@ -285,6 +290,11 @@ impl ClientRequest {
     /// The next action; drain after every input.
     pub fn poll(&mut self) -> Option<ClientAction> {
         poll(&mut self.todo, &self.request)
+    }
+
+    /// Whether no response has come yet.
+    pub const fn is_unheard(&self) -> bool {
+        matches!(self.state, RequestState::Trying)
     }
 
     /// Whether a final response has come, or the transaction is over.

@@ -363,6 +363,25 @@ impl<D: Destination> Layer<D> {
         }
     }
 
+    /// The request that a datagram sent to `to` was part of, when an ICMP error brought its beginning back and nothing was
+    /// heard of the other end yet. Its branch, which only the way to there has seen, is the proof.
+    pub fn returned(&self, to: D, bytes: Bytes) -> Option<ClientId> {
+        // Routers return the beginning only.
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(partial) => *partial.message?,
+        };
+        let via = message.top_via().ok()?;
+        let key = ClientKey::new(via.branch()?, message.method()?);
+        let id = *self.client_keys.get(&key)?;
+        let client = self.clients.get(&id).filter(|client| client.to == to)?;
+        let unheard = match &client.machine {
+            ClientMachine::Invite(machine) => machine.is_unheard(),
+            ClientMachine::Request(machine) => machine.is_unheard(),
+        };
+        unheard.then_some(id)
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, tx)) = self.deadlines.first()
             && at <= now

@@ -43,6 +43,10 @@ pub enum TransportEvent {
     Pong { flow: Flow },
     /// The connection ended or could not be dialled. The last event with this id.
     Closed { conn: ConnId, cause: CloseCause },
+    /// A datagram to this peer came back: its port or host is unreachable, says an ICMP message, with as much of the
+    /// datagram as it carries. Whoever knows the addresses can make one up: believe it only for what is in the datagram
+    /// and nobody else can know.
+    Returned { flow: Flow, bytes: Bytes },
 }
 
 /// Why a connection ended.

@@ -148,9 +148,6 @@ impl World {
                 self.wrong("clock", format!("{}: {notice:?}", name(process)));
             }
         }
-        if self.takes_turns {
-            self.pools();
-        }
         self.push(self.now + Duration::from_secs(1), Event::Clocks);
     }
 

@@ -168,8 +168,6 @@ pub(crate) struct World {
     /// When it first happened, and the status code.
     pub(crate) marks: BTreeMap<String, (Duration, u16)>,
     pub(crate) loss: f64,
-    /// The proxy that is asked first is another one each second.
-    pub(crate) takes_turns: bool,
     /// How long a REGISTER waits for the database.
     store_timeout: Duration,
     pub(crate) gateway_killed: bool,
@@ -202,7 +200,6 @@ impl World {
             blow: None,
             marks: BTreeMap::new(),
             loss: 0.0,
-            takes_turns: false,
             store_timeout: Duration::from_secs(4),
             gateway_killed: false,
             spare_dialogs: false,

@@ -434,11 +434,7 @@ impl World {
                 .collect()
         };
         let gateways = members(0, GATEWAYS, &self.procs);
-        let mut proxies = members(GATEWAYS, PROCESSES, &self.procs);
-        if self.takes_turns && !proxies.is_empty() {
-            let first = self.version as usize % proxies.len();
-            proxies.rotate_left(first);
-        }
+        let proxies = members(GATEWAYS, PROCESSES, &self.procs);
         let now = self.base + self.now;
         let version = self.version;
         match &mut self.procs[process].core {

@@ -104,6 +104,45 @@ fn a_call_across_two_gateways_and_what_follows_go_by_tokens_without_a_proxy() {
 }
 
 #[test]
+fn a_request_that_comes_back_is_answered_at_once() {
+    let mut lab = Lab::new(2, 2);
+    let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
+    bob.register(&mut lab);
+    let returned = |lab: &mut Lab, remote, bytes| {
+        lab.input(1, Input::DatagramReturned { listener: 0, remote, bytes });
+    };
+    alice.invite(&mut lab, "bob");
+    assert_eq!(alice.got(&mut lab), ["100"]);
+    let invite = bob.take(&mut lab).remove(0);
+    let bytes = invite.bytes().slice(..160);
+    let branch = invite.top_via().unwrap().branch().unwrap().to_owned();
+
+    // Made up, of another address, or too short to be believed.
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    returned(&mut lab, bob.address, text.replace(&branch, "z9hG4bK0123456789abcdef").into());
+    returned(&mut lab, alice.address, bytes.clone());
+    returned(&mut lab, bob.address, bytes.slice(..40));
+    returned(&mut lab, bob.address, Bytes::new());
+    assert_eq!((alice.got(&mut lab).len(), lab.gateways[1].counters().unreachable), (0, 0));
+
+    returned(&mut lab, bob.address, bytes.clone());
+    assert_eq!(alice.got(&mut lab), ["430"], "a real proxy tries the next flow now");
+    returned(&mut lab, bob.address, bytes);
+    assert_eq!(lab.gateways[1].counters().unreachable, 1);
+    lab.run(40_000);
+    assert!(bob.got(&mut lab).is_empty(), "not sent again");
+    assert_eq!(lab.gateways[1].gauges().clients, 0);
+
+    // Who rings is there, whatever comes back.
+    alice.invite(&mut lab, "bob");
+    let invite = bob.take(&mut lab).remove(0);
+    bob.answer(&mut lab, &invite, 180);
+    returned(&mut lab, bob.address, invite.bytes().clone());
+    bob.answer(&mut lab, &invite, 486);
+    assert_eq!(alice.got(&mut lab).last().map(String::as_str), Some("486"));
+}
+
+#[test]
 fn a_call_on_one_gateway() {
     let mut lab = Lab::new(1, 1);
     let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 0, 2));

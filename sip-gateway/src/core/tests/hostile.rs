@@ -253,9 +253,10 @@ fn damaged_messages_from_either_side_do_no_harm() {
             let remote = bob.address;
             lab.input_only(
                 1,
-                match rng.u8(..4) {
+                match rng.u8(..5) {
                     0 => Input::CoreMessage { conn, bytes },
-                    1 => Input::EdgeMessage { conn: 5, bytes },
+                    1 => Input::DatagramReturned { listener: 0, remote, bytes },
+                    2 => Input::EdgeMessage { conn: 5, bytes },
                     _ => Input::Datagram { listener: 0, remote, bytes },
                 },
             );
