@@ -2,7 +2,13 @@
 //!
 //! `SELECT 1` succeeds on a Galera node that has lost its quorum, so a node of a cluster is asked for its state.
 
-use std::{net::SocketAddr, pin::Pin, sync::PoisonError};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::PoisonError,
+};
 
 use dialtone_location::mysql::ClientFile;
 use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable};
@@ -22,17 +28,26 @@ const DONOR: &str = "2";
 /// `wsrep_local_state`: has everything.
 const SYNCED: &str = "4";
 
+/// What a check of a node of a cluster needs besides.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Its data folder, if that is known: what the node does as a donor shows there.
+    pub data: Option<PathBuf>,
+    /// How far the node came, for whoever shares this.
+    pub reached: Reached,
+}
+
 /// A server that answers queries; with `galera`, a node of a primary component that has everything.
 #[derive(Debug)]
 pub struct Mysql {
     opts: Opts,
-    /// For a node of a cluster: how far it came, for whoever shares this.
-    galera: Option<Reached>,
+    /// For a node of a cluster.
+    galera: Option<Cluster>,
     connection: Option<Conn>,
 }
 
 impl Mysql {
-    pub fn new(address: SocketAddr, client: &ClientFile, galera: Option<Reached>) -> Self {
+    pub fn new(address: SocketAddr, client: &ClientFile, galera: Option<Cluster>) -> Self {
         let opts = OptsBuilder::default()
             .ip_or_hostname(address.ip().to_string())
             .tcp_port(address.port())
@@ -51,7 +66,7 @@ impl Mysql {
             Some(connection) => connection,
             None => Conn::new(self.opts.clone()).await?,
         };
-        let finding = if let Some(reached) = &self.galera {
+        let finding = if let Some(Cluster { data, reached }) = &self.galera {
             let status: Vec<(String, String)> = connection.query(STATE).await?;
             let value = |name: &str| {
                 status.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
@@ -60,11 +75,16 @@ impl Mysql {
                 format!("{}:{}", value("wsrep_local_state_uuid"), value("wsrep_last_committed"));
             let position: Option<Position> = position.parse().ok();
             *reached.lock().unwrap_or_else(PoisonError::into_inner) = position;
-            judge(
+            match judge(
                 value("wsrep_ready"),
                 value("wsrep_cluster_status"),
                 (value("wsrep_local_state"), value("wsrep_local_state_comment")),
-            )
+            ) {
+                Finding::Silent if data.as_deref().is_some_and(|data| !copies(data)) => {
+                    Finding::Healthy
+                }
+                finding => finding,
+            }
         } else {
             connection.query_drop("SELECT 1").await?;
             Finding::Healthy
@@ -85,9 +105,20 @@ impl Check for Mysql {
     }
 }
 
-/// A donor is in doubt, not out: for a transaction or a few that another node lacks it gives what it remembers, in much
-/// less time than the last success is good for. To copy everything takes longer, blocks writing, and so takes the donor
-/// out of its pool.
+/// Whether the server with this data folder is about to copy everything to another one, by the script that does it.
+/// With `--bypass` the script does nothing, since a few transactions are enough.
+fn copies(data: &Path) -> bool {
+    let data = data.to_string_lossy();
+    let commands = fs::read_dir("/proc").into_iter().flatten().flatten();
+    commands.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok()).any(|command| {
+        let command = String::from_utf8_lossy(&command);
+        ["wsrep_sst_", "donor", &data].iter().all(|word| command.contains(word))
+            && !command.contains("--bypass")
+    })
+}
+
+/// A donor is in doubt (`Silent`): while it copies everything it blocks writing; while it gives a few transactions that
+/// another node lacks it serves. Who cannot see which lets the last success decide: a few take no time.
 fn judge(ready: &str, cluster: &str, (state, comment): (&str, &str)) -> Finding {
     match (ready, cluster, state) {
         ("ON", "Primary", SYNCED) => Finding::Healthy,

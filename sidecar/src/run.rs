@@ -30,7 +30,7 @@ use crate::{
     cli::Args,
     galera::node::{self, Action, Node, Reached},
     gate::{Finding, Gate, MAX_AGE},
-    mysql::Mysql,
+    mysql::{Cluster, Mysql},
     options::{CheckKind, Service, is_local},
 };
 
@@ -65,8 +65,8 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
         dialtone_location::sqlite::create(path)
             .map_err(|error| Error::Unavailable(error.to_string()))?;
     }
-    let reached = Reached::default();
-    let check = choose_check(args.check.clone(), &service, &reached)?;
+    let cluster = Cluster { data: args.galera.clone(), reached: Reached::default() };
+    let check = choose_check(args.check.clone(), &service, &cluster)?;
     let local = local_address(args.address, &service, &args.registrar)?;
     let data_dir = args.data_dir.map(|path| DataDir::open(&path, "--data-dir")).transpose()?;
     let pe_id = match (args.pe_id, &data_dir) {
@@ -119,7 +119,7 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     }
     let (elements, user) = agent.handle();
     let mut node = galera
-        .map(|config| Node::new(config, elements.clone(), &user, Reached::clone(&reached)))
+        .map(|config| Node::new(config, elements.clone(), &user, Reached::clone(&cluster.reached)))
         .transpose()?;
     // Last, so that nothing that is wrong above starts a server for nothing.
     let server = match &mut node {
@@ -166,14 +166,14 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
 fn choose_check(
     kind: Option<CheckKind>,
     service: &Service,
-    reached: &Reached,
+    cluster: &Cluster,
 ) -> Result<Box<dyn Check>, Error> {
     let missing = || {
         Error::Usage("--check sip needs a transport with an address; use tcp:… or udp:…".to_owned())
     };
     Ok(match (kind, service) {
         (Some(CheckKind::Galera(client)), Service::Tcp(address)) => {
-            Box::new(Mysql::new(*address, &client, Some(Reached::clone(reached))))
+            Box::new(Mysql::new(*address, &client, Some(cluster.clone())))
         }
         (Some(CheckKind::Mysql(client)), Service::Tcp(address)) => {
             Box::new(Mysql::new(*address, &client, None))

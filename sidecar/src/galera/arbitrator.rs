@@ -19,7 +19,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{GROUP_PORT, LOOK, REGISTRAR, addresses, group_address, peers::Peers};
+use super::{
+    GROUP_PORT, LOOK, REGISTRAR, addresses, group_address,
+    node::{TURN, TURN_MAX},
+    peers::Peers,
+    waiting_pool,
+};
 use crate::{child::Server, cli::parse_sctp_registrar, run::routed_to};
 
 /// Pause before garbd is started again; doubles while it ends soon after its start.
@@ -102,8 +107,12 @@ async fn serve(args: Args, context: Context) -> Result<(), Error> {
     )
     .await
     .map_err(|error| Error::Unavailable(error.to_string()))?;
+    let user = agent.handle();
+    let waiting = waiting_pool(&args.pool)
+        .ok_or_else(|| Error::Usage(format!("--pool {}: too long", args.pool)))?;
     let mut arbitrator = Arbitrator {
-        members: agent.handle().watch(&args.pool).map_err(Error::other)?,
+        members: user.watch(&args.pool).map_err(Error::other)?,
+        waiting: user.watch(&waiting).map_err(Error::other)?,
         peers: Peers::load(data_dir.path()).map_err(Error::other)?,
         local,
         args,
@@ -120,6 +129,7 @@ struct Arbitrator {
     context: Context,
     local: IpAddr,
     members: watch::Receiver<Arc<View>>,
+    waiting: watch::Receiver<Arc<View>>,
     peers: Peers,
 }
 
@@ -170,6 +180,9 @@ impl Arbitrator {
             self.args.cluster.clone().into(),
             "--address".into(),
             address.into(),
+            // Where it notes its last component, as nodes do in their data folders.
+            "--workdir".into(),
+            self.args.data_dir.clone().into(),
             "--options".into(),
             options.join(";").into(),
         ]
@@ -181,9 +194,13 @@ impl Arbitrator {
         let mut said = false;
         loop {
             let unknown = self.members.borrow().freshness == Freshness::Unknown;
-            self.remember();
-            let asked = !unknown || clock().duration_since(began) >= REGISTRAR;
-            if asked && !self.peers.known().is_empty() {
+            let living = self.remember();
+            let waited = clock().duration_since(began);
+            let asked = !unknown || waited >= REGISTRAR;
+            // Whoever joins at the same time as a node disturbs it.
+            let disturbs = !living.is_empty() && !self.waiting.borrow().members.is_empty();
+            let has_turn = waited >= TURN_MAX || (waited >= TURN && !disturbs);
+            if asked && has_turn && !self.peers.known().is_empty() {
                 return Ok(self.peers.known().to_vec());
             }
             if asked && !said {

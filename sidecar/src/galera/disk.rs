@@ -46,7 +46,7 @@ impl FromStr for Position {
 pub struct Component {
     /// The representative's uuid and a number, which no other component of this cluster has.
     pub id: String,
-    /// Uuids of nodes and arbitrators; a node that is started again keeps its own, an arbitrator does not.
+    /// Uuids of nodes and arbitrators.
     pub members: BTreeSet<String>,
 }
 

@@ -42,6 +42,10 @@ const MEMBERS_FADE: Duration = Duration::from_secs(5);
 /// How long a node is out of service before it tells the others.
 const OUT: Duration = Duration::from_secs(1);
 
+/// How long a node that joins looks whether others do, and how long it waits for them at most.
+pub(super) const TURN: Duration = Duration::from_millis(300);
+pub(super) const TURN_MAX: Duration = Duration::from_secs(6);
+
 /// How long nothing must change before a node goes on without order: Galera itself does when all of them are back.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -161,9 +165,13 @@ impl Node {
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Galera may have gone on by itself meanwhile: then this is no longer the last component.
         let resumes = resume.is_some() && self.folder.component().as_ref() == resume;
+        self.position = self.recover().await?;
         let plan =
             if resumes && self.others().is_empty() { Plan::Bootstrap } else { self.plan().await? };
-        self.position = self.recover().await?;
+        if self.position.is_none() {
+            // It may have waited for long, and somebody may have put data there.
+            self.position = self.recover().await?;
+        }
         let mut command = self.config.command.clone();
         match &plan {
             Plan::Bootstrap => {
@@ -190,6 +198,7 @@ impl Node {
     /// Whom to join, or that a cluster shall begin here.
     async fn plan(&mut self) -> Result<Plan, Error> {
         let began = clock();
+        let mut joining = None;
         let mut said = String::new();
         loop {
             let waited = clock().duration_since(began);
@@ -211,22 +220,22 @@ impl Node {
                     Some(objection) => return Err(Error::Unavailable(objection)),
                 },
                 None => {
-                    let mut known = living;
-                    let remembered = self.peers.known().iter().filter(|peer| **peer != self.config.address);
-                    known.extend(remembered.copied().collect::<Vec<_>>());
-                    known.dedup();
-                    let mut seen = std::collections::BTreeSet::new();
-                    known.retain(|address| seen.insert(*address));
+                    self.tell();
+                    let known = self.known(&living);
                     if unknown && waited < REGISTRAR {
                         String::new()
-                    } else if !known.is_empty() {
-                        return Ok(Plan::Join(known));
-                    } else {
+                    } else if known.is_empty() {
                         format!(
                             "waiting: the pool {} is empty and no other node was ever seen. A cluster is never begun without order: \
                              start exactly one node with --bootstrap",
                             self.config.pool
                         )
+                    } else {
+                        let began = *joining.get_or_insert_with(clock);
+                        if living.is_empty() || self.has_turn(clock().duration_since(began)) {
+                            return Ok(Plan::Join(known));
+                        }
+                        String::new()
                     }
                 }
             };
@@ -239,6 +248,27 @@ impl Node {
                 () = sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Whom to join: members, nodes with data that wait like this one, and who was seen before.
+    fn known(&self, living: &[SocketAddr]) -> Vec<SocketAddr> {
+        let waiting = notices(&self.waiting.borrow());
+        let waiting = waiting.values().filter(|notice| notice.position.is_some());
+        let all = living.iter().copied().chain(waiting.map(|notice| notice.address));
+        let mut known = Vec::new();
+        for address in all.chain(self.peers.known().iter().copied()) {
+            if address != self.config.address && !known.contains(&address) {
+                known.push(address);
+            }
+        }
+        known
+    }
+
+    /// Nodes that join at the same time suspect each other of being dead: the smallest identifier goes first.
+    fn has_turn(&self, waited: Duration) -> bool {
+        let first = notices(&self.waiting.borrow()).into_keys().next();
+        let is_first = first.is_none_or(|first| first >= self.config.pe_id);
+        waited >= TURN_MAX || (waited >= TURN && is_first)
     }
 
     /// Why an order to begin a cluster is not followed.
@@ -313,7 +343,8 @@ impl Node {
         }
         self.looked = Some(now);
         let living = self.others();
-        if let Err(error) = self.peers.see(&living) {
+        let known = self.known(&living);
+        if let Err(error) = self.peers.see(&known) {
             tracing::warn!(%error, "cannot remember the members of the pool");
         }
         let order = self.order_file();
