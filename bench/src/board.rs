@@ -123,7 +123,7 @@ impl Board {
         self.state().registers_open += 1;
     }
 
-    /// The phone is gone: no answer will come.
+    /// The phone is gone, or still waits for an answer: none will come.
     pub fn register_impossible(&self) {
         self.state().registers_open -= 1;
     }

@@ -232,8 +232,8 @@ impl Load {
         self.call_while(plan, || now() < end).await;
     }
 
-    /// As [`Self::call`], for as long as `go_on` says. Meanwhile callees register again in turn at the plan's rate: no
-    /// phone does before its last request is answered, if there are enough of them.
+    /// As [`Self::call`], for as long as `go_on` says. Meanwhile callees register again in turn at the plan's rate,
+    /// those left out that wait for an answer.
     pub async fn call_while(&mut self, plan: &CallPlan, mut go_on: impl FnMut() -> bool) {
         let mut calls = ticks(plan.rate);
         let mut registers = ticks(if plan.reregister > 0.0 { plan.reregister } else { 1.0 });

@@ -423,10 +423,22 @@ impl Phone {
         ))
     }
 
+    fn is_registering(&self) -> bool {
+        let registers =
+            |pending: &Pending| matches!(pending.purpose, Purpose::Register { fetch: false });
+        self.pending.values().any(registers)
+    }
+
     async fn command(&mut self, command: Command) -> io::Result<()> {
         let branch = format!("z9hG4bK{:x}", self.next());
         let PhoneConfig { user, domain, gateway, .. } = self.config.clone();
         match command {
+            // RFC 3261 section 10.2: no new registration "until they have received a final response from the registrar
+            // for the previous one".
+            Command::Register { .. } if self.is_registering() => {
+                self.board.register_impossible();
+                Ok(())
+            }
             Command::Register { .. } | Command::Fetch => {
                 self.register_cseq += 1;
                 let contact = match command {

@@ -73,9 +73,15 @@ const COUNTED: Duration = Duration::from_millis(1500);
 /// three times its bound.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How often each node suffers each fault
+    /// How often each node is killed
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
-    rounds: u32,
+    kills: u32,
+    /// How often each node is frozen for 3 s
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
+    freezes: u32,
+    /// How often each node is cut off for 3 s
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
+    cuts: u32,
     /// How often all nodes are killed at once
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(0..=1000))]
     blackouts: u32,
@@ -124,7 +130,7 @@ pub struct Plan {
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let mut cuts = args.rounds;
+    let mut cuts = args.cuts;
     if cuts > 0
         && let Some(why) = link::enter()
     {
@@ -132,8 +138,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
         cuts = 0;
     }
     let plan = Plan {
-        kills: args.rounds,
-        freezes: args.rounds,
+        kills: args.kills,
+        freezes: args.freezes,
         cuts,
         nodes: NODES,
         blackouts: args.blackouts,
@@ -447,8 +453,11 @@ fn phones(
     }
 }
 
-/// Starts everything; all are in service when this returns.
-fn start(launcher: &mut Launcher) -> Result<(), Error> {
+/// Starts two registrars, gateways and proxies and three database nodes; all are in service when this returns.
+///
+/// # Errors
+/// When somebody does not come into service.
+pub fn start(launcher: &mut Launcher) -> Result<(), Error> {
     let mut names = Vec::new();
     for n in 1..=REGISTRARS {
         names.push(launcher.spawn_registrar(n)?);

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::mpsc::Receiver,
     time::Duration,
 };
@@ -9,17 +10,23 @@ use std::{
 use dialtone_location::{
     Answer, BindingKey, Change, LocationStore, NewBinding, Request, Save, SaveOutcome, Sink,
     StoreEvent, Ticket, WriterId,
-    sqlite::{self, SqliteStore},
+    cli::{StoreAddress, StoreArgs},
 };
 
 use super::super::Error;
+use crate::launcher::{Launcher, Layout, Location};
 
 /// How long the database may be silent.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
+
+/// Nodes of the cluster.
+pub(super) const NODES: u8 = 3;
 
 /// Which backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
+    /// Three nodes of MariaDB, from Debian's packages
+    Galera,
     Sqlite,
 }
 
@@ -27,16 +34,28 @@ impl Kind {
     /// Bindings that it must commit per second.
     pub(super) fn committed(self) -> f64 {
         match self {
+            Self::Galera => super::COMMITTED_GALERA,
             Self::Sqlite => super::COMMITTED_SQLITE,
         }
     }
+
+    pub(super) fn layout(self, registrars: u8) -> Layout {
+        let location = match self {
+            Self::Galera => Location::Galera { nodes: NODES },
+            Self::Sqlite => Location::Sqlite,
+        };
+        Layout { registrars, location, ..Layout::default() }
+    }
 }
 
-/// A database; its files are removed with it.
+/// A database; its files and processes end with it.
 #[derive(Debug)]
 pub(super) struct Database {
-    path: PathBuf,
-    _folder: Folder,
+    pub(super) store: StoreArgs,
+    /// Of the files.
+    pub(super) folder: PathBuf,
+    _sqlite: Option<Folder>,
+    _nodes: Option<Launcher>,
 }
 
 #[derive(Debug)]
@@ -50,21 +69,35 @@ impl Drop for Folder {
 
 impl Database {
     /// An empty one.
-    pub(super) fn new(kind: Kind, folder: &Path) -> Result<Self, Error> {
-        let Kind::Sqlite = kind;
+    pub(super) fn new(binary: &Path, kind: Kind, folder: &Path) -> Result<Self, Error> {
+        if kind == Kind::Galera {
+            let mut launcher = Launcher::for_test(binary, kind.layout(1))?;
+            launcher.start_registrar(1)?;
+            launcher.start_databases()?;
+            let nodes = (1..=NODES).map(|n| launcher.database_address(n).to_string());
+            let store = StoreArgs {
+                store: StoreAddress::Mysql(nodes.collect()),
+                credentials: Some(launcher.database_credentials()),
+            };
+            let folder = launcher.folder().to_owned();
+            return Ok(Self { store, folder, _sqlite: None, _nodes: Some(launcher) });
+        }
         let folder = folder.join(format!("dialtone-figures-{}", std::process::id()));
         std::fs::create_dir(&folder)?;
-        Ok(Self { path: folder.join("location.db"), _folder: Folder(folder) })
+        let store = StoreAddress::Sqlite(folder.join("location.db"));
+        let _sqlite = Some(Folder(folder.clone()));
+        Ok(Self { store: StoreArgs { store, credentials: None }, folder, _sqlite, _nodes: None })
     }
 
-    /// As `dialtone figures load-replica` has it.
-    pub(super) fn name(&self) -> String {
-        format!("sqlite:{}", self.path.display())
-    }
-
-    /// What decides about durability.
-    pub(super) fn settings(&self) -> Vec<(String, String)> {
-        vec![("SQLite".to_owned(), "write-ahead log, fsync before every answer".to_owned())]
+    /// Names it to `dialtone figures load-replica`.
+    pub(super) fn name_to(&self, command: &mut Command) {
+        match &self.store.store {
+            StoreAddress::Sqlite(path) => command.arg(format!("--store=sqlite:{}", path.display())),
+            StoreAddress::Mysql(nodes) => command.arg(format!("--store=mysql:{}", nodes.join(","))),
+        };
+        if let Some(file) = &self.store.credentials {
+            command.arg("--credentials").arg(file);
+        }
     }
 
     pub(super) fn open(
@@ -72,29 +105,16 @@ impl Database {
         writer: WriterId,
         sink: impl Sink,
     ) -> Result<Box<dyn LocationStore>, Error> {
-        open_sqlite(&self.path, writer, sink)
+        open(&self.store, writer, sink)
     }
 }
 
-/// Opens what [`Database::name`] says.
 pub(super) fn open(
-    name: &str,
+    store: &StoreArgs,
     writer: WriterId,
     sink: impl Sink,
 ) -> Result<Box<dyn LocationStore>, Error> {
-    match name.split_once(':') {
-        Some(("sqlite", path)) => open_sqlite(Path::new(path), writer, sink),
-        _ => Err(Error::Service(format!("{name:?} is no database; use sqlite:PATH"))),
-    }
-}
-
-fn open_sqlite(
-    path: &Path,
-    writer: WriterId,
-    sink: impl Sink,
-) -> Result<Box<dyn LocationStore>, Error> {
-    let store = SqliteStore::open(sqlite::Config::new(path, writer), sink);
-    store.map(|store| Box::new(store) as _).map_err(|error| Error::Service(error.to_string()))
+    store.open(writer, SILENCE, sink).map_err(|error| Error::Service(error.to_string()))
 }
 
 /// Saves one binding of each user, `outstanding` at a time; all are committed when this returns.
@@ -136,7 +156,7 @@ pub(super) fn save_all(
 }
 
 /// What a phone with GRUU and outbound registers through a gateway: the longest usual record.
-fn save(user: u64, cseq: u32) -> Save {
+pub(super) fn save(user: u64, cseq: u32) -> Save {
     let host = format!("10.{}.{}.{}", user >> 16 & 255, user >> 8 & 255, user & 255);
     let instance = format!("<urn:uuid:00000000-0000-1000-8000-{user:012x}>");
     // As long as a token for UDP over IPv4.

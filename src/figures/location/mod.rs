@@ -2,6 +2,7 @@
 //! proxy needs and how fast it is loaded, and how many REGISTERs a second pass gateway and proxy.
 
 mod database;
+mod plain;
 mod registers;
 mod replica;
 
@@ -29,8 +30,10 @@ pub(super) use replica::Args as LoadArgs;
 pub use replica::Loaded;
 
 use database::Database;
+use plain::Plain;
 
 /// What is promised for each database: bindings committed per second, seconds to load a million contacts.
+const COMMITTED_GALERA: f64 = 15_000.0;
 const COMMITTED_SQLITE: f64 = 20_000.0;
 const LOADED_WITHIN: f64 = 20.0;
 const BYTES_PER_CONTACT: f64 = 400.0;
@@ -42,6 +45,9 @@ const BYTES_PER_CONTACT: f64 = 400.0;
 /// in a loopback slice of their own, and phones register through one gateway at each rate.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The database
+    #[arg(long, value_enum, default_value = "sqlite")]
+    store: Kind,
     /// Contacts that are saved and loaded
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u32).range(1..=10_000_000))]
     contacts: u32,
@@ -60,7 +66,8 @@ pub struct Args {
     /// Seconds of REGISTERs at each rate; 0 leaves them out
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = value_parser!(u32).range(0..=3600))]
     duration: u32,
-    /// Folder for the database, on the disk that is to be measured [default: the system's for temporary files]
+    /// Folder for SQLite's file, on the disk that is to be measured [default: the system's for temporary files, where
+    /// nodes of a cluster always are]
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
     /// JSON instead of a table
@@ -99,6 +106,8 @@ pub struct Figures {
     pub refreshed_per_second: Vec<f64>,
     /// The same of these.
     pub refreshed_cpu_us: f64,
+    /// What a plain client reaches that writes rows of the same kind to the same cluster, run by run.
+    pub plain_per_second: Vec<f64>,
     pub loaded: Loaded,
     pub registers: Vec<Row>,
 }
@@ -113,7 +122,7 @@ impl Figures {
 
 pub(super) fn run(args: &Args) -> ExitCode {
     let plan = Plan {
-        store: Kind::Sqlite,
+        store: args.store,
         contacts: args.contacts,
         refreshed: args.refreshed,
         runs: args.runs,
@@ -143,9 +152,15 @@ pub fn measure(
     mut progress: impl FnMut(&str),
 ) -> Result<Figures, Error> {
     let conditions = Conditions::begin();
-    let disk = Disk::measure(&plan.folder)?;
-    let database = Database::new(plan.store, &plan.folder)?;
-    let settings = database.settings();
+    let database = Database::new(binary, plan.store, &plan.folder)?;
+    let disk = Disk::measure(&database.folder)?;
+    let mut plain = Plain::connect(&database)?;
+    let settings = match &mut plain {
+        Some(plain) => plain.settings()?,
+        None => {
+            vec![("SQLite".to_owned(), "write-ahead log, fsync before every answer".to_owned())]
+        }
+    };
     let contacts = u64::from(plan.contacts);
 
     let (sender, events) = channel();
@@ -167,7 +182,11 @@ pub fn measure(
     let new_per_second = contacts as f64 / clock().saturating_duration_since(begun).as_secs_f64();
     let new_cpu_us = 1e6 * (cpu_seconds(own)? - cpu) / contacts as f64;
 
-    let mut refreshed_per_second = Vec::new();
+    let (mut refreshed_per_second, mut plain_per_second) = (Vec::new(), Vec::new());
+    if let Some(plain) = &mut plain {
+        progress("a plain client writes as many rows as are refreshed");
+        plain.write(plan.refreshed.min(plan.contacts).into(), 0)?;
+    }
     let mut cpu_us = Vec::new();
     for run in 1..=plan.runs {
         progress(&format!("run {run} of {}: refreshing {} of them", plan.runs, plan.refreshed));
@@ -178,6 +197,9 @@ pub fn measure(
         database::save_all(&*store, &events, users, run + 1, outstanding)?;
         let seconds = clock().saturating_duration_since(begun).as_secs_f64();
         refreshed_per_second.push(count as f64 / seconds);
+        if let Some(plain) = &mut plain {
+            plain_per_second.push(plain.write(count, run)?);
+        }
         cpu_us.push(1e6 * (cpu_seconds(own)? - cpu) / count as f64);
     }
     drop(store);
@@ -197,6 +219,7 @@ pub fn measure(
         new_cpu_us,
         refreshed_per_second,
         refreshed_cpu_us: median(cpu_us),
+        plain_per_second,
         loaded,
         registers,
     })
@@ -205,7 +228,8 @@ pub fn measure(
 /// A prime above any number of contacts: multiples of it visit all of them in an order that no index likes.
 const STRIDE: u64 = (1 << 31) - 1;
 
-fn table(plan: &Plan, figures: &Figures) -> String {
+/// The figures as lines for people, with what is promised.
+pub fn table(plan: &Plan, figures: &Figures) -> String {
     let Figures { conditions, disk, loaded, refreshed_per_second, .. } = figures;
     let mut text = format!("{conditions}\n{disk}\n");
     for (name, value) in &figures.settings {
@@ -232,6 +256,16 @@ fn table(plan: &Plan, figures: &Figures) -> String {
         refreshed_per_second.len(),
         figures.refreshed_cpu_us,
     );
+    if !figures.plain_per_second.is_empty() {
+        let plain = median(figures.plain_per_second.iter().copied());
+        let _ = writeln!(
+            text,
+            "  {:<30}{plain:>10.0}  {} rows of the same kind a transaction, one connection; ratio {:.2}",
+            "a plain client's refreshed rows",
+            plain::ROWS,
+            middle / plain.max(1.0),
+        );
+    }
     let _ = writeln!(
         text,
         "\nreplica of {} contacts\n  {:<30}{:>10.0}  at most {BYTES_PER_CONTACT:.0}: {}; {:.0} by its own count\n  {:<30}{:>10.1}  at most {LOADED_WITHIN:.0} for a million: {}",

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::{
     super::{Error, usage::cpu_seconds},
-    Plan,
+    Kind, Plan,
 };
 use crate::{
-    faults::calls,
-    launcher::{Launcher, Layout, clock},
+    faults::{calls, database},
+    launcher::{Launcher, clock},
 };
 
 /// Each phone registers every so many seconds: often, but no phone sends while its last request is on its way.
@@ -47,10 +47,16 @@ pub(super) fn measure(
     plan: &Plan,
     progress: &mut impl FnMut(&str),
 ) -> Result<Vec<Row>, Error> {
-    let mut launcher = Launcher::for_test(binary, Layout::default())?;
+    let mut launcher = Launcher::for_test(binary, plan.store.layout(2))?;
     progress(&format!("starting two of everything in {}", launcher.slice()));
-    calls::start(&mut launcher).map_err(|error| Error::Service(error.to_string()))?;
-    let pids: Vec<u32> = launcher.processes().iter().map(|process| process.pid()).collect();
+    let started = match plan.store {
+        Kind::Galera => database::start(&mut launcher),
+        Kind::Sqlite => calls::start(&mut launcher),
+    };
+    started.map_err(|error| Error::Service(error.to_string()))?;
+    // Also what runs below a sidecar.
+    let pids: Vec<u32> =
+        launcher.processes().iter_mut().map(|process| process.worker().0).collect();
     let cpu = || -> Result<(f64, f64), Error> {
         let mut servers = 0.0;
         for pid in &pids {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use dialtone_daemon::exit;
-use dialtone_location::{Replica, StoreEvent, WriterId};
+use dialtone_location::{
+    Replica, StoreEvent,
+    cli::{StoreArgs, TOOL},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,9 +23,8 @@ use crate::launcher::clock;
 /// Load a location database into memory as a proxy does; time and memory as JSON
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// The database: sqlite:PATH
-    #[arg(long, value_name = "STORE")]
-    store: String,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// A replica that was loaded.
@@ -61,12 +63,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn load(name: &str) -> Result<Loaded, Error> {
+fn load(store: &StoreArgs) -> Result<Loaded, Error> {
     let own = std::process::id();
     let (before, begun) = (memory(own)?, clock());
     // Bounded: what is read faster than it is taken in would be memory that is never given back.
     let (sender, events) = sync_channel(16);
-    let store = database::open(name, WriterId(u32::MAX), move |batch| drop(sender.send(batch)))?;
+    let store = database::open(store, TOOL, move |batch| drop(sender.send(batch)))?;
     let mut replica = Replica::new();
     'loading: loop {
         let batch = events.recv().map_err(|_| Error::Service("the store ended".to_owned()))?;
@@ -90,11 +92,10 @@ fn load(name: &str) -> Result<Loaded, Error> {
 
 /// Has `binary` load it.
 pub(super) fn measure(binary: &Path, database: &Database) -> Result<Loaded, Error> {
-    let output = Command::new(binary)
-        .args(["figures", "load-replica", "--store", &database.name()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()?;
+    let mut command = Command::new(binary);
+    command.args(["figures", "load-replica"]).stdin(Stdio::null()).stderr(Stdio::inherit());
+    database.name_to(&mut command);
+    let output = command.output()?;
     serde_json::from_slice(&output.stdout)
         .map_err(|_| Error::Service(format!("loading failed: {}", output.status)))
 }
