@@ -7,10 +7,10 @@ mod sip;
 use std::{
     fs,
     io::{Read, Write},
-    net::UdpSocket,
+    net::{TcpStream, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -226,17 +226,48 @@ fn database(launcher: &Launcher) -> PathBuf {
     launcher.folder().join("location/location.db")
 }
 
-/// `dialtone load` for some seconds: whether nothing failed, and what it said.
-fn load(launcher: &Launcher, password: &str, options: &[&str]) -> (bool, String) {
+/// `dialtone load`, which runs for some seconds.
+struct Load(Child);
+
+fn load(launcher: &Launcher, password: &str, options: &[&str]) -> Load {
     let edge = |n: u8| launcher.layout().edge(n, launcher.slice().host(20 + n)).to_string();
-    let output = Command::new(BINARY)
+    let process = Command::new(BINARY)
         .args(["load", "--gateway", &edge(1), "--gateway", &edge(2), "--password", password])
         .args(["--source", &launcher.slice().host(200).to_string()])
         .args(["--users", "20", "--callers", "10", "--hold", "0.1", "--ring", "0.2"])
         .args(options)
-        .output()
-        .unwrap();
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    Load(process.unwrap())
+}
+
+impl Load {
+    /// Whether nothing failed, and what it says in the end.
+    fn seen(mut self) -> (bool, String) {
+        let mut report = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+        (self.0.wait().unwrap().success(), report)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Requests that a proxy has sent on, counted once a second.
+fn forwarded(launcher: &mut Launcher, proxy: &str) -> u64 {
+    let address = launcher.addresses(proxy).unwrap()["admin"].clone();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("dialtone_sip_proxy_forwarded_total "));
+    line.unwrap_or("0").parse().unwrap()
 }
 
 #[test]
@@ -252,10 +283,20 @@ fn phones_call_each_other_with_passwords_and_not_without() {
     assert_eq!(imported.said, "30 users added, 0 replaced\n", "{imported:?}");
     for transport in ["udp", "tcp"] {
         let options = ["--transport", transport, "--rate", "20", "--duration", "2"];
-        let (clean, report) = load(&launcher, "secret", &options);
+        let (clean, report) = load(&launcher, "secret", &options).seen();
         assert!(clean, "{report}");
     }
-    let (clean, report) = load(&launcher, "guess", &["--rate", "0"]);
+    // What was sent to a proxy that dies comes again with the same nonce and count.
+    let calls = ["--rate", "40", "--duration", "4"];
+    let running = load(&launcher, "secret", &calls);
+    let before = forwarded(&mut launcher, "sip-proxy-1");
+    let busy =
+        wait_for(LIMIT, || (forwarded(&mut launcher, "sip-proxy-1") > before + 30).then_some(()));
+    assert!(busy.is_some(), "no calls");
+    launcher.kill("sip-proxy-1", Signal::SIGKILL).unwrap();
+    let (clean, report) = running.seen();
+    assert!(clean, "{report}");
+    let (clean, report) = load(&launcher, "guess", &["--rate", "0"]).seen();
     assert!(!clean && report.contains("REGISTER answered 401"), "{report}");
     assert_eq!(launcher.stop_all(), Vec::<String>::new());
 }

@@ -95,13 +95,14 @@ impl fmt::Debug for Secrets {
 pub struct Credentials {
     /// A database has one, or a few.
     realms: Vec<Realm>,
-    users: usize,
 }
 
 #[derive(Debug)]
 struct Realm {
     name: Box<str>,
     users: HashMap<Box<str>, Entry>,
+    /// Those who were not removed.
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -120,14 +121,14 @@ impl Credentials {
     pub fn apply(&mut self, credential: &Credential) -> bool {
         let Credential { user, realm, ha1_md5, ha1_sha256, revision, removed } = credential;
         let at = self.realms.iter().position(|known| known.name == *realm).unwrap_or_else(|| {
-            self.realms.push(Realm { name: realm.clone(), users: HashMap::new() });
+            self.realms.push(Realm { name: realm.clone(), users: HashMap::new(), count: 0 });
             self.realms.len() - 1
         });
         let (ha1_md5, ha1_sha256) = (*ha1_md5, *ha1_sha256);
         let secrets = (!removed).then_some(Secrets { ha1_md5, ha1_sha256 });
         let is_there = secrets.is_some();
         let entry = Entry { revision: *revision, secrets };
-        let users = &mut self.realms[at].users;
+        let Realm { users, count, .. } = &mut self.realms[at];
         let was_there = match users.get_mut(user) {
             Some(old) if old.revision >= *revision => return false,
             Some(old) => std::mem::replace(old, entry).secrets.is_some(),
@@ -136,7 +137,7 @@ impl Credentials {
                 false
             }
         };
-        self.users = self.users + usize::from(is_there) - usize::from(was_there);
+        *count = *count + usize::from(is_there) - usize::from(was_there);
         true
     }
 
@@ -146,13 +147,10 @@ impl Credentials {
         realm.users.get(user)?.secrets.as_ref()
     }
 
-    /// Users in all realms, removed ones not counted.
-    pub fn len(&self) -> usize {
-        self.users
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.users == 0
+    /// Users of a realm, removed ones not counted.
+    pub fn count(&self, realm: &str) -> usize {
+        let of_realm = self.realms.iter().find(|known| *known.name == *realm);
+        of_realm.map_or(0, |realm| realm.count)
     }
 }
 
@@ -178,7 +176,7 @@ mod tests {
         assert!(all.apply(&credential("alice", 5, Some([5; 16]))));
         assert!(!all.apply(&credential("alice", 4, Some([4; 16]))));
         assert!(!all.apply(&credential("alice", 5, Some([5; 16]))));
-        assert_eq!((md5(&all), all.len()), (Some(Some([5; 16])), 1));
+        assert_eq!((md5(&all), all.count("dialtone.test")), (Some(Some([5; 16])), 1));
         assert_eq!(all.find("alice", "other.test"), None);
         assert_eq!(all.find("Alice", "dialtone.test"), None);
         assert!(all.apply(&credential("alice", 7, None)));
@@ -186,9 +184,9 @@ mod tests {
             !all.apply(&credential("alice", 6, Some([6; 16]))),
             "a late change after a removal"
         );
-        assert_eq!((md5(&all), all.is_empty()), (None, true));
+        assert_eq!((md5(&all), all.count("dialtone.test")), (None, 0));
         assert!(all.apply(&credential("alice", 8, Some([8; 16]))));
-        assert_eq!(all.len(), 1);
+        assert_eq!((all.count("dialtone.test"), all.count("other.test")), (1, 0));
     }
 
     #[test]

@@ -352,6 +352,11 @@ impl Driver {
                     bytes = stats.bytes,
                     "location database loaded"
                 );
+                if self.proxy.users() == Some(0) {
+                    tracing::warn!(
+                        "passwords are required, but no user of this realm has one: see `dialtone user`"
+                    );
+                }
             }
             StoreEvent::Answer { .. } | StoreEvent::Changes(_) | StoreEvent::Credentials(_) => {}
         }
@@ -534,7 +539,9 @@ impl Driver {
             metrics::counter!("dialtone_sip_proxy_authentication_total", "result" => result)
                 .absolute(value);
         }
-        metrics::gauge!("dialtone_sip_proxy_users").set(self.proxy.users() as f64);
+        if let Some(users) = self.proxy.users() {
+            metrics::gauge!("dialtone_sip_proxy_users").set(users as f64);
+        }
         if let Some(udp) = &self.edge_udp {
             metrics::counter!("dialtone_sip_transport_total", "listener" => "edge", "what" => "dropped")
                 .absolute(udp.dropped());

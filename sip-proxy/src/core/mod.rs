@@ -496,9 +496,9 @@ impl Proxy {
         self.auth.as_ref().map(|auth| auth.stats).unwrap_or_default()
     }
 
-    /// Users who have credentials.
-    pub fn users(&self) -> usize {
-        self.credentials.len()
+    /// Users who can log in; `None` if nobody must.
+    pub fn users(&self) -> Option<usize> {
+        self.auth.as_ref().map(|auth| self.credentials.count(auth.realm()))
     }
 
     /// Contexts, transactions and timers alive, for metrics and to see that nothing is left behind.

@@ -130,6 +130,10 @@ impl Auth {
         }
     }
 
+    pub(super) fn realm(&self) -> &str {
+        &self.settings.realm
+    }
+
     /// The challenges of one answer, the best first.
     pub(super) fn challenges(
         &self,
