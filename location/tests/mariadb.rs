@@ -182,20 +182,13 @@ fn what_is_not_ours_is_refused_by_name() {
     let Some(server) = Server::start("foreign") else { return };
     let open = |database: &Mariadb| run(MysqlStore::open(database.config(WriterId(1)), |_| {}));
     let refused = |database: &Mariadb| open(database).expect_err("refused").to_string();
-    let execute = |sql: &str| {
-        let socket = format!("--socket={}", server.folder().join("socket").display());
-        let output =
-            Command::new("mariadb").args(["--no-defaults", &socket, "-uroot", "-e", sql]).output();
-        let output = output.expect("mariadb");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    execute("CREATE DATABASE theirs; CREATE TABLE theirs.bills (id INT)");
+    server.execute("CREATE DATABASE theirs; CREATE TABLE theirs.bills (id INT)");
     let error = refused(&server.database("theirs"));
     assert!(error.contains("theirs") && error.contains("bills"), "{error}");
-    execute("CREATE DATABASE meta; CREATE TABLE meta.meta (id INT)");
+    server.execute("CREATE DATABASE meta; CREATE TABLE meta.meta (id INT)");
     assert!(refused(&server.database("meta")).contains("not a location database"));
     drop(open(&server.database("newer")).expect("made"));
-    execute("UPDATE newer.meta SET version = 99");
+    server.execute("UPDATE newer.meta SET version = 99");
     assert!(refused(&server.database("newer")).contains("version 99"));
     let mut stranger = server.database("stranger");
     stranger.client.password = "wrong".into();
@@ -228,4 +221,25 @@ fn a_write_that_takes_too_long_is_answered() {
     assert!(matches!(lookup, Answer::Failed(_)), "{lookup:?}");
     server.run();
     let Answer::Save(SaveOutcome::Saved { .. }) = client.call(save(4)) else { panic!("refused") };
+}
+
+#[test]
+fn a_follower_that_has_missed_changes_reads_everything_again() {
+    let Some(server) = Server::start("missed") else { return };
+    let database = server.database("missed");
+    let one = Client::open(&database, 1);
+    one.forgiving.set(true);
+    one.saved(register("a", 1, 1_000_000, vec![binding("sip:a@1", 60)])).expect("saved");
+    one.await_replica(AOR, 1_000_000, &["sip:a@1"]);
+    // As another writer leaves it whose list of changes was forgotten before it was read.
+    server.execute(
+        "INSERT INTO missed.writers VALUES (2, 3, 77, 1); \
+         UPDATE missed.bindings SET contact = 'sip:a@2', changed_at = changed_at + 1; \
+         UPDATE missed.meta SET revision = revision + 1",
+    );
+    one.await_replica(AOR, 1_000_000, &["sip:a@2"]);
+    // And it follows again.
+    let two = Client::open(&database, 2);
+    two.saved(register("a", 2, 1_000_001, vec![binding("sip:a@3", 60)])).expect("saved");
+    one.await_replica(AOR, 1_000_000, &["sip:a@2", "sip:a@3"]);
 }

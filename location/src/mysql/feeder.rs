@@ -4,6 +4,7 @@
 //! every node. So the numbers are read first and the rows afterwards: those are at least as new. Another node may be
 //! behind the one that was asked before; then its numbers are smaller, and nothing is taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use super::connect::{Connection, Fault};
 use super::route::Route;
-use super::sql::{self, number};
+use super::sql::{self, Id, number};
 use super::{Shared, clock};
 use crate::record::{Record, Vector, WriterId};
 use crate::store::StoreEvent;
@@ -43,6 +44,7 @@ pub(crate) struct Feeder {
     transactions: Option<u64>,
     /// The numbers that count once everything is loaded, and the part that is to be loaded next.
     loading: Option<(Option<(Vector, u64)>, u8)>,
+    loaded: bool,
     /// Since when no node could be read, and whether that was said.
     failing: Option<Instant>,
     behind: bool,
@@ -60,6 +62,7 @@ impl Feeder {
             revision: 0,
             transactions: None,
             loading: Some((None, 0)),
+            loaded: false,
             failing: None,
             behind: false,
         }
@@ -74,7 +77,7 @@ impl Feeder {
                 match self.step().await {
                     Ok(()) => {
                         self.failing = None;
-                        if std::mem::take(&mut self.behind) {
+                        if self.loading.is_none() && std::mem::take(&mut self.behind) {
                             (self.shared.sink)(vec![StoreEvent::Recovered]);
                         }
                     }
@@ -165,7 +168,9 @@ impl Feeder {
         self.seen = vector;
         self.loading = None;
         connection.read_causally(false).await?;
-        (self.shared.sink)(vec![StoreEvent::Loaded]);
+        if !std::mem::replace(&mut self.loaded, true) {
+            (self.shared.sink)(vec![StoreEvent::Loaded]);
+        }
         Ok(())
     }
 
@@ -178,12 +183,18 @@ impl Feeder {
         for (&writer, &sequence) in &vector.0 {
             let seen = self.seen.get(writer);
             if sequence > seen {
-                let sql = format!(
-                    "SELECT {} FROM bindings WHERE writer = {} AND sequence > {seen} AND sequence <= {sequence}",
-                    sql::COLUMNS,
-                    writer.0
-                );
-                self.hand_out(connection, &sql).await?;
+                let Some(ids) = changed(connection, writer, seen, sequence).await? else {
+                    self.start_again();
+                    return Ok(());
+                };
+                for ids in ids.chunks(CHUNK) {
+                    let mut sql = format!(
+                        "SELECT {} FROM bindings FORCE INDEX (PRIMARY) WHERE aor_id IN ",
+                        sql::COLUMNS
+                    );
+                    sql::push_ids(&mut sql, ids);
+                    self.hand_out(connection, &sql).await?;
+                }
                 self.seen.advance(writer, sequence);
             }
         }
@@ -192,6 +203,17 @@ impl Feeder {
         }
         self.transactions = Some(transactions);
         Ok(())
+    }
+
+    /// What was changed has been forgotten: this process stood still for minutes, or no node could be reached.
+    fn start_again(&mut self) {
+        self.loading = Some((None, 0));
+        self.transactions = None;
+        if !self.behind {
+            self.behind = true;
+            let reason = "changes were missed; everything is read again".into();
+            (self.shared.sink)(vec![StoreEvent::Behind(reason)]);
+        }
     }
 
     /// Hands out what a statement gives, in chunks.
@@ -236,6 +258,30 @@ impl Feeder {
             (self.shared.sink)(vec![StoreEvent::Credentials(chunk)]);
         }
     }
+}
+
+/// The addresses-of-record whose bindings a writer has changed between two of its sequence numbers; `None` if that is
+/// not known any more.
+async fn changed(
+    connection: &mut Connection,
+    writer: WriterId,
+    from: u64,
+    to: u64,
+) -> Result<Option<Vec<Id>>, Fault> {
+    let sql = format!(
+        "SELECT former, sequence, aor_ids FROM changes \
+         WHERE writer = {} AND sequence > {from} AND sequence <= {to} ORDER BY sequence",
+        writer.0
+    );
+    let (mut ids, mut at) = (BTreeSet::new(), from);
+    for mut row in sql::only(connection.query(&sql, ROW_WITHIN).await?)? {
+        if number::<u64>(&row, 0)? != at {
+            return Ok(None);
+        }
+        at = number(&row, 1)?;
+        ids.extend(Id::list(row.take(2)));
+    }
+    Ok((at == to).then(|| ids.into_iter().collect()))
 }
 
 /// What has been written: by each writer, transactions in all, and the last revision of credentials. The transactions

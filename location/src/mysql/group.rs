@@ -314,6 +314,7 @@ impl Work {
             return None;
         }
         let (sequence, last_token, revision, credential_revision) = self.before;
+        let newest = self.bindings.values().map(|record| record.changed_at).max().unwrap_or(0);
         let mut sql = String::with_capacity(2_000 + self.bindings.len() * 1_000);
         let _ = write!(
             sql,
@@ -322,7 +323,7 @@ impl Work {
              DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; \
              START TRANSACTION; \
              UPDATE meta SET revision = revision + 1 WHERE id = 1; \
-             UPDATE writers SET sequence = {}, token = {token} \
+             UPDATE writers SET sequence = {}, token = {token}, changed_at = GREATEST(changed_at, {newest}) \
              WHERE id = {} AND sequence = {sequence} AND token = {last_token}; \
              IF ROW_COUNT() <> 1 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{OTHER_SEQUENCE}'; END IF; ",
             self.state.sequence, self.writer.0
@@ -348,7 +349,15 @@ impl Work {
         sql.push_str("SET n = 0; END IF; ");
         if !self.bindings.is_empty() {
             sql::push_bindings(&mut sql, &self.bindings);
-            sql.push_str("; ");
+            let changed: BTreeSet<Id> = self.bindings.keys().map(|(aor_id, _)| *aor_id).collect();
+            let _ = write!(
+                sql,
+                "; INSERT INTO changes (writer, sequence, former, aor_ids, written_at) VALUES ({}, {}, {sequence}, ",
+                self.writer.0, self.state.sequence
+            );
+            let ids: Vec<u8> = changed.iter().flat_map(|id| id.0).collect();
+            sql::push_hex(&mut sql, &ids);
+            let _ = write!(sql, ", {}); ", sql::NOW);
         }
         self.write_claims(&mut sql, token);
         self.write_credentials(&mut sql, credential_revision, &changed);

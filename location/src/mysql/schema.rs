@@ -5,12 +5,17 @@
 //! | `meta` | one row: that this is a location database, its version, and what all writers line up for |
 //! | `writers` | one row for each process that writes: the last sequence number that it used, and its last transaction |
 //! | `bindings` | one row for each binding, and for each one that was removed and is still remembered |
+//! | `changes` | which bindings each transaction has changed, for those who follow; for two minutes |
 //! | `claims` | names that belong to one element at a time |
 //! | `credentials` | what users must know; removed users stay, so that followers see it |
 //!
 //! Keys of bindings and claims may be longer than what an index takes, so rows are found by the first 16 bytes of the
 //! SHA-256 of the exact text (`aor_id`, `key_id`, `name_id`). `stamp` is another number for every version of a row.
 //! Times are milliseconds since 1970.
+//!
+//! `bindings` has no other index: a registration that is refreshed every few minutes would change each of them every
+//! time, at every node, which costs as much again as the row itself. Followers find changes through `changes`, what has
+//! ended is found by going round the table in parts.
 //!
 //! Every transaction that writes begins with `UPDATE meta SET revision = revision + 1`. That row is the lock of the
 //! whole database: writers of one node wait there for each other, and a cluster lets only one of two transactions pass
@@ -33,13 +38,14 @@ const META: &str = "CREATE TABLE IF NOT EXISTS meta (\
     revision BIGINT UNSIGNED NOT NULL COMMENT 'transactions so far; the lock of all writers', \
     credential_revision BIGINT UNSIGNED NOT NULL COMMENT 'the highest in credentials')";
 
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     (
         "writers",
         "CREATE TABLE IF NOT EXISTS writers (\
         id INT UNSIGNED NOT NULL PRIMARY KEY COMMENT 'pool element identifier', \
         sequence BIGINT UNSIGNED NOT NULL COMMENT 'the last one used in bindings', \
-        token BIGINT UNSIGNED NOT NULL COMMENT 'names its last transaction')",
+        token BIGINT UNSIGNED NOT NULL COMMENT 'names its last transaction', \
+        changed_at BIGINT UNSIGNED NOT NULL COMMENT 'the highest it has written in bindings')",
     ),
     (
         "bindings",
@@ -68,9 +74,18 @@ const TABLES: [(&str, &str); 4] = [
         deleted_at BIGINT UNSIGNED, \
         purge_at BIGINT UNSIGNED NOT NULL COMMENT 'may be forgotten then', \
         stamp BIGINT UNSIGNED NOT NULL, \
-        PRIMARY KEY (aor_id, key_id), \
-        KEY bindings_changes (writer, sequence), \
-        KEY bindings_purge (purge_at))",
+        PRIMARY KEY (aor_id, key_id))",
+    ),
+    (
+        "changes",
+        "CREATE TABLE IF NOT EXISTS changes (\
+        writer INT UNSIGNED NOT NULL, \
+        sequence BIGINT UNSIGNED NOT NULL COMMENT 'of the writer, after the transaction', \
+        former BIGINT UNSIGNED NOT NULL COMMENT 'the same before it', \
+        aor_ids LONGBLOB NOT NULL COMMENT 'of the bindings, 16 bytes each', \
+        written_at BIGINT UNSIGNED NOT NULL COMMENT 'by the clock of the node', \
+        PRIMARY KEY (writer, sequence), \
+        KEY changes_age (written_at))",
     ),
     (
         "claims",
@@ -163,8 +178,10 @@ pub(crate) async fn prepare(
             connection.query(&format!("{create}{STORED_AS}"), ADMIN_PATIENCE).await?;
         }
     }
-    let insert =
-        format!("INSERT IGNORE INTO writers (id, sequence, token) VALUES ({}, 0, 0)", writer.0);
+    let insert = format!(
+        "INSERT IGNORE INTO writers (id, sequence, token, changed_at) VALUES ({}, 0, 0, 0)",
+        writer.0
+    );
     connection.query(&insert, ADMIN_PATIENCE).await?;
     Ok(())
 }

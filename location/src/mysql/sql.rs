@@ -16,6 +16,9 @@ use crate::record::{BindingKey, Record, Version, WriterId};
 /// `ER_BAD_FIELD_ERROR`.
 pub(crate) const BAD_FIELD: u16 = 1054;
 
+/// The clock of the node, milliseconds since 1970.
+pub(crate) const NOW: &str = "FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)";
+
 /// As [`record`] reads them.
 pub(crate) const COLUMNS: &str = "aor, `key`, contact, params, q, expires_at, lifetime, call_id, cseq, user_agent, \
      received, path, gateway, flow_token, instance, reg_id, writer, sequence, changed_at, deleted_at, stamp";
@@ -30,6 +33,25 @@ impl Id {
         let mut id = [0; 16];
         id.copy_from_slice(&digest.as_ref()[..16]);
         Self(id)
+    }
+
+    /// What stands one behind the other.
+    pub(crate) fn list(value: Option<Value>) -> Vec<Self> {
+        let Some(Value::Bytes(bytes)) = value else { return Vec::new() };
+        bytes.chunks_exact(16).filter_map(|id| id.try_into().ok().map(Self)).collect()
+    }
+
+    /// What `HEX()` says.
+    pub(crate) fn from_hex(value: Option<&Value>) -> Option<Self> {
+        let Some(Value::Bytes(digits)) = value else { return None };
+        if digits.len() != 32 {
+            return None;
+        }
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(id))
     }
 
     pub(crate) fn push(self, sql: &mut String) {

@@ -21,6 +21,7 @@
 //! it is back, and this one returns to it between two groups.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ use super::connect::{self, CONNECT_WITHIN, Connection, Fault};
 use super::group::{self, OTHER_ROWS, OTHER_SEQUENCE, Plan, Scope, State};
 use super::queue::Entry;
 use super::route::Route;
-use super::sql::number;
+use super::sql::{self, Id, number};
 use super::{Node, Shared, clock};
 use crate::decide::Horizon;
 use crate::record::WriterId;
@@ -51,8 +52,11 @@ const LONGEST_STALL: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// What is gathered into one packet, bytes; a single request may have more.
 const PACKET: usize = 6 << 20;
-/// Rows forgotten by one request, so that saves never wait long for it.
-const EXPIRE_ROWS: u64 = 1_000;
+/// Rows looked at by one request to forget what has ended, and rows forgotten, so that saves never wait long for it.
+const PART_ROWS: u64 = 50_000;
+const EXPIRE_ROWS: u64 = 2_000;
+/// A follower that is behind for longer reads everything again.
+const CHANGES_MEMORY_MS: u64 = 120_000;
 /// Claims that nobody holds are forgotten after this, milliseconds.
 const CLAIM_MEMORY_MS: u64 = 3_600_000;
 /// For how long a store that is being closed still tries.
@@ -73,6 +77,8 @@ pub(crate) struct Writer {
     returning: Option<oneshot::Receiver<Connection>>,
     horizon: Horizon,
     opened: Instant,
+    /// Where what has ended is looked for next.
+    looked_up_to: Id,
     /// How many requests go together; fewer while transactions get in each other's way.
     together: usize,
     rng: fastrand::Rng,
@@ -115,6 +121,7 @@ impl Writer {
             returning: None,
             horizon: Horizon { newest },
             opened: clock(),
+            looked_up_to: Id([0; 16]),
             together: batch,
             rng: fastrand::Rng::new(),
             closing_until: None,
@@ -250,26 +257,41 @@ impl Writer {
         let limit = self.horizon.limit(now_ms, open_ms);
         let claims =
             format!("FROM claims WHERE lease_until <= {}", limit.saturating_sub(CLAIM_MEMORY_MS));
+        let changes = format!("FROM changes WHERE written_at < {} - {CHANGES_MEMORY_MS}", sql::NOW);
+        let mut part = String::new();
+        self.looked_up_to.push(&mut part);
         let look = format!(
-            "SELECT EXISTS (SELECT 1 FROM bindings WHERE purge_at <= {limit}) OR EXISTS (SELECT 1 {claims})"
+            "SELECT COUNT(*), HEX(MAX(aor_id)), IFNULL(SUM(purge_at <= {limit}), 0) FROM (\
+             SELECT aor_id, purge_at FROM bindings FORCE INDEX (PRIMARY) WHERE aor_id >= {part} \
+             ORDER BY aor_id LIMIT {PART_ROWS}) AS part;\
+             SELECT EXISTS (SELECT 1 {claims}) OR EXISTS (SELECT 1 {changes})"
         );
-        let mut rows = 0;
         let sets = self.patiently(connection, &look, group).await?;
-        if sets
-            .first()
-            .and_then(|rows| rows.first())
-            .map(|row| number::<u64>(row, 0))
-            .transpose()?
-            == Some(1)
-        {
+        let first =
+            |set: usize| sets.get(set).and_then(|rows: &Vec<mysql_async::Row>| rows.first());
+        let (Some(found), Some(others)) = (first(0), first(1)) else {
+            return Err(Fault::Odd("an answer without rows".to_owned()));
+        };
+        let (looked_at, due): (u64, u64) = (number(found, 0)?, number(found, 2)?);
+        let last = Id::from_hex(found.as_ref(1));
+        let mut rows = 0;
+        if due > 0 || number::<u64>(others, 0)? > 0 {
+            let mut delete = String::new();
+            if let Some(last) = last {
+                let _ = write!(delete, "DELETE FROM bindings WHERE aor_id BETWEEN {part} AND ");
+                last.push(&mut delete);
+                let _ = write!(
+                    delete,
+                    " AND purge_at <= {limit} LIMIT {EXPIRE_ROWS}; SET @expired = ROW_COUNT(); "
+                );
+            }
             let transaction = format!(
                 "BEGIN NOT ATOMIC \
                  DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; \
                  START TRANSACTION; \
                  UPDATE meta SET revision = revision + 1 WHERE id = 1; \
-                 DELETE FROM bindings WHERE purge_at <= {limit} ORDER BY purge_at LIMIT {EXPIRE_ROWS}; \
-                 SET @expired = ROW_COUNT(); \
-                 DELETE {claims}; \
+                 SET @expired = 0; {delete}\
+                 DELETE {claims}; DELETE {changes} LIMIT {EXPIRE_ROWS}; \
                  COMMIT; END; SELECT @expired"
             );
             let sets = match self.patiently(connection, &transaction, group).await {
@@ -285,9 +307,15 @@ impl Writer {
             };
             self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
             let count = sets.first().and_then(|rows| rows.first());
-            rows = count.map(|row| number::<u64>(row, 0)).transpose()?.unwrap_or(0) as usize;
+            rows = count.map(|row| number::<u64>(row, 0)).transpose()?.unwrap_or(0);
         }
-        let events = vec![StoreEvent::Answer { ticket, answer: Answer::Expired(rows) }];
+        self.looked_up_to = match last {
+            // As many as may go at a time: there may be more.
+            Some(_) if rows >= EXPIRE_ROWS => self.looked_up_to,
+            Some(last) if looked_at >= PART_ROWS => last,
+            _ => Id([0; 16]),
+        };
+        let events = vec![StoreEvent::Answer { ticket, answer: Answer::Expired(rows as usize) }];
         Ok(Attempt::Done(Plan { events, transaction: None, range: (0, 0) }))
     }
 
@@ -500,11 +528,10 @@ fn judge(code: u16, message: &str) -> Judgement {
     }
 }
 
-/// What opening has to find out for [`Horizon`]: the newest change that is still there of each writer.
+/// What opening has to find out for [`Horizon`].
 pub(crate) async fn newest_change(connection: &mut Connection) -> Result<Option<u64>, Fault> {
-    let sql = "SELECT MAX(b.changed_at) FROM writers w JOIN bindings b ON b.writer = w.id AND \
-               b.sequence = (SELECT MAX(sequence) FROM bindings l WHERE l.writer = w.id)";
-    let sets = connection.query(sql, CONNECT_WITHIN * 5).await?;
+    let sets = connection.query("SELECT MAX(changed_at) FROM writers", CONNECT_WITHIN * 5).await?;
     let row = sets.first().and_then(|rows| rows.first());
-    Ok(row.map(|row| super::sql::nullable(row, 0)).transpose()?.flatten())
+    let newest = row.map(|row| sql::nullable(row, 0)).transpose()?.flatten();
+    Ok(newest.filter(|newest| *newest > 0))
 }

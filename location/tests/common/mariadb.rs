@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -113,8 +112,12 @@ impl Server {
         Mariadb { nodes, client: self.client(name), patience: Duration::from_secs(15) }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder.0
+    /// Runs statements as an administrator.
+    pub(crate) fn execute(&self, sql: &str) {
+        let socket = format!("--socket={}", self.folder.0.join("socket").display());
+        let arguments = ["--no-defaults", &socket, "-uroot", "-e", sql];
+        let output = Command::new("mariadb").args(arguments).output().expect("mariadb");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
