@@ -11,7 +11,8 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
 };
 
 use dialtone::launcher::{Launcher, Layout, Signal, wait_for};
@@ -20,6 +21,8 @@ use nix::pty::openpty;
 use sip::{LIMIT, Phone, Sip};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dialtone");
+
+const CTRL_C: char = '\u{3}';
 
 /// A database, in a folder that goes with the test.
 struct Store {
@@ -171,41 +174,43 @@ fn a_terminal_does_not_show_the_password() {
             .unwrap();
         drop(terminal.slave);
         let mut keyboard = fs::File::from(terminal.master.try_clone().unwrap());
-        let screen = shown_on(terminal.master);
+        let (screen, reader) = shown_on(terminal.master);
         // What is typed before it is asked for would be shown, and thrown away.
         for (line, prompt) in typed.lines().zip(["Password of alice: ", "Again: "]) {
             let seen = wait_for(LIMIT, || screen.lock().unwrap().contains(prompt).then_some(()));
             assert!(seen.is_some(), "{:?}", screen.lock().unwrap());
-            writeln!(keyboard, "{line}").unwrap();
+            keyboard.write_all(line.as_bytes()).unwrap();
+            if !line.ends_with(CTRL_C) {
+                keyboard.write_all(b"\n").unwrap();
+            }
         }
         let output = process.wait_with_output().unwrap();
+        reader.join().unwrap();
         let shown = screen.lock().unwrap().clone();
         (String::from_utf8(output.stdout).unwrap(), shown)
     };
     let (said, shown) = run("swordfish\nswordfisk\n");
     assert!(said.is_empty() && !shown.contains("swordfi"), "{said:?} {shown:?}");
-    let told = wait_for(LIMIT, || {
-        Some(()).filter(|()| store.user(&["list"], "").said.lines().count() == 1)
-    });
-    assert!(told.is_some(), "nobody was added");
+    assert_eq!(store.user(&["list"], "").said.lines().count(), 1, "nobody was added");
+    let (said, shown) = run(&format!("sword{CTRL_C}\n"));
+    assert!(said.is_empty() && shown.contains("interrupted"), "{said:?} {shown:?}");
     let (said, shown) = run("swordfish\nswordfish\n");
     assert_eq!(said, "user alice added in realm dialtone.test\n", "{shown:?}");
     assert!(!shown.contains("swordfish"), "{shown:?}");
 }
 
-/// What a terminal shows, as it comes.
-fn shown_on(terminal: OwnedFd) -> std::sync::Arc<std::sync::Mutex<String>> {
-    let screen = std::sync::Arc::<std::sync::Mutex<String>>::default();
-    let copy = std::sync::Arc::clone(&screen);
-    thread::spawn(move || {
+/// What a terminal shows, as it comes; it ends when nobody has the other side open any more.
+fn shown_on(terminal: OwnedFd) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let screen = Arc::<Mutex<String>>::default();
+    let copy = Arc::clone(&screen);
+    let reader = thread::spawn(move || {
         let mut terminal = fs::File::from(terminal);
         let mut bytes = [0; 1024];
-        // Ends when nobody has the other side open any more.
         while let Ok(length @ 1..) = terminal.read(&mut bytes) {
             copy.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..length]));
         }
     });
-    screen
+    (screen, reader)
 }
 
 /// Servers that ask for passwords: everything but the proxies.

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, tcgetattr, tcsetattr};
 
 /// More than this is no password.
 const MAX_INPUT: u64 = 65_536;
@@ -53,14 +53,23 @@ fn hidden(prompt: &str) -> Result<String, String> {
     let stdin = io::stdin();
     let shown = tcgetattr(stdin.as_fd()).map_err(failed)?;
     let mut quiet = shown.clone();
-    quiet.local_flags.remove(LocalFlags::ECHO);
+    quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
     quiet.local_flags.insert(LocalFlags::ECHONL);
+    // Ctrl-C ends the line, not this process, which would leave the terminal silent.
+    let interrupt = shown.control_chars[SpecialCharacterIndices::VINTR as usize];
+    quiet.control_chars[SpecialCharacterIndices::VEOL2 as usize] = interrupt;
     tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &quiet).map_err(failed)?;
     eprint!("{prompt}");
     let _ = io::stderr().flush();
-    let mut text = String::new();
-    let read = stdin.read_line(&mut text);
-    tcsetattr(stdin.as_fd(), SetArg::TCSADRAIN, &shown).map_err(failed)?;
-    read.map_err(|error| format!("no password: {error}"))?;
+    // A terminal gives a line at a time.
+    let mut input = stdin.lock();
+    let read = input.fill_buf().map(<[u8]>::to_vec);
+    tcsetattr(input.as_fd(), SetArg::TCSADRAIN, &shown).map_err(failed)?;
+    let bytes = read.map_err(|error| format!("no password: {error}"))?;
+    input.consume(bytes.len());
+    if bytes.ends_with(&[interrupt]) {
+        return Err("\ninterrupted; nothing has changed".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "the password is not UTF-8".to_owned())?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
