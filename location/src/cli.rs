@@ -27,8 +27,12 @@ pub struct StoreArgs {
     /// sqlite:PATH, or mysql:HOST:PORT[,HOST:PORT...]
     #[arg(long, value_name = "STORE")]
     pub store: StoreAddress,
-    /// User and password of a MariaDB store: a file in my.cnf form, section [client], mode 0600
-    #[arg(long, value_name = "FILE")]
+    /// User and password of a MariaDB store.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "User and password of a MariaDB store: a file in my.cnf form, section [client], mode 0600"
+    )]
     pub credentials: Option<PathBuf>,
 }
 
