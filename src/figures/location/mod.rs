@@ -154,13 +154,6 @@ pub fn measure(
     let conditions = Conditions::begin();
     let database = Database::new(binary, plan.store, &plan.folder)?;
     let disk = Disk::measure(&database.folder)?;
-    let mut plain = Plain::connect(&database)?;
-    let settings = match &mut plain {
-        Some(plain) => plain.settings()?,
-        None => {
-            vec![("SQLite".to_owned(), "write-ahead log, fsync before every answer".to_owned())]
-        }
-    };
     let contacts = u64::from(plan.contacts);
 
     let (sender, events) = channel();
@@ -168,6 +161,14 @@ pub fn measure(
         // Whoever measures may have given up.
         let _ = sender.send(batch);
     })?;
+    // A database with other tables only is not taken for ours.
+    let mut plain = Plain::connect(&database)?;
+    let settings = match &mut plain {
+        Some(plain) => plain.settings()?,
+        None => {
+            vec![("SQLite".to_owned(), "write-ahead log, fsync before every answer".to_owned())]
+        }
+    };
     progress(&format!("saving {contacts} contacts"));
     let own = std::process::id();
     let (begun, cpu) = (clock(), cpu_seconds(own)?);
