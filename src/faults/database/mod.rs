@@ -10,7 +10,7 @@ mod row;
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::ExitCode,
     thread::sleep,
@@ -279,6 +279,7 @@ impl<P: FnMut(&str) + Send> Lab<P> {
     }
 
     fn undisturbed(&mut self) -> Result<Row, Error> {
+        self.check_probe()?;
         let Plan { rate, register_rate, undisturbed, .. } = self.plan;
         (self.progress)(&format!(
             "undisturbed: {} s, {rate} calls/s, {register_rate} REGISTER/s",
@@ -372,6 +373,32 @@ impl<P: FnMut(&str) + Send> Lab<P> {
         Ok(())
     }
 
+    /// A proxy that finds everybody would find users who do not exist.
+    fn check_probe(&self) -> Result<(), Error> {
+        for n in 1..=PROXIES {
+            let Way { own, core, admin, domain } = self.way(n);
+            let before = probe::lookups(admin)?;
+            let missing = probe::missing(own, core, &domain, &["nobody".to_owned()])?;
+            sleep(COUNTED);
+            if missing.len() != 1 || probe::lookups(admin)? == before {
+                let problem = format!("sip-proxy-{n} does not say whom it does not find");
+                return Err(std::io::Error::other(problem).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn way(&self, n: u8) -> Way {
+        let slice = self.launcher.slice();
+        let host = slice.host(40 + n);
+        Way {
+            own: slice.host(201),
+            core: SocketAddr::new(host, 5060),
+            admin: SocketAddr::new(host, 9090),
+            domain: self.launcher.layout().domain.clone(),
+        }
+    }
+
     /// Notes what the phones saw since `from`, and looks for every binding in the database and at both proxies.
     fn look(&mut self, from: Instant, fresh: Option<&Load>, seen: &mut Seen) -> Result<(), Error> {
         let boards = [Some(self.load.board()), fresh.map(Load::board)];
@@ -390,11 +417,8 @@ impl<P: FnMut(&str) + Send> Lab<P> {
             Some(_) => self.users.clone(),
             None => self.users.iter().take(self.plan.phones as usize).cloned().collect(),
         };
-        let slice = self.launcher.slice();
-        let (own, domain) = (slice.host(201), self.launcher.layout().domain.clone());
         for n in 1..=PROXIES {
-            let host = slice.host(40 + n);
-            let (core, admin) = (SocketAddr::new(host, 5060), SocketAddr::new(host, 9090));
+            let Way { own, core, admin, domain } = self.way(n);
             let probing = std::thread::scope(|scope| {
                 let probing = scope.spawn(|| {
                     let before = probe::lookups(admin)?;
@@ -428,6 +452,14 @@ impl<P: FnMut(&str) + Send> Lab<P> {
         self.users.truncate(self.plan.phones as usize);
         Ok(())
     }
+}
+
+/// How a proxy is asked.
+struct Way {
+    own: IpAddr,
+    core: SocketAddr,
+    admin: SocketAddr,
+    domain: String,
 }
 
 fn phones(
