@@ -87,7 +87,8 @@ fn unknown_outcomes_are_found_out() {
 /// Saves at two writers as fast as they are answered while `disturb` does its worst; what was acknowledged is there
 /// afterwards.
 fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
-    const USERS: u32 = 50;
+    // More than go into one transaction, so that the next one is decided while one is under way.
+    const USERS: u32 = 600;
     let Some(mut server) = Server::start(name) else { return };
     let database = server.database(name);
     let over = AtomicBool::new(false);

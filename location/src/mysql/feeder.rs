@@ -221,7 +221,7 @@ impl Feeder {
         let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
         connection
             .stream(sql, ROW_WITHIN, |mut row| {
-                chunk.push(sql::record(&mut row)?.0);
+                chunk.push(sql::record(&mut row)?);
                 if chunk.len() == CHUNK {
                     let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
                     (self.shared.sink)(vec![StoreEvent::Changes(full)]);

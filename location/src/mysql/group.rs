@@ -39,9 +39,8 @@ pub(crate) struct State {
     pub(crate) token: u64,
     revision: u64,
     credential_revision: u64,
+    /// An entry for each address-of-record that was asked for.
     bindings: BTreeMap<Id, Vec<Record>>,
-    /// Number and stamps of all rows of `bindings`.
-    sum: (u64, u64),
     claims: BTreeMap<Id, Claim>,
     claim_sum: (u64, u64),
     credentials: BTreeMap<(Box<str>, Box<str>), Credential>,
@@ -55,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) transaction: Option<String>,
     /// This writer's sequence before and after.
     pub(crate) range: (u64, u64),
+    /// As it stands then, if nobody else has written.
+    pub(crate) after: State,
 }
 
 impl Scope {
@@ -136,16 +137,14 @@ impl State {
             token: number(&own, 1)?,
             revision: number(&meta, 0)?,
             credential_revision: number(&meta, 1)?,
-            bindings: BTreeMap::new(),
-            sum: (0, 0),
+            bindings: scope.aors.iter().map(|id| (*id, Vec::new())).collect(),
             claims: BTreeMap::new(),
             claim_sum: (0, 0),
             credentials: BTreeMap::new(),
         };
         if !scope.aors.is_empty() {
             for mut row in next()? {
-                let (record, stamp) = sql::record(&mut row)?;
-                state.sum = (state.sum.0 + 1, state.sum.1 ^ stamp);
+                let record = sql::record(&mut row)?;
                 state.bindings.entry(Id::of(&record.aor)).or_default().push(record);
             }
         }
@@ -166,6 +165,25 @@ impl State {
         }
         Ok(state)
     }
+
+    /// What was read while a transaction was on its way that leaves `before`.
+    pub(crate) fn follow(&mut self, before: &Self) {
+        self.sequence = before.sequence;
+        self.token = before.token;
+        self.revision = before.revision;
+        self.credential_revision = before.credential_revision;
+        for (id, rows) in &mut self.bindings {
+            if let Some(before) = before.bindings.get(id) {
+                rows.clone_from(before);
+            }
+        }
+    }
+
+    /// Number and stamps of all bindings.
+    fn sum(&self) -> (u64, u64) {
+        let rows = self.bindings.values().flatten();
+        rows.fold((0, 0), |(count, stamps), row| (count + 1, stamps ^ sql::stamp(row.version)))
+    }
 }
 
 /// Decides a group. `token` names the transaction and must never have been used before.
@@ -179,7 +197,7 @@ pub(crate) fn plan(
     let mut work = Work {
         writer,
         before: (state.sequence, state.token, state.revision, state.credential_revision),
-        sums: (state.sum, state.claim_sum),
+        sums: (state.sum(), state.claim_sum),
         state,
         bindings: BTreeMap::new(),
         claims: BTreeMap::new(),
@@ -203,7 +221,13 @@ pub(crate) fn plan(
         events.push(StoreEvent::Answer { ticket: *ticket, answer });
     }
     let range = (work.before.0, work.state.sequence);
-    Plan { events, transaction: work.transaction(token, scope), range }
+    let transaction = work.transaction(token, scope);
+    let mut after = work.state;
+    if transaction.is_some() {
+        after.token = token;
+        after.revision += 1;
+    }
+    Plan { events, transaction, range, after }
 }
 
 struct Work {

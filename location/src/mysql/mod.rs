@@ -15,6 +15,7 @@
 //! - A cluster that loses a node stands still until it knows (`evs.suspect_timeout`); writes wait for it, reads go on.
 //! - A write that was answered with a failure may be carried out later. Saves are conditional, so that is harmless.
 
+mod ahead;
 mod connect;
 mod feeder;
 mod group;
@@ -130,6 +131,12 @@ struct Shared {
     node: Mutex<Option<Node>>,
     /// What this process itself committed, as ranges of its sequence: the feeder need not read them back.
     own: Mutex<Vec<(u64, u64)>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("counters", &self.counters).finish_non_exhaustive()
+    }
 }
 
 impl Shared {

@@ -82,6 +82,14 @@ impl Queue {
         }
     }
 
+    /// The first ones if they are saves, at least so many; without waiting.
+    pub(crate) fn take_saves(&self, limit: usize, at_least: usize) -> Option<Vec<Entry>> {
+        let mut inner = self.lock();
+        let is_save = |entry: &&Entry| matches!(entry.request, Request::Save(_));
+        let saves = inner.waiting.iter().take(limit).take_while(is_save).count();
+        (saves >= at_least.max(1)).then(|| take_group(&mut inner.waiting, saves))
+    }
+
     /// Gives back what was taken last, in its order.
     pub(crate) fn put_back(&self, entries: Vec<Entry>) {
         let mut inner = self.lock();

@@ -112,7 +112,7 @@ async fn ask(
         let mut sets = connection.query(&statements.join(";"), ANSWER_WITHIN).await?.into_iter();
         if !aors.is_empty() {
             for mut row in sets.next().unwrap_or_default() {
-                let (record, _) = sql::record(&mut row)?;
+                let record = sql::record(&mut row)?;
                 bindings.entry(record.aor.clone()).or_default().push(record);
             }
         }

@@ -21,7 +21,7 @@ pub(crate) const NOW: &str = "FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)";
 
 /// As [`record`] reads them.
 pub(crate) const COLUMNS: &str = "aor, `key`, contact, params, q, expires_at, lifetime, call_id, cseq, user_agent, \
-     received, path, gateway, flow_token, instance, reg_id, writer, sequence, changed_at, deleted_at, stamp";
+     received, path, gateway, flow_token, instance, reg_id, writer, sequence, changed_at, deleted_at";
 
 /// The first bytes of a SHA-256: as good as the text itself to find a row by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,12 +99,15 @@ pub(crate) fn push_bindings<'a>(
     rows: impl IntoIterator<Item = (&'a (Id, Id), &'a Record)>,
 ) {
     static UPDATE: LazyLock<String> = LazyLock::new(|| {
-        let columns =
-            COLUMNS.split(", ").chain(["purge_at"]).filter(|name| !["aor", "`key`"].contains(name));
+        let columns = COLUMNS
+            .split(", ")
+            .chain(["stamp", "purge_at"])
+            .filter(|name| !["aor", "`key`"].contains(name));
         let set: Vec<String> = columns.map(|name| format!("{name}=VALUES({name})")).collect();
         format!(" ON DUPLICATE KEY UPDATE {}", set.join(","))
     });
-    let _ = write!(sql, "INSERT INTO bindings (aor_id, key_id, {COLUMNS}, purge_at) VALUES ");
+    let _ =
+        write!(sql, "INSERT INTO bindings (aor_id, key_id, {COLUMNS}, stamp, purge_at) VALUES ");
     for (index, ((aor_id, key_id), record)) in rows.into_iter().enumerate() {
         sql.push_str(if index == 0 { "(" } else { ",(" });
         aor_id.push(sql);
@@ -151,9 +154,9 @@ pub(crate) fn stamp(version: Version) -> u64 {
         .wrapping_add(mix(u64::from(version.writer.0).wrapping_add(0x9e37_79b9_7f4a_7c15))))
 }
 
-/// A row of [`COLUMNS`], and its stamp.
-pub(crate) fn record(row: &mut Row) -> Result<(Record, u64), Fault> {
-    let record = Record {
+/// A row of [`COLUMNS`].
+pub(crate) fn record(row: &mut Row) -> Result<Record, Fault> {
+    Ok(Record {
         aor: text(row, 0)?,
         key: BindingKey::stored(&text(row, 1)?),
         contact: text(row, 2)?,
@@ -173,8 +176,7 @@ pub(crate) fn record(row: &mut Row) -> Result<(Record, u64), Fault> {
         version: Version { writer: WriterId(number(row, 16)?), sequence: number(row, 17)? },
         changed_at: number(row, 18)?,
         deleted_at: nullable(row, 19)?,
-    };
-    Ok((record, number(row, 20)?))
+    })
 }
 
 /// A row of name, owner, generation, lease_until, stamp.

@@ -17,6 +17,8 @@
 //!   [`super::Config::patience`] is answered with a failure. It may still be committed: saves are conditional, and the
 //!   feeder reads what this process has not told itself.
 //!
+//! While a packet is on its way the next group is read and decided ([`super::ahead`]), if many requests wait.
+//!
 //! All processes write to the same node as long as they can. After that node has failed a task of its own looks whether
 //! it is back, and this one returns to it between two groups.
 
@@ -30,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::ahead::{Ahead, Decided, Next};
 use super::connect::{self, CONNECT_WITHIN, Connection, Fault};
 use super::group::{self, OTHER_ROWS, OTHER_SEQUENCE, Plan, Scope, State};
 use super::queue::Entry;
@@ -75,6 +78,9 @@ pub(crate) struct Writer {
     connection: Option<Connection>,
     /// Brings a connection to the preferred node, when that is back.
     returning: Option<oneshot::Receiver<Connection>>,
+    ahead: Option<Ahead>,
+    /// Taken from the queue already.
+    next: Option<Next>,
     horizon: Horizon,
     opened: Instant,
     /// Where what has ended is looked for next.
@@ -96,6 +102,8 @@ struct Doubt {
 enum Attempt {
     /// Committed, or nothing to commit.
     Done(Plan),
+    /// Rows were forgotten.
+    Forgotten(Vec<StoreEvent>),
     /// Rolled back.
     Again,
     /// Not of use as it is: too much for one transaction, or something in it that the server does not take.
@@ -110,6 +118,7 @@ impl Writer {
         newest: Option<u64>,
     ) -> Self {
         let batch = config.batch.max(1);
+        let ahead = Some(Ahead::new(shared.clone(), config.writer, config.client.clone()));
         Self {
             shared,
             id: config.writer,
@@ -119,6 +128,8 @@ impl Writer {
             route,
             connection: None,
             returning: None,
+            ahead,
+            next: None,
             horizon: Horizon { newest },
             opened: clock(),
             looked_up_to: Id([0; 16]),
@@ -129,11 +140,19 @@ impl Writer {
     }
 
     pub(crate) async fn run(mut self) {
-        while let Some(group) = self.shared.queue.next_group(self.together).await {
+        loop {
+            let (group, decided) = match self.next.take() {
+                Some(Next { group, decided }) => (group, Some(decided)),
+                None => match self.shared.queue.next_group(self.together).await {
+                    Some(group) => (group, None),
+                    None => return,
+                },
+            };
             let begun = clock();
-            self.return_home();
-            self.carry_out(group).await;
-            if !self.shared.queue.is_closed() {
+            // What was read at another node is of no use.
+            let decided = if self.return_home() { None } else { decided };
+            self.carry_out(group, decided).await;
+            if self.next.is_none() && !self.shared.queue.is_closed() {
                 // What comes meanwhile only lines up.
                 sleep(self.pace.saturating_sub(clock().saturating_duration_since(begun))).await;
             }
@@ -141,7 +160,7 @@ impl Writer {
     }
 
     /// Answers every request of a group, or gives it back to the queue.
-    async fn carry_out(&mut self, mut group: Vec<Entry>) {
+    async fn carry_out(&mut self, mut group: Vec<Entry>, mut decided: Option<Decided>) {
         let mut doubts: Vec<Doubt> = Vec::new();
         for tries in 0u32.. {
             self.fail_old(&mut group, "the database did not commit this in time");
@@ -153,6 +172,9 @@ impl Writer {
                     (Duration::from_millis(2) * 2u32.pow(tries.min(8))).min(LONGEST_PAUSE);
                 sleep(longest.mul_f64(0.5 + self.rng.f64() / 2.0)).await;
             }
+            if tries > 0 || self.connection.is_none() {
+                decided = None;
+            }
             let mut connection = match self.connect(&mut group).await {
                 Ok(connection) => connection,
                 Err(fault) => {
@@ -160,10 +182,15 @@ impl Writer {
                     continue;
                 }
             };
-            match self.attempt(&mut connection, &mut group, &mut doubts).await {
+            match self.attempt(&mut connection, &mut group, decided.take(), &mut doubts).await {
                 Ok(Attempt::Done(plan)) => {
                     self.connection = Some(connection);
                     self.done(&group, plan);
+                    return;
+                }
+                Ok(Attempt::Forgotten(events)) => {
+                    self.connection = Some(connection);
+                    (self.shared.sink)(events);
                     return;
                 }
                 Ok(Attempt::Again) => {
@@ -201,22 +228,28 @@ impl Writer {
         &mut self,
         connection: &mut Connection,
         group: &mut Vec<Entry>,
+        decided: Option<Decided>,
         doubts: &mut Vec<Doubt>,
     ) -> Result<Attempt, Fault> {
         if let [Entry { request: Request::Expire { now_ms }, ticket, .. }] = group.as_slice() {
             let (now_ms, ticket) = (*now_ms, *ticket);
             return self.expire(connection, group, ticket, now_ms).await;
         }
-        let scope = Scope::of(group);
-        let read = scope.read(self.id);
-        let sets = self.patiently(connection, &read, group).await?;
-        let state = State::read(&scope, sets)?;
-        if let Some(index) = doubts.iter().position(|doubt| doubt.token == state.token) {
-            self.shared.counters.doubts.fetch_add(1, Ordering::Relaxed);
-            return Ok(Attempt::Done(doubts.swap_remove(index).plan));
-        }
-        let token = self.rng.u64(1..);
-        let mut plan = group::plan(self.id, token, group, &scope, state);
+        let Decided { token, mut plan } = match decided {
+            Some(decided) => decided,
+            None => {
+                let scope = Scope::of(group);
+                let read = scope.read(self.id);
+                let sets = self.patiently(connection, &read, group).await?;
+                let state = State::read(&scope, sets)?;
+                if let Some(index) = doubts.iter().position(|doubt| doubt.token == state.token) {
+                    self.shared.counters.doubts.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Attempt::Done(doubts.swap_remove(index).plan));
+                }
+                let token = self.rng.u64(1..);
+                Decided { token, plan: group::plan(self.id, token, group, &scope, state) }
+            }
+        };
         let Some(transaction) = plan.transaction.take() else {
             return Ok(Attempt::Done(plan));
         };
@@ -225,8 +258,14 @@ impl Writer {
         if transaction.len() + 1024 > limit {
             return Ok(Attempt::Split("more than the database takes at once".to_owned()));
         }
-        match self.patiently(connection, &transaction, group).await {
-            Ok(_) => {
+        let (committed, next) = self.commit(connection, &transaction, &plan, group).await;
+        match (&committed, next) {
+            (Ok(_), next) => self.next = next,
+            (Err(_), Some(next)) => self.shared.queue.put_back(next.group),
+            (Err(_), None) => {}
+        }
+        match committed {
+            Ok(()) => {
                 self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
                 Ok(Attempt::Done(plan))
             }
@@ -243,6 +282,26 @@ impl Writer {
                 Err(fault)
             }
         }
+    }
+
+    /// Sends a transaction, and decides about the next group meanwhile.
+    async fn commit(
+        &mut self,
+        connection: &mut Connection,
+        transaction: &str,
+        plan: &Plan,
+        group: &mut Vec<Entry>,
+    ) -> (Result<(), Fault>, Option<Next>) {
+        let Some(mut ahead) = self.ahead.take() else {
+            return (self.patiently(connection, transaction, group).await.map(drop), None);
+        };
+        let (node, limit, token) = (connection.node, self.together, self.rng.u64(1..));
+        let (committed, next) = tokio::join!(
+            self.patiently(connection, transaction, group),
+            ahead.prepare(node, limit, token, plan)
+        );
+        self.ahead = Some(ahead);
+        (committed.map(drop), next)
     }
 
     /// Forgets rows. Done twice it does no harm, so there is nothing to find out afterwards.
@@ -316,7 +375,7 @@ impl Writer {
             _ => Id([0; 16]),
         };
         let events = vec![StoreEvent::Answer { ticket, answer: Answer::Expired(rows as usize) }];
-        Ok(Attempt::Done(Plan { events, transaction: None, range: (0, 0) }))
+        Ok(Attempt::Forgotten(events))
     }
 
     /// Sends a packet and waits as long as its node lives. Meanwhile requests that get too old are answered.
@@ -432,8 +491,8 @@ impl Writer {
         });
     }
 
-    /// Goes back to the preferred node once it has been answering for a while.
-    fn return_home(&mut self) {
+    /// Goes back to the preferred node once it has been answering for a while; says whether it has done so.
+    fn return_home(&mut self) -> bool {
         let current = self.connection.as_ref().map(|connection| connection.node);
         if let (Some(current), None) = (current, &self.returning)
             && self.route.preferred().is_some_and(|preferred| preferred != current)
@@ -441,10 +500,11 @@ impl Writer {
             self.watch_home(current);
         }
         let Some(Ok(connection)) = self.returning.as_mut().map(oneshot::Receiver::try_recv) else {
-            return;
+            return false;
         };
         tracing::info!(node = %connection.node.address, "writing to the preferred database node again");
         self.settle(connection);
+        true
     }
 
     fn done(&mut self, group: &[Entry], plan: Plan) {

@@ -132,6 +132,7 @@ impl Mariadb {
         Config {
             pace: Duration::ZERO,
             poll: Duration::from_millis(2),
+            batch: 250,
             patience: self.patience,
             open_within: Some(Duration::from_secs(30)),
             ..Config::new(self.nodes.subscribe(), self.client.clone(), writer)
