@@ -34,6 +34,7 @@ enum Command {
     GaleraArbitrator(Box<dialtone_sidecar::galera::arbitrator::Args>),
     GaleraRecover(dialtone_sidecar::galera::recover::Args),
     Load(Box<dialtone_bench::cli::Args>),
+    Location(dialtone::location::Args),
     User(dialtone::user::Args),
 }
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::GaleraArbitrator(args) => dialtone_sidecar::galera::arbitrator::run(*args),
         Command::GaleraRecover(args) => dialtone_sidecar::galera::recover::run(args),
         Command::Load(args) => dialtone_bench::cli::run(*args),
+        Command::Location(args) => dialtone::location::run(args),
         Command::User(args) => dialtone::user::run(args),
     }
 }

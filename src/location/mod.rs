@@ -72,8 +72,9 @@ fn export(store: &StoreArgs) -> Result<(), Error> {
     let mut shown = Shown::new();
     let show = |counts: &Counts| format!("{} bindings", counts.bindings);
     let mut out = BufWriter::new(stdout().lock());
-    let counts =
-        transfer::export(&mut session, &mut out, &mut |counts| shown.now_and_then(|| show(counts)))?;
+    let counts = transfer::export(&mut session, &mut out, &mut |counts| {
+        shown.now_and_then(|| show(counts))
+    })?;
     let Counts { bindings, claims, credentials } = counts;
     eprintln!("exported {bindings} bindings, {claims} claims, {credentials} users");
     Ok(())
@@ -88,7 +89,8 @@ fn import(file: &Path, store: &StoreArgs) -> Result<(), Error> {
         let name = Path::new("standard input");
         transfer::import(&mut session, name, &mut stdin().lock(), &mut progress)?
     } else {
-        let open = File::open(file).map_err(|source| Error::Io { path: file.to_owned(), source })?;
+        let open =
+            File::open(file).map_err(|source| Error::Io { path: file.to_owned(), source })?;
         transfer::import(&mut session, file, &mut BufReader::new(open), &mut progress)?
     };
     let Counts { bindings, claims, credentials } = done.read;
