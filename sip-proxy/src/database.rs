@@ -1,7 +1,7 @@
 //! Finding and opening the location database: a file, or the servers of the pool `location-db`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dialtone_daemon::{DataDir, Error};
@@ -19,6 +19,7 @@ use crate::config::Config;
 const POOL: &str = "location-db";
 /// A REGISTER is answered 503 after the configured time; only then does the store give up.
 const LONGER: Duration = Duration::from_secs(1);
+const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits for a database and opens it.
 ///
@@ -38,9 +39,10 @@ pub(crate) async fn open(
         let store_config = mysql::Config { patience, ..mysql::Config::new(nodes, client, writer) };
         tracing::info!("waiting for a database server in the pool location-db");
         let store = MysqlStore::open(store_config, sink).await;
-        let store = store.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let store = Arc::new(store.map_err(|error| Error::Unavailable(error.to_string()))?);
         tracing::info!(writer = writer.0, "location database open");
-        return Ok(Arc::new(store));
+        tokio::spawn(export(Arc::downgrade(&store)));
+        return Ok(store);
     }
     let path = find_file(config, data_dir, user).await?;
     let store_config = sqlite::Config::new(path, writer);
@@ -55,6 +57,26 @@ pub(crate) async fn open(
 
 fn pool() -> Result<Handle, Error> {
     POOL.parse().map_err(Error::other)
+}
+
+/// Metrics of a store on servers, as long as there is one.
+async fn export(store: Weak<MysqlStore>) {
+    loop {
+        tokio::time::sleep(METRICS_EVERY).await;
+        // Not held while waiting: whoever drops the store means it.
+        let Some(stats) = store.upgrade().map(|store| store.stats()) else { return };
+        for (name, value) in [
+            ("dialtone_location_commits_total", stats.commits),
+            ("dialtone_location_committed_total", stats.committed),
+            ("dialtone_location_conflicts_total", stats.conflicts),
+            ("dialtone_location_moves_total", stats.moves),
+            ("dialtone_location_doubts_total", stats.doubts),
+        ] {
+            metrics::counter!(name).absolute(value);
+        }
+        metrics::gauge!("dialtone_location_writable")
+            .set(f64::from(u8::from(stats.node.is_some())));
+    }
 }
 
 /// The servers of the pool, as they come and go. The task ends with the store.

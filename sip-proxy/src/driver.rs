@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | driver (one) | the core, maps of connections | asked to, after requests under way have ended or 5 s |
 //! | of [`dialtone_sip::transport`] | sockets and connections | their handles are dropped |
-//! | threads of [`dialtone_location::sqlite`] | the database | the store is dropped |
+//! | threads of [`dialtone_location::sqlite`] or [`dialtone_location::mysql`] | the database | the store is dropped |
 //!
 //! Everything comes in through channels whose receiving is cancel safe. What has arrived goes before what is due, so
 //! that a process that stood still for a while does not take its own silence for that of others. One that stood still
