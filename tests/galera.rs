@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -78,6 +78,42 @@ fn assert_nothing_remains(folder: &Path) {
     assert!(gone.is_some(), "left behind: {:#?}", remains());
 }
 
+/// Carries a statement out at a node, as soon as that is possible.
+fn sql(launcher: &Launcher, n: u8, statement: &str) -> String {
+    let mut said = String::new();
+    let done = wait_for(Duration::from_secs(10), || {
+        let output = Command::new("mariadb")
+            .arg(format!("--defaults-file={}", launcher.database_credentials().display()))
+            .arg(format!("--host={}", launcher.database_address(n).ip()))
+            .args(["--skip-column-names", "--execute", statement])
+            .output()
+            .unwrap();
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    });
+    done.unwrap_or_else(|| panic!("{statement}: {said}"))
+}
+
+/// Prints what MariaDB said if the test fails.
+struct Logs(Vec<PathBuf>);
+
+impl Logs {
+    fn of(launcher: &Launcher) -> Self {
+        Self((1..=3).map(|n| launcher.database_log(n)).collect())
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        for path in self.0.iter().filter(|_| std::thread::panicking()) {
+            let log = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains("WSREP")).collect();
+            let last = lines[lines.len().saturating_sub(100)..].join("\n");
+            eprintln!("--- {}\n{last}", path.display());
+        }
+    }
+}
+
 /// Starts a node again and waits until it is in service; what MariaDB logged meanwhile.
 fn rejoin(launcher: &mut Launcher, n: u8) -> String {
     let before = fs::read(launcher.database_log(n)).unwrap().len();
@@ -93,11 +129,14 @@ fn three_nodes() {
     }
     let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(3);
+    let _logs = Logs::of(&launcher);
     let folder = launcher.folder().to_owned();
+    sql(&launcher, 1, "CREATE TABLE t (n INT PRIMARY KEY)");
 
     // Killed and started again: it takes what it lacks, not everything.
     kill_node(&mut launcher, 3);
     let out = await_members(&mut launcher, 2, Duration::from_secs(3));
+    sql(&launcher, 1, "INSERT INTO t VALUES (1)");
     let began = clock();
     let log = rejoin(&mut launcher, 3);
     await_members(&mut launcher, 3, Duration::from_secs(3));
@@ -154,9 +193,11 @@ fn three_nodes() {
         launcher.log(&format!("location-db-{n}")).unwrap().contains("going on from this node")
     });
     assert!(resumed[0] != resumed[1], "one of them went on: {resumed:?}");
+    sql(&launcher, 2, "INSERT INTO t VALUES (2)");
     let log = rejoin(&mut launcher, 3);
     assert!(log.contains("IST received"), "{log}");
     await_members(&mut launcher, 3, Duration::from_secs(3));
+    assert_eq!(sql(&launcher, 3, "SELECT n FROM t ORDER BY n"), "1\n2\n");
 
     // In order, and all again.
     for n in [3, 2, 1] {
@@ -179,6 +220,7 @@ fn two_nodes_and_an_arbitrator() {
     }
     let _turn = Exclusive::wait().unwrap();
     let mut launcher = start(2);
+    let _logs = Logs::of(&launcher);
     let folder = launcher.folder().to_owned();
     let three = wait_for(Duration::from_secs(10), || {
         let log = fs::read_to_string(launcher.database_log(1)).ok()?;

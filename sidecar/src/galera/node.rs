@@ -46,8 +46,15 @@ const OUT: Duration = Duration::from_secs(1);
 pub(super) const TURN: Duration = Duration::from_millis(300);
 pub(super) const TURN_MAX: Duration = Duration::from_secs(6);
 
+/// How long a server may look for a cluster that it knows the members of. Galera sometimes does not let a node in that
+/// was in touch with another one that died.
+const STUCK: Duration = Duration::from_secs(8);
+
 /// How long nothing must change before a node goes on without order: Galera itself does when all of them are back.
-const SETTLED: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// How long the others may take to show that they go on without this node.
+const CERTAIN: Duration = Duration::from_secs(2);
 
 /// How a node is run.
 #[derive(Clone, Debug)]
@@ -114,11 +121,15 @@ pub struct Node {
     told: Vec<SocketAddr>,
     /// It has been in service since its last start.
     served: bool,
-    notice: Option<(Notice, Registration)>,
+    /// The last component when the server was started; another one since then means that it found a cluster.
+    began_at: Option<Component>,
+    /// What the others are told. Each change registers the same element anew; all that was registered ends together.
+    notice: Option<(Notice, Vec<Registration>)>,
     withdrawn: Option<JoinHandle<bool>>,
     looked: Option<Instant>,
     out_since: Option<Instant>,
     successor_since: Option<Instant>,
+    alone_since: Option<Instant>,
 }
 
 impl Node {
@@ -143,11 +154,13 @@ impl Node {
             position: None,
             told: Vec::new(),
             served: false,
+            began_at: None,
             notice: None,
             withdrawn: None,
             looked: None,
             out_since: None,
             successor_since: None,
+            alone_since: None,
             config,
         })
     }
@@ -161,13 +174,14 @@ impl Node {
     /// Starts the server; waits as long as there is nobody to join and no order. Cancel safe: what was started is
     /// killed.
     pub async fn start(&mut self, resume: Option<&Component>) -> Result<Server, Error> {
-        (self.served, self.successor_since) = (false, None);
+        (self.served, self.successor_since, self.alone_since) = (false, None, None);
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // Galera may have gone on by itself meanwhile: then this is no longer the last component.
-        let resumes = resume.is_some() && self.folder.component().as_ref() == resume;
         self.position = self.recover().await?;
-        let plan =
-            if resumes && self.others().is_empty() { Plan::Bootstrap } else { self.plan().await? };
+        let resumes = match resume {
+            Some(component) => self.still_stands(component).await,
+            None => false,
+        };
+        let plan = if resumes { Plan::Bootstrap } else { self.plan().await? };
         if self.position.is_none() {
             // It may have waited for long, and somebody may have put data there.
             self.position = self.recover().await?;
@@ -192,7 +206,26 @@ impl Node {
             command.push(format!("--wsrep-start-position={position}").into());
         }
         self.end_order();
+        (self.began_at, self.out_since) = (self.folder.component(), None);
         start(&command)
+    }
+
+    /// With the own server out of the way: whether nothing has changed. Galera may have gone on by itself in the moment
+    /// before; then the others say so, or are in the pool, before long.
+    async fn still_stands(&mut self, component: &Component) -> bool {
+        let began = clock();
+        while clock().duration_since(began) < CERTAIN {
+            self.tell();
+            let stands = self.folder.component().as_ref() == Some(component)
+                && self.others().is_empty()
+                && successor(&notices(&self.waiting.borrow())) == Some(self.config.pe_id);
+            if !stands {
+                tracing::warn!("the cluster goes on by itself: joining it");
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+        true
     }
 
     /// Whom to join, or that a cluster shall begin here.
@@ -350,6 +383,7 @@ impl Node {
         let order = self.order_file();
         if in_service {
             (self.served, self.out_since, self.successor_since) = (true, None, None);
+            self.alone_since = None;
             self.withdraw();
             if order.is_some() {
                 self.end_order();
@@ -366,11 +400,19 @@ impl Node {
         }
         if !living.is_empty() {
             self.successor_since = None;
+            // Found no cluster since it was started, although there is one.
+            let alone = !self.served && self.folder.component() == self.began_at;
+            let since = *self.alone_since.get_or_insert(now);
+            if !alone {
+                self.alone_since = None;
+                return None;
+            }
             let strangers = !living.iter().any(|address| self.told.contains(address));
-            return (strangers && !self.served && now.duration_since(out_since) >= OUT).then_some(
-                Action::Restart("the server does not know those who are in the pool now"),
-            );
+            let limit = if strangers { OUT } else { STUCK };
+            return (now.duration_since(since) >= limit)
+                .then_some(Action::Restart("the server does not find those who are in the pool"));
         }
+        self.alone_since = None;
         let mine = self.config.resume
             && matches!(self.members.borrow().freshness, Freshness::Fresh | Freshness::Absent)
             && successor(&notices(&self.waiting.borrow())) == Some(self.config.pe_id);
@@ -397,24 +439,29 @@ impl Node {
             position: reached.or_else(|| self.position.clone()),
             component: self.folder.component(),
         };
-        match &self.notice {
-            Some((told, _)) if *told == notice => {}
-            Some(_) => self.withdraw(),
-            None => {
-                let transport = Transport::Opaque(notice.encode().into_bytes().into());
-                let element =
-                    ElementConfig::new(self.waiting_pool.clone(), self.config.pe_id, transport);
-                // Busy now, not for ever: there is a next look.
-                if let Ok(registration) = self.elements.register(element) {
-                    self.notice = Some((notice, registration));
-                }
-            }
+        if self.notice.as_ref().is_some_and(|(told, _)| *told == notice) {
+            return;
+        }
+        let transport = Transport::Opaque(notice.encode().into_bytes().into());
+        let element = ElementConfig::new(self.waiting_pool.clone(), self.config.pe_id, transport);
+        // Busy now, not for ever: there is a next look.
+        if let Ok(registration) = self.elements.register(element) {
+            let (told, registrations) =
+                self.notice.get_or_insert_with(|| (notice.clone(), Vec::new()));
+            *told = notice;
+            registrations.push(registration);
         }
     }
 
     fn withdraw(&mut self) {
-        if let Some((_, registration)) = self.notice.take() {
-            self.withdrawn = Some(tokio::spawn(registration.deregister()));
+        if let Some((_, mut registrations)) = self.notice.take()
+            && let Some(last) = registrations.pop()
+        {
+            self.withdrawn = Some(tokio::spawn(async move {
+                let confirmed = last.deregister().await;
+                drop(registrations);
+                confirmed
+            }));
         }
     }
 

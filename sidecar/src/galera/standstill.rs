@@ -131,7 +131,7 @@ mod tests {
         // Who ended in order, or lost its data, has no vote.
         assert_eq!(of(&[notice(1, Some(9), all), notice(2, Some(9), None)]), None);
         assert_eq!(of(&[notice(1, Some(9), all), notice(2, None, None)]), None);
-        // Two and an arbitrator, which keeps nothing: two of three.
+        // Two and an arbitrator, which says nothing: two of three.
         assert_eq!(of(&[notice(1, Some(9), all), notice(2, Some(8), all)]), Some(PeId(1)));
     }
 
