@@ -43,8 +43,8 @@ const CALL_LATE: Duration = Duration::from_millis(250);
 /// How late a REGISTER may be answered: so long a cluster takes to go on without one of its nodes.
 const REGISTER_LATE: Duration = Duration::from_millis(2500);
 
-/// So long a node is away.
-const AWAY: Duration = Duration::from_secs(3);
+/// So long a node is away: a cluster goes on without it by then, and so what its return costs is not added to that.
+const AWAY: Duration = Duration::from_secs(6);
 /// So long all nodes are: longer than any REGISTER waits.
 const ALL_AWAY: Duration = Duration::from_secs(15);
 /// A fault comes at a random moment within this time.
@@ -76,10 +76,10 @@ pub struct Args {
     /// How often each node is killed
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
     kills: u32,
-    /// How often each node is frozen for 3 s
+    /// How often each node is frozen for 6 s
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
     freezes: u32,
-    /// How often each node is cut off for 3 s
+    /// How often each node is cut off for 6 s
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(0..=1000))]
     cuts: u32,
     /// How often all nodes are killed at once
