@@ -1,15 +1,22 @@
 //! Real MariaDB nodes with Galera as elements of `location-db`: they find each other through the pool, leave it without
 //! a quorum, rejoin incrementally, and come back after all of them were killed.
 
+#[path = "../location/tests/common/mod.rs"]
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use common::{contract::CONTRACT, mariadb::Mariadb};
 use dialtone::launcher::{Exclusive, Launcher, Layout, Life, Location, Sidecar, Signal, wait_for};
-use nix::sys::signal::kill;
+use dialtone_location::mysql::{ClientFile, Node};
+use dialtone_sidecar::galera::disk::DataFolder;
+use nix::{sys::signal::kill, unistd::Pid};
+use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dialtone");
 
@@ -36,7 +43,15 @@ fn start(nodes: u8) -> Launcher {
     launcher.start_databases().unwrap();
     await_members(&mut launcher, nodes.into(), Duration::from_secs(10));
     println!("table: {nodes} nodes from nothing: {:.1?}", began.elapsed());
+    (1..=nodes).for_each(|n| await_noted(&launcher, n));
     launcher
+}
+
+/// Waits until a node has noted that its data is whole; one that is killed in the moment before copies everything.
+fn await_noted(launcher: &Launcher, n: u8) {
+    let folder = DataFolder::new(launcher.folder().join(format!("location-db-{n}/mysql")));
+    let noted = wait_for(Duration::from_secs(10), || folder.saved()?.cluster);
+    assert!(noted.is_some(), "node {n}");
 }
 
 fn members(launcher: &mut Launcher) -> Option<usize> {
@@ -118,8 +133,30 @@ impl Drop for Logs {
 fn rejoin(launcher: &mut Launcher, n: u8) -> String {
     let before = fs::read(launcher.database_log(n)).unwrap().len();
     launcher.restart(&format!("location-db-{n}")).unwrap();
+    await_noted(launcher, n);
     let log = fs::read(launcher.database_log(n)).unwrap();
     String::from_utf8_lossy(&log[before..]).into_owned()
+}
+
+/// What every store has to do, on a cluster: each writer prefers the first node and follows the others.
+fn the_contract_holds(launcher: &Launcher) {
+    let socket = launcher.folder().join("location-db-1/mysql/mysql.sock");
+    let rights = Command::new("mariadb")
+        .args(["--no-defaults", &format!("--socket={}", socket.display())])
+        .args(["--execute", "GRANT ALL ON *.* TO dialtone@'%'"])
+        .output()
+        .unwrap();
+    assert!(rights.status.success(), "{}", String::from_utf8_lossy(&rights.stderr));
+    let began = clock();
+    let client = ClientFile::read(&launcher.database_credentials()).unwrap();
+    for (name, test) in CONTRACT {
+        let nodes = (1..=3).map(|n| Node { id: n.into(), address: launcher.database_address(n) });
+        let (nodes, _) = tokio::sync::watch::channel(nodes.collect());
+        let client = ClientFile { database: (*name).into(), ..client.clone() };
+        println!("{name}");
+        test(&Mariadb { nodes, client, patience: Duration::from_secs(15) });
+    }
+    println!("table: the contract of stores, on three nodes: {:.1?}", began.elapsed());
 }
 
 #[test]
@@ -131,6 +168,7 @@ fn three_nodes() {
     let mut launcher = start(3);
     let _logs = Logs::of(&launcher);
     let folder = launcher.folder().to_owned();
+    the_contract_holds(&launcher);
     sql(&launcher, 1, "CREATE TABLE t (n INT PRIMARY KEY)");
 
     // Killed and started again: it takes what it lacks, not everything.
@@ -351,4 +389,52 @@ fn await_log(launcher: &mut Launcher, text: &str) {
         launcher.log("node").unwrap().contains(text).then_some(())
     });
     assert!(found.is_some(), "no {text:?} in:\n{}", launcher.log("node").unwrap());
+}
+
+/// A localnet with one node, until its ready file is there; what that says.
+fn localnet(folder: &Path, edge: &str) -> (Child, Value) {
+    let mut process = Command::new(BINARY)
+        .args(["localnet", "--location", "galera", "--databases", "1", "--sip-address", edge])
+        .args(["--registrars", "1", "--gateways", "1", "--proxies", "1", "--ready-file"])
+        .arg(folder.join("ready.json"))
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ready = wait_for(Duration::from_secs(60), || {
+        assert!(process.try_wait().unwrap().is_none(), "localnet ended");
+        serde_json::from_slice(&fs::read(folder.join("ready.json")).ok()?).ok()
+    });
+    let Some(ready) = ready else {
+        let _ = process.kill();
+        panic!("no ready file");
+    };
+    (process, ready)
+}
+
+#[test]
+fn a_localnet_with_a_node_leaves_nothing_and_comes_back_with_its_data() {
+    if !is_installed() {
+        return;
+    }
+    let _turn = Exclusive::wait().unwrap();
+    let folder = std::env::temp_dir().join(format!("dialtone-galera-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let edge = format!("127.{}.{}.1", fastrand::u8(10..60), fastrand::u8(..));
+    for end in [Signal::SIGKILL, Signal::SIGTERM] {
+        let (mut process, ready) = localnet(&folder, &edge);
+        let node =
+            ready["processes"].as_array().unwrap().iter().find(|p| p["role"] == "location-db");
+        let node = node.unwrap_or_else(|| panic!("no location-db in {ready:#}"));
+        let command = fs::read(format!("/proc/{}/cmdline", node["pid"])).unwrap();
+        assert!(command.starts_with(b"/usr/sbin/mariadbd"), "pid {} is no mariadbd", node["pid"]);
+        assert!(node["addresses"]["mysql"].as_str().unwrap().ends_with(".81:3306"));
+        kill(Pid::from_raw(process.id() as i32), end).unwrap();
+        let ended = wait_for(Duration::from_secs(40), || process.try_wait().unwrap()).unwrap();
+        assert!(end == Signal::SIGKILL || ended.success(), "{ended}");
+        assert_nothing_remains(&folder);
+        let _ = fs::remove_file(folder.join("ready.json"));
+    }
+    fs::remove_dir_all(&folder).unwrap();
 }
