@@ -185,7 +185,7 @@ impl Proxy {
             }
         };
         let lines: Vec<String> =
-            auth.challenges(wall_ms, self.rng.u64(..), &self.keys, stale).collect();
+            auth.challenges(wall_ms, self.rng.u32(..), asked.source, &self.keys, stale).collect();
         self.respond(now, server, request, source, code, |response| {
             lines.into_iter().fold(response, |response, line| response.header(answer, line))
         });

@@ -24,8 +24,9 @@ use replay::Replays;
 
 /// Header lines that may hold the credentials for our realm.
 const MAX_LINES: usize = 8;
-/// Time of issue (6 bytes) and random bits.
-const NONCE_LEN: usize = 14;
+/// Time of issue (6 bytes), random bits (4), and the network that it was given to (8): overheard, it is of no use
+/// elsewhere, whichever proxy is asked.
+const NONCE_LEN: usize = 18;
 
 /// How users prove who they are.
 #[derive(Clone, Debug)]
@@ -138,13 +139,15 @@ impl Auth {
     pub(super) fn challenges(
         &self,
         wall_ms: u64,
-        random: u64,
+        random: u32,
+        source: IpAddr,
         keys: &Keys,
         stale: bool,
     ) -> impl Iterator<Item = String> {
         let mut payload = [0; NONCE_LEN];
         payload[..6].copy_from_slice(&wall_ms.to_be_bytes()[2..]);
-        payload[6..].copy_from_slice(&random.to_be_bytes());
+        payload[6..10].copy_from_slice(&random.to_be_bytes());
+        payload[10..].copy_from_slice(&origin(source));
         let nonce = keys.sign(Purpose::DigestNonce, &payload);
         self.settings.algorithms.iter().map(move |&algorithm| {
             let realm = (&*self.settings.realm).into();
@@ -181,12 +184,14 @@ impl Auth {
             // Rounded up, so that who waits so long is let in.
             return Verdict::Limited(wait.as_secs() + 1);
         }
-        let Some(issued_ms) = issued(keys, &given.nonce) else {
+        let Some((issued_ms, given_to)) = issued(keys, &given.nonce) else {
             self.stats.challenged += 1;
             return Verdict::Challenge { stale: false };
         };
         let life_ms = self.settings.nonce_life.as_millis() as u64;
-        let is_fresh = issued_ms.abs_diff(wall_ms) < life_ms
+        // A phone that has moved asks for its user no more than one whose nonce has ended.
+        let is_fresh = given_to == origin(asked.source)
+            && issued_ms.abs_diff(wall_ms) < life_ms
             && self.replays.remembers_since(wall_ms) <= issued_ms;
         if !is_fresh {
             self.stats.stale += 1;
@@ -275,13 +280,23 @@ impl Auth {
     }
 }
 
-/// When a nonce of ours was issued, in milliseconds since 1970; `None` if it is none.
-fn issued(keys: &Keys, nonce: &str) -> Option<u64> {
+/// When a nonce of ours was issued, in milliseconds since 1970, and its [`origin`]; `None` if it is none.
+fn issued(keys: &Keys, nonce: &str) -> Option<(u64, [u8; 8])> {
     let payload = keys.verify(Purpose::DigestNonce, nonce.as_bytes()).ok()?;
     let payload: [u8; NONCE_LEN] = payload.try_into().ok()?;
-    let mut moment = [0; 8];
+    let (mut moment, mut origin) = ([0; 8], [0; 8]);
     moment[2..].copy_from_slice(&payload[..6]);
-    Some(u64::from_be_bytes(moment))
+    origin.copy_from_slice(&payload[10..]);
+    Some((u64::from_be_bytes(moment), origin))
+}
+
+/// The network that a nonce was given to, in the form that the nonce carries.
+fn origin(source: IpAddr) -> [u8; 8] {
+    match limits::network(source) {
+        // No network of version 6 begins like this.
+        IpAddr::V4(v4) => (0xffff_u64 << 32 | u64::from(v4.to_bits())).to_be_bytes(),
+        IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64).to_be_bytes(),
+    }
 }
 
 /// Phones leave parameters away, some the port, and write any of our names; SIPp has the domain alone.
