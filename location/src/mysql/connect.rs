@@ -16,7 +16,8 @@ pub(crate) const CONNECT_WITHIN: Duration = Duration::from_millis(400);
 /// exist are locked, and that long lists are looked up and not joined.
 const SESSION: &str = "SET NAMES utf8mb4 COLLATE utf8mb4_nopad_bin;\
     SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION autocommit = 1, \
-    SESSION innodb_lock_wait_timeout = 3, SESSION in_predicate_conversion_threshold = 0;\
+    SESSION innodb_lock_wait_timeout = 3, SESSION in_predicate_conversion_threshold = 0, \
+    SESSION wait_timeout = 604800;\
     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;";
 
 /// Asks what any node answers, with or without a quorum.
