@@ -1,6 +1,7 @@
 //! Bindings as they are stored.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How long a removed or expired binding is remembered, milliseconds: longer than any retransmission of a request
 /// that it has to refuse (RFC 3261, Timer F).
@@ -21,6 +22,9 @@ pub mod limits {
     pub const RECEIVED: usize = 64;
     pub const USER_AGENT: usize = 100;
 }
+
+/// Who has not read changes for so long may have missed a removal that is forgotten already.
+pub(crate) const MISSED_AFTER: Duration = Duration::from_millis(TOMBSTONE_MS - 10_000);
 
 /// Names one writing process; proxies use their pool element identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

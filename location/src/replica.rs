@@ -18,6 +18,19 @@ pub struct Replica {
     /// Cut into shards so that forgetting goes in small steps.
     shards: Vec<HashMap<Box<str>, Slots>>,
     next_swept: usize,
+    /// Counts the times that everything was loaded; slots have that of when they were heard of last.
+    generation: u8,
+    /// What was not heard of in the last loading is taken out shard by shard.
+    unconfirmed: Option<Unconfirmed>,
+}
+
+/// Slots that the database does not have any more.
+#[derive(Clone, Copy, Debug)]
+struct Unconfirmed {
+    /// Slots changed before this are meant, milliseconds since 1970.
+    before_ms: u64,
+    /// Shards that are still to be looked at; `None` as long as the loading goes on.
+    shards: Option<usize>,
 }
 
 /// The bindings of one address-of-record; nearly all have one.
@@ -41,6 +54,7 @@ struct Slot {
     q: u16,
     key: KeyForm,
     removed: bool,
+    generation: u8,
 }
 
 /// How the key of a slot is stored.
@@ -87,6 +101,8 @@ impl Default for Replica {
             hasher: RandomState::new(),
             shards: std::iter::repeat_with(HashMap::new).take(SHARDS).collect(),
             next_swept: 0,
+            generation: 0,
+            unconfirmed: None,
         }
     }
 }
@@ -102,7 +118,7 @@ impl Replica {
             return false;
         }
         let shard = self.shard(&record.aor);
-        let slot = Slot::from(record);
+        let slot = Slot { generation: self.generation, ..Slot::from(record) };
         match self.shards[shard].get_mut(&*record.aor) {
             Some(slots) => slots.put(slot),
             None => {
@@ -123,10 +139,38 @@ impl Replica {
         self.shards[self.shard(aor)].contains_key(aor)
     }
 
-    /// Forgets what has ended in one 256th of the table. Call it some times a second.
+    /// Everything that the database holds is applied once more from now on, since changes were missed: a removal may
+    /// have been made and forgotten meanwhile. What was changed after `before_ms` (milliseconds since 1970) stays in any
+    /// case: the node that is read may not have it yet.
+    pub fn begin_reload(&mut self, before_ms: u64) {
+        self.generation = self.generation.wrapping_add(1);
+        self.unconfirmed = Some(Unconfirmed { before_ms, shards: None });
+    }
+
+    /// Everything was applied: [`Replica::sweep`] takes out what did not come again.
+    pub fn end_reload(&mut self) {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.shards = Some(SHARDS);
+        }
+    }
+
+    /// Forgets what has ended, and what a reload has not confirmed, in one 256th of the table. Call it some times a
+    /// second.
     pub fn sweep(&mut self, now_ms: u64) {
         let shard = &mut self.shards[self.next_swept];
-        shard.retain(|_, slots| slots.retain(now_ms));
+        let (generation, mut gone_before) = (self.generation, 0);
+        if let Some(Unconfirmed { before_ms, shards: Some(left) }) = &mut self.unconfirmed {
+            gone_before = *before_ms;
+            *left -= 1;
+            if *left == 0 {
+                self.unconfirmed = None;
+            }
+        }
+        let stays = |slot: &Slot| {
+            slot.is_remembered(now_ms)
+                && (slot.generation == generation || slot.changed_at >= gone_before)
+        };
+        shard.retain(|_, slots| slots.retain(stays));
         if shard.capacity() > 64 && shard.capacity() > shard.len() * 4 {
             shard.shrink_to_fit();
         }
@@ -189,11 +233,11 @@ impl Slots {
     }
 
     /// Whether anything is left.
-    fn retain(&mut self, now_ms: u64) -> bool {
+    fn retain(&mut self, stays: impl Fn(&Slot) -> bool) -> bool {
         match self {
-            Self::One(slot) => slot.is_remembered(now_ms),
+            Self::One(slot) => stays(slot),
             Self::Many(list) => {
-                list.retain(|slot| slot.is_remembered(now_ms));
+                list.retain(stays);
                 if list.len() == 1
                     && let Some(slot) = list.pop()
                 {
@@ -217,6 +261,7 @@ impl Slot {
             q: 0,
             key: KeyForm::Contact,
             removed: true,
+            generation: 0,
         }
     }
 
@@ -251,6 +296,7 @@ impl Slot {
             q: record.q,
             key,
             removed: record.deleted_at.is_some(),
+            generation: 0,
         }
     }
 
@@ -279,6 +325,8 @@ impl Slot {
         let newer = slot.changed_at > self.changed_at;
         if newer {
             *self = slot;
+        } else {
+            self.generation = slot.generation;
         }
         newer
     }

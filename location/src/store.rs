@@ -173,8 +173,11 @@ pub enum StoreEvent {
     /// Credentials found at start (removed users may be left out), all before `Loaded`; then every change in the order
     /// of revisions, those of this store included; idempotent.
     Credentials(Vec<Credential>),
-    /// Everything that the database held when it was opened has been handed out.
+    /// Everything that the database held when it was opened, or since [`StoreEvent::Reloading`], has been handed out.
     Loaded,
+    /// Changes were missed for so long that removals may have been forgotten: everything is handed out once more, up to
+    /// the next [`StoreEvent::Loaded`]. What does not come again is gone ([`crate::Replica::begin_reload`]).
+    Reloading,
     /// The database could not be read for changes; the replica may be behind until `Recovered`.
     Behind(Arc<str>),
     /// Changes are being read again.

@@ -140,7 +140,7 @@ pub fn export(
             }
             StoreEvent::Loaded => break,
             StoreEvent::Behind(reason) => return Err(Error::Failed(reason.to_string())),
-            StoreEvent::Answer { .. } | StoreEvent::Recovered => {}
+            StoreEvent::Answer { .. } | StoreEvent::Recovered | StoreEvent::Reloading => {}
         }
         progress(&counts);
     }

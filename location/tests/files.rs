@@ -6,9 +6,10 @@ use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use common::{Client, Folder, Sqlite, binding, open_sqlite, register};
-use dialtone_location::{Error, Request, WriterId, sqlite};
+use dialtone_location::{Error, Replica, Request, Save, StoreEvent, WriterId, sqlite};
 
 #[test]
 fn what_is_not_ours_is_refused_by_name_and_left_alone() {
@@ -150,6 +151,55 @@ fn two_writers_at_full_speed_lose_and_refuse_nothing() {
         })
         .expect("count");
     assert_eq!(count, 2 * EACH);
+}
+
+/// A reader that finds out that it has missed changes is told what is there, and drops the rest.
+#[test]
+fn a_removal_that_was_forgotten_meanwhile_is_noticed() {
+    let folder = Folder::new("missed");
+    let path = folder.0.join("location.db");
+    let client = Client::open(&Sqlite(path.clone()), 1);
+    let kept = register("k", 1, 1_000_000, vec![binding("sip:kept@1", 600)]);
+    client.save(Save { aor: "kept@dialtone.test".into(), ..kept });
+    client.save(register("a", 1, 1_000_000, vec![binding("sip:a@1", 600)]));
+
+    let (sender, events) = channel();
+    // Every pause between two looks is too long for it.
+    let config =
+        sqlite::Config { missed_after: Duration::ZERO, ..sqlite::Config::new(&path, WriterId(2)) };
+    let _store =
+        sqlite::SqliteStore::open(config, move |batch| _ = sender.send(batch)).expect("open");
+    let mut replica = Replica::new();
+    let mut reloads = 0;
+    let mut next = |replica: &mut Replica| {
+        let batch = events.recv_timeout(Duration::from_secs(20)).expect("an event");
+        for event in batch {
+            match event {
+                StoreEvent::Reloading => {
+                    reloads += 1;
+                    replica.begin_reload(u64::MAX);
+                }
+                StoreEvent::Loaded => replica.end_reload(),
+                // The removal itself goes unheard.
+                StoreEvent::Changes(records) => records
+                    .iter()
+                    .filter(|record| record.deleted_at.is_none())
+                    .for_each(|record| _ = replica.apply(record)),
+                other => panic!("{other:?}"),
+            }
+        }
+        reloads
+    };
+    while !replica.is_known("alice@dialtone.test") || !replica.is_known("kept@dialtone.test") {
+        next(&mut replica);
+    }
+    client.save(register("a", 2, 1_000_001, vec![binding("sip:a@1", 0)]));
+    let mut reloaded = 0;
+    while reloaded == 0 || replica.is_known("alice@dialtone.test") {
+        reloaded = next(&mut replica);
+        (0..256).for_each(|_| replica.sweep(1_000_002));
+    }
+    assert!(replica.is_known("kept@dialtone.test"));
 }
 
 const TRACED: &str = "DIALTONE_LOCATION_TRACED";

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use dialtone_handlespace::Handle;
 use dialtone_location::{Answer, LocationStore, StoreEvent};
 use dialtone_pool_user::{Freshness, PoolUser, View};
+use dialtone_sip::digest::Algorithm;
 use dialtone_sip::transport::{
     ConnId as TransportId, Flow, Reserved, TcpTransport, TransportEvent, UdpTransport,
 };
@@ -30,7 +31,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{ClockNotice, Hop, Output, Proxy, Stats};
+use crate::core::{ClockNotice, Hop, Lacking, Output, Proxy, Stats};
 use crate::intake::Intake;
 
 /// A pause of the driver longer than this means that the process was stopped.
@@ -95,6 +96,7 @@ pub async fn run(
         edge_peers: HashMap::new(),
         exported: Stats::default(),
         limited: 0,
+        lacking: Vec::new(),
         seen: clock(),
     };
     let mut core_events = Vec::with_capacity(BATCH);
@@ -229,6 +231,8 @@ struct Driver {
     exported: Stats,
     /// Requests refused because of wrong passwords before them, as told last.
     limited: u64,
+    /// Algorithms that not all users have a hash of, and whether they are offered, as told last.
+    lacking: Vec<(Algorithm, bool)>,
     /// When the clock was looked at last, or when it was to be looked at.
     seen: Instant,
 }
@@ -342,6 +346,11 @@ impl Driver {
             StoreEvent::Behind(reason) => {
                 tracing::warn!(%reason, "the location database cannot be read for changes")
             }
+            StoreEvent::Reloading => {
+                tracing::warn!(
+                    "changes of the location database were missed; everything is read again"
+                )
+            }
             StoreEvent::Recovered => {
                 tracing::info!("changes of the location database are read again")
             }
@@ -361,7 +370,42 @@ impl Driver {
             StoreEvent::Answer { .. } | StoreEvent::Changes(_) | StoreEvent::Credentials(_) => {}
         }
         self.proxy.handle_store(now, event);
+        self.tell_of_lacking();
         self.drain();
+    }
+
+    /// An operator who imports hashes of one kind only finds out here what phones get to see of it.
+    fn tell_of_lacking(&mut self) {
+        if !self.proxy.is_loaded() {
+            return;
+        }
+        let lacking = self.proxy.lacking();
+        let kinds: Vec<_> =
+            lacking.iter().map(|lacking| (lacking.algorithm, lacking.offered)).collect();
+        if kinds == self.lacking {
+            return;
+        }
+        for Lacking { algorithm, users, offered } in lacking {
+            let algorithm = algorithm.as_str();
+            if offered {
+                tracing::warn!(
+                    users,
+                    algorithm,
+                    "users without a hash of this algorithm cannot log in by a phone that chooses it; it is offered since \
+                     there is none that all users have a hash of: see `dialtone user list`"
+                );
+            } else {
+                tracing::warn!(
+                    users,
+                    algorithm,
+                    "this algorithm is offered to nobody while there are users without a hash of it: see `dialtone user list`"
+                );
+            }
+        }
+        if kinds.is_empty() {
+            tracing::info!("all users have a hash of every algorithm: all are offered");
+        }
+        self.lacking = kinds;
     }
 
     fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Gateways>) {

@@ -15,7 +15,7 @@ use super::connect::{Connection, Fault};
 use super::route::Route;
 use super::sql::{self, Id, number};
 use super::{Shared, clock};
-use crate::record::{Record, Vector, WriterId};
+use crate::record::{MISSED_AFTER, Record, Vector, WriterId};
 use crate::store::StoreEvent;
 
 /// Records per event, so that the receiver is never busy for long.
@@ -28,6 +28,9 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 const ROW_WITHIN: Duration = Duration::from_secs(3);
 /// The replica counts as behind when no node could be read for so long.
 const BEHIND_AFTER: Duration = Duration::from_millis(1_000);
+/// A node may have fewer transactions than another one for so long.
+const GONE_BACK_AFTER: Duration = Duration::from_secs(5);
+const MISSED: &str = "changes were missed; everything is read again";
 /// Parts in which the table is loaded; one that fails is asked for again.
 const PARTS: u8 = 64;
 
@@ -44,7 +47,10 @@ pub(crate) struct Feeder {
     transactions: Option<u64>,
     /// The numbers that count once everything is loaded, and the part that is to be loaded next.
     loading: Option<(Option<(Vector, u64)>, u8)>,
-    loaded: bool,
+    /// When it was known last that nothing is missing.
+    looked: Instant,
+    /// The most transactions that any node had, and since when those that answer have fewer.
+    highest: (u64, Option<Instant>),
     /// Since when no node could be read, and whether that was said.
     failing: Option<Instant>,
     behind: bool,
@@ -62,7 +68,8 @@ impl Feeder {
             revision: 0,
             transactions: None,
             loading: Some((None, 0)),
-            loaded: false,
+            looked: clock(),
+            highest: (0, None),
             failing: None,
             behind: false,
         }
@@ -127,7 +134,9 @@ impl Feeder {
             None => self.follow(&mut connection).await,
         };
         // Kept also when it has failed: whoever drops it wants to know which node it was.
-        self.connection = Some(connection);
+        if self.loading.is_none() || result.is_err() {
+            self.connection = Some(connection);
+        }
         result
     }
 
@@ -167,16 +176,24 @@ impl Feeder {
         self.revision = revision;
         self.seen = vector;
         self.loading = None;
-        connection.read_causally(false).await?;
-        if !std::mem::replace(&mut self.loaded, true) {
-            (self.shared.sink)(vec![StoreEvent::Loaded]);
-        }
-        Ok(())
+        self.looked = clock();
+        (self.shared.sink)(vec![StoreEvent::Loaded]);
+        connection.read_causally(false).await
     }
 
     async fn follow(&mut self, connection: &mut Connection) -> Result<(), Fault> {
+        let looked = clock();
         let (vector, transactions, revision) = numbers_of(connection, ANSWER_WITHIN).await?;
+        if self.has_gone_back(looked, transactions) {
+            self.start_again("the database holds less than before; everything is read again");
+            return Ok(());
+        }
         if self.transactions == Some(transactions) {
+            self.looked = looked;
+            return Ok(());
+        }
+        if looked.saturating_duration_since(self.looked) > MISSED_AFTER {
+            self.start_again(MISSED);
             return Ok(());
         }
         self.shared.skip_own(&mut self.seen, self.writer);
@@ -184,7 +201,7 @@ impl Feeder {
             let seen = self.seen.get(writer);
             if sequence > seen {
                 let Some(ids) = changed(connection, writer, seen, sequence).await? else {
-                    self.start_again();
+                    self.start_again(MISSED);
                     return Ok(());
                 };
                 for ids in ids.chunks(CHUNK) {
@@ -202,18 +219,32 @@ impl Feeder {
             self.hand_out_credentials(connection, "").await?;
         }
         self.transactions = Some(transactions);
+        self.looked = looked;
         Ok(())
     }
 
-    /// What was changed has been forgotten: this process stood still for minutes, or no node could be reached.
-    fn start_again(&mut self) {
+    /// Whether the database has lost transactions: another node may be behind for a moment, but not for long.
+    fn has_gone_back(&mut self, now: Instant, transactions: u64) -> bool {
+        let (highest, since) = &mut self.highest;
+        if transactions >= *highest {
+            self.highest = (transactions, None);
+            return false;
+        }
+        now.saturating_duration_since(*since.get_or_insert(now)) > GONE_BACK_AFTER
+    }
+
+    /// Changes cannot be followed from where we are: this process stood still, no node could be reached, or the
+    /// database is not what it was. Numbers and rows then come from a node that has all that the cluster has.
+    fn start_again(&mut self, reason: &str) {
         self.loading = Some((None, 0));
         self.transactions = None;
-        if !self.behind {
-            self.behind = true;
-            let reason = "changes were missed; everything is read again".into();
-            (self.shared.sink)(vec![StoreEvent::Behind(reason)]);
+        self.highest = (0, None);
+        self.connection = None;
+        let mut events = vec![StoreEvent::Reloading];
+        if !std::mem::replace(&mut self.behind, true) {
+            events.push(StoreEvent::Behind(reason.into()));
         }
+        (self.shared.sink)(events);
     }
 
     /// Hands out what a statement gives, in chunks.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
@@ -26,6 +26,9 @@ pub(crate) struct Feeder {
     /// The last change of credentials that was handed out.
     revision: u64,
     data_version: Option<i64>,
+    /// When it was known last that nothing is missing.
+    looked: Instant,
+    missed_after: Duration,
     loaded: bool,
     behind: bool,
 }
@@ -46,6 +49,8 @@ impl Feeder {
             seen: Vector::default(),
             revision: 0,
             data_version: None,
+            looked: clock(),
+            missed_after: config.missed_after,
             loaded: false,
             behind: false,
         }
@@ -83,8 +88,14 @@ impl Feeder {
             .connection
             .prepare_cached("PRAGMA data_version")?
             .query_row([], |row| row.get(0))?;
+        let looked = clock();
         if self.data_version == Some(version) {
+            self.looked = looked;
             return Ok(());
+        }
+        if self.loaded && looked.saturating_duration_since(self.looked) > self.missed_after {
+            self.loaded = false;
+            (self.sink)(vec![StoreEvent::Reloading]);
         }
         if self.loaded {
             self.skip_own();
@@ -101,6 +112,7 @@ impl Feeder {
             (self.sink)(vec![StoreEvent::Loaded]);
         }
         self.data_version = Some(version);
+        self.looked = looked;
         Ok(())
     }
 
@@ -164,6 +176,11 @@ impl Feeder {
             (self.sink)(vec![StoreEvent::Changes(records)]);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "driver: how long changes were not read")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// The records that some writer wrote after what `seen` says, and the vector afterwards.

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::record::WriterId;
+use crate::record::{MISSED_AFTER, WriterId};
 use crate::store::{LocationStore, Request, Sink, SubmitError, Ticket};
 
 /// How to open a file.
@@ -45,6 +45,8 @@ pub struct Config {
     pub pace: Duration,
     /// How often the feeder looks for changes of others; up to four times as long while there are none.
     pub poll: Duration,
+    /// When changes were not read for so long, everything is: removals may have been forgotten meanwhile.
+    pub missed_after: Duration,
 }
 
 impl Config {
@@ -56,6 +58,7 @@ impl Config {
             batch: 1_000,
             pace: Duration::from_millis(10),
             poll: Duration::from_millis(15),
+            missed_after: MISSED_AFTER,
         }
     }
 }

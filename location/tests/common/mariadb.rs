@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dialtone_location::mysql::{ClientFile, Config, MysqlStore, Node, check};
@@ -44,14 +45,13 @@ impl Server {
             .arg(format!("--datadir={}", data.display()))
             .output()
             .expect("mariadb-install-db");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
         // Not a statement more: each has to stand in one line.
         let users = "CREATE USER IF NOT EXISTS 'dialtone'@'%' IDENTIFIED BY 'it''s \"secret\"';\n\
                      GRANT ALL ON *.* TO 'dialtone'@'%';\n";
         std::fs::write(folder.0.join("users.sql"), users).expect("write");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
+        let address = free_address();
         let mut server = Self { folder, address, process: None };
         server.run();
         Some(server)
@@ -158,6 +158,16 @@ impl Backend for Mariadb {
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("runtime").block_on(future)
+}
+
+/// Not one that the system gives to connections: the server may be away for a moment, and wants it back.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() * 16;
+    (0..1_000)
+        .map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port as u16)).ok()?.local_addr().ok())
+        .expect("a free port")
 }
 
 /// Servers refuse to run as root unless that is said.

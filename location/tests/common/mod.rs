@@ -144,7 +144,11 @@ impl Client {
                     }
                     self.revision.set(revision);
                 }
-                StoreEvent::Loaded => self.loaded.set(true),
+                StoreEvent::Loaded => {
+                    self.loaded.set(true);
+                    self.replica.borrow_mut().end_reload();
+                }
+                StoreEvent::Reloading => self.replica.borrow_mut().begin_reload(0),
                 StoreEvent::Recovered => {}
                 StoreEvent::Behind(reason) => assert!(self.forgiving.get(), "feeder: {reason}"),
             }

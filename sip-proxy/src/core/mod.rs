@@ -33,7 +33,7 @@ use dialtone_sip_pool::hops::{self, ConnId, Hops, Member, RequestId};
 use dialtone_sip_pool::keys::Keys;
 
 use auth::Auth;
-pub use auth::{Limits, Settings as AuthSettings, Stats as AuthStats};
+pub use auth::{Lacking, Limits, Settings as AuthSettings, Stats as AuthStats};
 use context::Context;
 pub use hop::Hop;
 pub use settings::{Names, Settings};
@@ -41,6 +41,8 @@ pub use wall::ClockNotice;
 
 /// How often the replica forgets a part of what has ended, and the database all of it.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// A database node may be behind by less than this; what is younger stays when everything is read again.
+const RELOAD_KEEPS_MS: u64 = 30_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the core wants done.
@@ -297,7 +299,13 @@ impl Proxy {
             StoreEvent::Credentials(list) => {
                 list.iter().for_each(|credential| _ = self.credentials.apply(credential))
             }
-            StoreEvent::Loaded => self.loaded = true,
+            StoreEvent::Loaded => {
+                self.loaded = true;
+                self.replica.end_reload();
+            }
+            StoreEvent::Reloading => {
+                self.replica.begin_reload(self.settings.wall(now).saturating_sub(RELOAD_KEEPS_MS));
+            }
             StoreEvent::Answer { ticket, answer } => self.answered(now, ticket, answer),
             // The replica still answers; what it lacks is looked up.
             StoreEvent::Behind(_) | StoreEvent::Recovered => {}
