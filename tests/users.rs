@@ -118,9 +118,15 @@ fn users_are_added_listed_replaced_and_removed() {
     let imported = store.user(&["import", &list], "");
     assert_eq!(
         (imported.code, &*imported.said),
-        (0, "3 users added, 1 replaced\n"),
+        (0, "3 users added, 1 replaced; 3 with a SHA-256 hash, 3 with an MD5 hash\n"),
         "{imported:?}"
     );
+    // By realm: phones see what they are offered there, not what a single user has.
+    let warnings = "warning: 1 of 4 users of realm dialtone.test have no MD5 hash: proxies offer SHA-256 only, to all; a \
+                    phone that knows no SHA-256 is kept out\n\
+                    warning: 1 of 1 users of realm other have no SHA-256 hash: proxies offer MD5 only, to all; a phone \
+                    that knows no MD5 is kept out\n";
+    assert_eq!(imported.complained, warnings);
     let broken = store.file("broken.csv", "frank,x\ngrace\n");
     let broken = store.user(&["import", &broken, realm[0], realm[1]], "");
     assert!(broken.code == 64 && broken.complained.contains("broken.csv:2: "), "{broken:?}");
@@ -131,7 +137,7 @@ fn users_are_added_listed_replaced_and_removed() {
                     carol  dialtone.test  SHA-256 MD5\n\
                     dave   dialtone.test  SHA-256\n\
                     erin   other          MD5\n";
-    assert_eq!(listed.said, expected);
+    assert_eq!((&*listed.said, &*listed.complained), (expected, warnings));
     let ambiguous = store.user(&["remove", "bob"], "");
     assert!(ambiguous.complained.contains("dialtone.test, other"), "{ambiguous:?}");
     let removed = store.user(&["remove", "bob", realm[0], realm[1]], "");
@@ -285,7 +291,10 @@ fn phones_call_each_other_with_passwords_and_not_without() {
     let callers = (0..10).map(|n| format!("ucaller{n},secret\n"));
     let list: String = callees.chain(callers).collect();
     let imported = user(&database(&launcher), &["import", "-", "--realm=dialtone.test"], &list);
-    assert_eq!(imported.said, "30 users added, 0 replaced\n", "{imported:?}");
+    assert_eq!(
+        imported.said, "30 users added, 0 replaced; 30 with a SHA-256 hash, 30 with an MD5 hash\n",
+        "{imported:?}"
+    );
     for transport in ["udp", "tcp"] {
         let options = ["--transport", transport, "--rate", "20", "--duration", "2"];
         let (clean, report) = load(&launcher, "secret", &options).seen();

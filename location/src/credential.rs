@@ -89,6 +89,32 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// Users of one realm, removed ones not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialCounts {
+    pub users: usize,
+    /// Of these, those who have an MD5 hash only.
+    pub md5_only: usize,
+    /// Of these, those who have a SHA-256 hash only.
+    pub sha256_only: usize,
+}
+
+impl CredentialCounts {
+    /// Counts one user more.
+    pub fn add(&mut self, has_md5: bool, has_sha256: bool) {
+        self.users += 1;
+        self.md5_only += usize::from(has_md5 && !has_sha256);
+        self.sha256_only += usize::from(has_sha256 && !has_md5);
+    }
+
+    fn remove(&mut self, secrets: &Secrets) {
+        let (has_md5, has_sha256) = (secrets.ha1_md5.is_some(), secrets.ha1_sha256.is_some());
+        self.users -= 1;
+        self.md5_only -= usize::from(has_md5 && !has_sha256);
+        self.sha256_only -= usize::from(has_sha256 && !has_md5);
+    }
+}
+
 /// Copy of all credentials in memory. Changes may come in any order and more than once; the highest revision of each
 /// user wins.
 #[derive(Debug, Default)]
@@ -101,8 +127,7 @@ pub struct Credentials {
 struct Realm {
     name: Box<str>,
     users: HashMap<Box<str>, Entry>,
-    /// Those who were not removed.
-    count: usize,
+    counts: CredentialCounts,
 }
 
 #[derive(Debug)]
@@ -121,23 +146,26 @@ impl Credentials {
     pub fn apply(&mut self, credential: &Credential) -> bool {
         let Credential { user, realm, ha1_md5, ha1_sha256, revision, removed } = credential;
         let at = self.realms.iter().position(|known| known.name == *realm).unwrap_or_else(|| {
-            self.realms.push(Realm { name: realm.clone(), users: HashMap::new(), count: 0 });
+            let (users, counts) = Default::default();
+            self.realms.push(Realm { name: realm.clone(), users, counts });
             self.realms.len() - 1
         });
         let (ha1_md5, ha1_sha256) = (*ha1_md5, *ha1_sha256);
         let secrets = (!removed).then_some(Secrets { ha1_md5, ha1_sha256 });
-        let is_there = secrets.is_some();
         let entry = Entry { revision: *revision, secrets };
-        let Realm { users, count, .. } = &mut self.realms[at];
-        let was_there = match users.get_mut(user) {
+        let Realm { users, counts, .. } = &mut self.realms[at];
+        let former = match users.get_mut(user) {
             Some(old) if old.revision >= *revision => return false,
-            Some(old) => std::mem::replace(old, entry).secrets.is_some(),
+            Some(old) => std::mem::replace(old, entry).secrets,
             None => {
                 users.insert(user.clone(), entry);
-                false
+                None
             }
         };
-        *count = *count + usize::from(is_there) - usize::from(was_there);
+        former.iter().for_each(|former| counts.remove(former));
+        if !removed {
+            counts.add(ha1_md5.is_some(), ha1_sha256.is_some());
+        }
         true
     }
 
@@ -149,8 +177,13 @@ impl Credentials {
 
     /// Users of a realm, removed ones not counted.
     pub fn count(&self, realm: &str) -> usize {
+        self.counts(realm).users
+    }
+
+    /// Users of a realm, by the hashes that they have.
+    pub fn counts(&self, realm: &str) -> CredentialCounts {
         let of_realm = self.realms.iter().find(|known| *known.name == *realm);
-        of_realm.map_or(0, |realm| realm.count)
+        of_realm.map(|realm| realm.counts).unwrap_or_default()
     }
 }
 
@@ -187,6 +220,31 @@ mod tests {
         assert_eq!((md5(&all), all.count("dialtone.test")), (None, 0));
         assert!(all.apply(&credential("alice", 8, Some([8; 16]))));
         assert_eq!((all.count("dialtone.test"), all.count("other.test")), (1, 0));
+    }
+
+    #[test]
+    fn users_are_counted_by_their_hashes() {
+        let mut all = Credentials::new();
+        let mut put = |user: &str, revision, md5: Option<u8>, sha256: Option<u8>| {
+            all.apply(&Credential {
+                user: user.into(),
+                realm: "r".into(),
+                ha1_md5: md5.map(|byte| [byte; 16]),
+                ha1_sha256: sha256.map(|byte| [byte; 32]),
+                revision,
+                removed: md5.or(sha256).is_none(),
+            });
+            let counts = all.counts("r");
+            (counts.users, counts.md5_only, counts.sha256_only)
+        };
+        assert_eq!(put("alice", 1, Some(1), Some(1)), (1, 0, 0));
+        assert_eq!(put("bob", 2, Some(1), None), (2, 1, 0));
+        assert_eq!(put("carol", 3, None, Some(1)), (3, 1, 1));
+        assert_eq!(put("bob", 4, Some(2), Some(2)), (3, 0, 1));
+        assert_eq!(put("alice", 5, Some(2), None), (3, 1, 1));
+        assert_eq!(put("carol", 6, None, None), (2, 1, 0));
+        assert_eq!(put("alice", 7, None, None), (1, 0, 0));
+        assert_eq!(all.counts("other"), CredentialCounts::default());
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub mod transfer;
 
 pub use claim::{Claim, ClaimChange, ClaimOutcome};
 pub use credential::{
-    Credential, CredentialChange, CredentialOutcome, Credentials, NewCredential, Secrets,
+    Credential, CredentialChange, CredentialCounts, CredentialOutcome, Credentials, NewCredential,
+    Secrets,
 };
 pub use error::Error;
 pub use record::{BindingKey, Record, TOMBSTONE_MS, Vector, Version, WriterId, limits};

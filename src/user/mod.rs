@@ -8,7 +8,7 @@ mod secret;
 pub mod starter;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +16,7 @@ use std::{
 
 use dialtone_daemon::exit;
 use dialtone_location::{
-    Answer, Credential, CredentialChange, NewCredential, Request,
+    Answer, Credential, CredentialChange, CredentialCounts, NewCredential, Request,
     cli::{Session, StoreAddress, StoreArgs},
 };
 use dialtone_sip::digest::{Algorithm, Hash};
@@ -51,7 +51,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Show all users: name, realm, and which hashes are stored
+    /// Show all users: name, realm, and which hashes are stored; says which hashes some of a realm lack
     List {
         /// As a JSON array of objects
         #[arg(long)]
@@ -72,6 +72,9 @@ enum Command {
     /// A line is `user,password` or, as htdigest writes it, `user:realm:hash` with a hash of 32 hexadecimal
     /// digits (MD5) or 64 (SHA-256); a user may have a line for either hash. Empty lines, lines that begin with
     /// `#` and a first line `user,password` are skipped. Nothing is stored when a line is wrong.
+    ///
+    /// A hash of one kind serves phones of that kind: while a user has an MD5 hash only, proxies offer SHA-256
+    /// to nobody in the realm. A line with the password makes both.
     #[command(verbatim_doc_comment)]
     Import {
         /// `-` is the standard input
@@ -225,6 +228,8 @@ fn list(json: bool, place: &Place) -> Result<(), Error> {
             algorithms(user).join(" ")
         )?;
     }
+    out.flush()?;
+    lacking(&users).iter().for_each(|warning| eprintln!("{warning}"));
     Ok(())
 }
 
@@ -247,9 +252,45 @@ fn import(file: &Path, place: &Place) -> Result<(), Error> {
     let lines = files::parse(&name, &text, place.realm.as_deref()).map_err(Error::Input)?;
     let mut session = place.open()?;
     let users = lines.finish(|| realm(place, &mut session))?;
+    let realms: BTreeSet<Box<str>> = users.iter().map(|user| user.realm.clone()).collect();
+    let has_md5 = users.iter().filter(|user| user.ha1_md5.is_some()).count();
+    let has_sha256 = users.iter().filter(|user| user.ha1_sha256.is_some()).count();
     let (added, replaced) = put(&mut session, users)?;
-    println!("{added} users added, {replaced} replaced");
+    println!(
+        "{added} users added, {replaced} replaced; {has_sha256} with a SHA-256 hash, {has_md5} with an MD5 hash"
+    );
+    let mut there = all(&mut session)?;
+    there.retain(|user| realms.contains(&user.realm));
+    lacking(&there).iter().for_each(|warning| eprintln!("{warning}"));
     Ok(())
+}
+
+/// What follows for phones from users who have one kind of hash only, by realm.
+fn lacking(users: &[Credential]) -> Vec<String> {
+    let mut realms: BTreeMap<&str, CredentialCounts> = BTreeMap::new();
+    for user in users {
+        let counts = realms.entry(&user.realm).or_default();
+        counts.add(user.ha1_md5.is_some(), user.ha1_sha256.is_some());
+    }
+    let warning = |(realm, counts): (&str, CredentialCounts)| {
+        let CredentialCounts { users, md5_only, sha256_only } = counts;
+        let one_kind = |few: usize, has: &str, lacks: &str| {
+            format!(
+                "warning: {few} of {users} users of realm {realm} have no {lacks} hash: proxies offer {has} only, to all; \
+                 a phone that knows no {has} is kept out"
+            )
+        };
+        match (md5_only, sha256_only) {
+            (0, 0) => None,
+            (few, 0) => Some(one_kind(few, "MD5", "SHA-256")),
+            (0, few) => Some(one_kind(few, "SHA-256", "MD5")),
+            _ => Some(format!(
+                "warning: of {users} users of realm {realm} {md5_only} have no SHA-256 hash and {sha256_only} no MD5 hash: \
+                 proxies offer both, and refuse them if their phones choose the other one"
+            )),
+        }
+    };
+    realms.into_iter().filter_map(warning).collect()
 }
 
 fn credential(user: &str, realm: &str, password: &str) -> NewCredential {

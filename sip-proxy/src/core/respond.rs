@@ -8,7 +8,7 @@ use dialtone_location::{Answer, SaveOutcome, TOMBSTONE_MS};
 use dialtone_sip::transaction::{Destination, ServerId};
 use dialtone_sip::{HeaderName, Message, Method, ParseError, ResponseBuilder};
 
-use crate::core::auth::{Asked, Verdict};
+use crate::core::auth::{Asked, Lacking, Verdict};
 use crate::core::hop::{self, Hop};
 use crate::core::{Proxy, register};
 
@@ -184,12 +184,19 @@ impl Proxy {
                 return false;
             }
         };
-        let lines: Vec<String> =
-            auth.challenges(wall_ms, self.rng.u32(..), asked.source, &self.keys, stale).collect();
+        let random = self.rng.u32(..);
+        let lines: Vec<String> = auth
+            .challenges(wall_ms, random, asked.source, &self.keys, &self.credentials, stale)
+            .collect();
         self.respond(now, server, request, source, code, |response| {
             lines.into_iter().fold(response, |response, line| response.header(answer, line))
         });
         false
+    }
+
+    /// Algorithms that not all users have a hash of.
+    pub fn lacking(&self) -> Vec<Lacking> {
+        self.auth.as_ref().map(|auth| auth.lacking(&self.credentials)).unwrap_or_default()
     }
 
     /// 503: the database does not answer.

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dialtone_location::Credentials;
+use dialtone_location::{CredentialCounts, Credentials};
 use dialtone_sip::digest::{Algorithm, Authorization, Challenge, Hash};
 use dialtone_sip::{Edit, HeaderName, Message, SipUri, Uri};
 use dialtone_sip_pool::keys::{Keys, Purpose};
@@ -33,8 +33,8 @@ const NONCE_LEN: usize = 18;
 pub struct Settings {
     /// What the hashes of all users were made with.
     pub realm: Box<str>,
-    /// What is offered, the best first (RFC 8760 section 2.3). Some phones give up when they see one that they do not
-    /// know, whatever else is offered.
+    /// What is offered, the best first (RFC 8760 section 2.3), as far as all users have a hash of it. Some phones give up
+    /// when they see one that they do not know, whatever else is offered.
     pub algorithms: Vec<Algorithm>,
     /// How long a nonce is good for.
     pub nonce_life: Duration,
@@ -67,12 +67,21 @@ pub struct Stats {
     pub wrong: u64,
     /// Right for another user than the one that the request names.
     pub mismatched: u64,
-    /// Answers to a nonce that had ended.
+    /// Answers to a nonce that had ended, or by an algorithm that is no longer offered.
     pub stale: u64,
     /// Nonce and count seen before, in another request.
     pub replayed: u64,
     /// Refused unread, because of too many wrong passwords.
     pub limited: u64,
+}
+
+/// Users whose phones may choose an algorithm that they have no hash of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    pub algorithm: Algorithm,
+    pub users: usize,
+    /// Whether it is offered all the same, since nothing is there that all have.
+    pub offered: bool,
 }
 
 /// Whether a request may pass.
@@ -135,6 +144,28 @@ impl Auth {
         &self.settings.realm
     }
 
+    /// The algorithms to choose from, the best first. Phones take the best that they know, so one that somebody has no
+    /// hash of is left out for all: what is offered says nothing about single users. If that leaves nothing, all are
+    /// offered.
+    fn offered(&self, credentials: &Credentials) -> impl Iterator<Item = Algorithm> {
+        let counts = credentials.counts(&self.settings.realm);
+        let has_all = move |algorithm: &Algorithm| lacking(&counts, *algorithm) == 0;
+        let nothing_is_left = !self.settings.algorithms.iter().any(has_all);
+        let algorithms = self.settings.algorithms.iter().copied();
+        algorithms.filter(move |algorithm| nothing_is_left || has_all(algorithm))
+    }
+
+    /// Algorithms that not all users have a hash of.
+    pub(super) fn lacking(&self, credentials: &Credentials) -> Vec<Lacking> {
+        let counts = credentials.counts(&self.settings.realm);
+        let of_all = self.settings.algorithms.iter().map(|&algorithm| Lacking {
+            algorithm,
+            users: lacking(&counts, algorithm),
+            offered: self.offered(credentials).any(|offered| offered == algorithm),
+        });
+        of_all.filter(|lacking| lacking.users > 0).collect()
+    }
+
     /// The challenges of one answer, the best first.
     pub(super) fn challenges(
         &self,
@@ -142,6 +173,7 @@ impl Auth {
         random: u32,
         source: IpAddr,
         keys: &Keys,
+        credentials: &Credentials,
         stale: bool,
     ) -> impl Iterator<Item = String> {
         let mut payload = [0; NONCE_LEN];
@@ -149,7 +181,7 @@ impl Auth {
         payload[6..10].copy_from_slice(&random.to_be_bytes());
         payload[10..].copy_from_slice(&origin(source));
         let nonce = keys.sign(Purpose::DigestNonce, &payload);
-        self.settings.algorithms.iter().map(move |&algorithm| {
+        self.offered(credentials).map(move |algorithm| {
             let realm = (&*self.settings.realm).into();
             let nonce = (&*nonce).into();
             Challenge { realm, nonce, opaque: None, stale, algorithm, qop: true }.to_string()
@@ -169,7 +201,7 @@ impl Auth {
         let lines = asked.message.headers_named(asked.header).take(MAX_LINES);
         let given = lines
             .filter_map(|line| Authorization::parse(line.text().ok()?).ok())
-            .find(|given| *given.realm == *self.settings.realm && self.is_offered(given));
+            .find(|given| *given.realm == *self.settings.realm && self.is_known(given));
         let Some(given) = given else {
             self.stats.challenged += 1;
             return Verdict::Challenge { stale: false };
@@ -204,9 +236,14 @@ impl Auth {
         if !is_same_resource(asked, &given.uri) {
             return Verdict::Misdirected;
         }
+        // Asked before somebody came who has no hash of this one: the phone chooses anew, without its user.
+        if !self.offered(credentials).any(|offered| offered == given.algorithm()) {
+            self.stats.stale += 1;
+            return Verdict::Challenge { stale: true };
+        }
         // An unknown user costs as much as a known one.
-        let known = credentials.find(&given.username, &self.settings.realm);
-        let known = known.and_then(|secrets| match given.algorithm() {
+        let user_known = credentials.find(&given.username, &self.settings.realm);
+        let known = user_known.and_then(|secrets| match given.algorithm() {
             Algorithm::Md5 => secrets.ha1_md5.map(Hash::Md5),
             Algorithm::Sha256 => secrets.ha1_sha256.map(Hash::Sha256),
         });
@@ -217,7 +254,10 @@ impl Auth {
         let is_right = given.verify(known.as_ref().unwrap_or(&nobody), method);
         if !is_right || known.is_none() {
             self.stats.wrong += 1;
-            self.guesses.wrong(now, user, source, at_home);
+            // The password may be right, and the phone may know the other algorithm as well: that is no guess.
+            if known.is_some() || user_known.is_none() {
+                self.guesses.wrong(now, user, source, at_home);
+            }
             return Verdict::Challenge { stale: false };
         }
         if !self.replays.is_first(now, wall_ms, self.count_key(&given), self.fingerprint(asked)) {
@@ -248,7 +288,7 @@ impl Auth {
         }
     }
 
-    fn is_offered(&self, given: &Authorization<'_>) -> bool {
+    fn is_known(&self, given: &Authorization<'_>) -> bool {
         self.settings.algorithms.contains(&given.algorithm())
             && (self.settings.without_qop || given.protection.is_some())
     }
@@ -277,6 +317,14 @@ impl Auth {
             .collect();
         let start = message.request_uri_str().unwrap_or("");
         self.key((message.method().map(|method| method.as_str()), start, values, message.body()))
+    }
+}
+
+/// How many users have another hash, but none of this algorithm.
+fn lacking(counts: &CredentialCounts, algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::Md5 => counts.sha256_only,
+        Algorithm::Sha256 => counts.md5_only,
     }
 }
 

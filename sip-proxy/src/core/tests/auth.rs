@@ -11,7 +11,7 @@ fn world() -> World {
     world_with(|_| {})
 }
 
-/// Users are alice and bob, with the same password; carol has an MD5 hash only.
+/// Users are alice and bob, with the same password.
 fn world_with(change: impl FnOnce(&mut AuthSettings)) -> World {
     let mut auth = AuthSettings::new(DOMAIN);
     change(&mut auth);
@@ -26,12 +26,12 @@ fn world_with(change: impl FnOnce(&mut AuthSettings)) -> World {
             user: (*user).into(),
             realm: DOMAIN.into(),
             ha1_md5: Some(md5),
-            ha1_sha256: (*user != "carol").then_some(sha256),
+            ha1_sha256: Some(sha256),
             revision: index as u64 + 1,
             removed: false,
         }
     };
-    let users = ["alice", "bob", "carol"].iter().enumerate().map(credential).collect();
+    let users = ["alice", "bob"].iter().enumerate().map(credential).collect();
     world.proxy.handle_store(world.now, StoreEvent::Credentials(users));
     world
 }
@@ -157,13 +157,80 @@ fn a_registration_is_asked_with_both_algorithms_and_either_will_do() {
     assert_eq!((stats.challenged, stats.sha256, stats.md5, stats.wrong), (2, 2, 2, 0));
     // One algorithm may be all that there is, for phones that know no other.
     let mut world = world_with(|auth| auth.algorithms = vec![Algorithm::Md5]);
-    let asked = world.answer_to(phone(9), &register("carol", "c", 1, ""));
+    let asked = world.answer_to(phone(9), &register("bob", "c", 1, ""));
     assert_eq!(asked.headers_named(HeaderName::WwwAuthenticate).count(), 1);
     let nonce = challenge(&asked, 0).nonce.to_string();
-    let sha = login("carol", &nonce, 1).sign(&register("carol", "c", 2, ""));
+    let sha = login("bob", &nonce, 1).sign(&register("bob", "c", 2, ""));
     assert_eq!(world.code(phone(9), &sha), 401, "not offered");
-    let md5 = Login { algorithm: Algorithm::Md5, ..login("carol", &nonce, 1) };
-    assert_eq!(world.code(phone(9), &md5.sign(&register("carol", "c", 3, ""))), 200);
+    let md5 = Login { algorithm: Algorithm::Md5, ..login("bob", &nonce, 1) };
+    assert_eq!(world.code(phone(9), &md5.sign(&register("bob", "c", 3, ""))), 200);
+}
+
+#[test]
+fn what_somebody_has_no_hash_of_is_offered_to_nobody_and_is_no_guess() {
+    let mut world = world_with(|auth| auth.limits.per_user = 2);
+    let put = |world: &mut World, user: &str, revision, has_md5: bool, has_sha256: bool| {
+        let Hash::Md5(md5) = ha1(Algorithm::Md5, user) else { panic!("as asked for") };
+        let Hash::Sha256(sha256) = ha1(Algorithm::Sha256, user) else { panic!("as asked for") };
+        let credential = Credential {
+            user: user.into(),
+            realm: DOMAIN.into(),
+            ha1_md5: has_md5.then_some(md5),
+            ha1_sha256: has_sha256.then_some(sha256),
+            revision,
+            removed: !has_md5 && !has_sha256,
+        };
+        world.proxy.handle_store(world.now, StoreEvent::Credentials(vec![credential]));
+    };
+    let mut number = 0;
+    let mut offered = |world: &mut World| {
+        number += 1;
+        // An unknown user, who sees what all see.
+        let asked = register("mallory", &format!("o{number}"), 1, "");
+        let answer = world.answer_to(phone(9), &asked);
+        let count = answer.headers_named(HeaderName::WwwAuthenticate).count();
+        let algorithms = (0..count).map(|index| challenge(&answer, index).algorithm);
+        (algorithms.collect::<Vec<_>>(), challenge(&answer, 0).nonce.to_string())
+    };
+    let both = [Algorithm::Sha256, Algorithm::Md5];
+    let (all, nonce) = offered(&mut world);
+    assert_eq!(all, both);
+    // Moved here from a system that had MD5 only.
+    put(&mut world, "carol", 10, true, false);
+    assert_eq!(offered(&mut world).0, [Algorithm::Md5]);
+    let lacking = Lacking { algorithm: Algorithm::Sha256, users: 1, offered: false };
+    assert_eq!(world.proxy.lacking(), [lacking]);
+    // Phones that were asked before choose anew, whoever they are, as often as they like.
+    for (nc, user) in (1..).zip(["alice", "alice", "alice", "carol", "carol", "carol", "mallory"]) {
+        let signed = login(user, &nonce, nc).sign(&register(user, &format!("s{nc}"), 1, ""));
+        let answer = world.answer_to(phone(9), &signed);
+        assert_eq!(answer.status(), Some(401), "{user}");
+        let challenge = challenge(&answer, 0);
+        assert!(challenge.stale && challenge.algorithm == Algorithm::Md5, "{user}");
+    }
+    for (nc, user) in (11..).zip(["alice", "carol"]) {
+        let md5 = Login { algorithm: Algorithm::Md5, ..login(user, &nonce, nc) };
+        let signed = md5.sign(&register(user, &format!("m{nc}"), 1, ""));
+        assert_eq!(world.code(phone(9), &signed), 200, "{user}");
+    }
+    assert_eq!(world.proxy.auth_stats().wrong, 0);
+    // Nothing is left that all have: whoever chooses wrong is refused, and not kept out.
+    put(&mut world, "dave", 11, false, true);
+    assert_eq!(offered(&mut world).0, both);
+    assert_eq!(
+        world.proxy.lacking().iter().map(|lacking| lacking.offered).collect::<Vec<_>>(),
+        [true; 2]
+    );
+    for nc in 21..26 {
+        let signed = login("carol", &nonce, nc).sign(&register("carol", &format!("w{nc}"), 1, ""));
+        assert_eq!(world.code(phone(9), &signed), 401);
+    }
+    let md5 = Login { algorithm: Algorithm::Md5, ..login("carol", &nonce, 26) };
+    assert_eq!(world.code(phone(9), &md5.sign(&register("carol", "w26", 1, ""))), 200);
+    // Both are there again as soon as nobody lacks either, those who were removed not counted.
+    put(&mut world, "dave", 12, false, false);
+    put(&mut world, "carol", 13, true, true);
+    assert_eq!((offered(&mut world).0, world.proxy.lacking()), (both.to_vec(), vec![]));
 }
 
 #[test]
@@ -260,9 +327,7 @@ fn unknown_users_and_wrong_passwords_look_the_same() {
         answer(&mut world, &Login { password: "other", ..login("alice", &nonce, 1) });
     assert_eq!(wrong[0], "SIP/2.0 401 Unauthorized");
     assert_eq!(answer(&mut world, &login("mallory", &nonce, 2)), wrong);
-    // Only an MD5 hash is known of carol.
-    assert_eq!(answer(&mut world, &login("carol", &nonce, 3)), wrong);
-    assert_eq!(world.proxy.auth_stats().wrong, 3);
+    assert_eq!(world.proxy.auth_stats().wrong, 2);
     // A user who was removed is unknown from then on, one with a new password is known by that.
     let mut change = Credential {
         user: "alice".into(),
@@ -276,9 +341,12 @@ fn unknown_users_and_wrong_passwords_look_the_same() {
     assert_eq!(answer(&mut world, &login("alice", &nonce, 4)), wrong);
     change.revision = 11;
     change.removed = false;
-    let Hash::Sha256(sha256) = Hash::of_user(Algorithm::Sha256, "alice", DOMAIN, "new") else {
+    let new = |algorithm| Hash::of_user(algorithm, "alice", DOMAIN, "new");
+    let (Hash::Md5(md5), Hash::Sha256(sha256)) = (new(Algorithm::Md5), new(Algorithm::Sha256))
+    else {
         panic!("as asked for")
     };
+    change.ha1_md5 = Some(md5);
     change.ha1_sha256 = Some(sha256);
     world.proxy.handle_store(world.now, StoreEvent::Credentials(vec![change]));
     let right = answer(&mut world, &Login { password: "new", ..login("alice", &nonce, 5) });
