@@ -133,6 +133,8 @@ pub struct Proxy {
     unreachable: VecDeque<ClientId>,
     outputs: VecDeque<Output>,
     loaded: bool,
+    /// What the store hands out is what others have just written.
+    followed: bool,
     stats: Stats,
 }
 
@@ -171,6 +173,7 @@ impl Proxy {
             unreachable: VecDeque::new(),
             outputs: VecDeque::new(),
             loaded: false,
+            followed: false,
             stats: Stats::default(),
         }
     }
@@ -291,7 +294,7 @@ impl Proxy {
         match event {
             StoreEvent::Changes(records) => {
                 // What comes later than the whole table was written by others just now.
-                if let Some(record) = records.last().filter(|_| self.loaded) {
+                if let Some(record) = records.last().filter(|_| self.followed) {
                     self.settings.wall.heard(now, record.written_at());
                 }
                 records.iter().for_each(|record| _ = self.replica.apply(record))
@@ -301,9 +304,11 @@ impl Proxy {
             }
             StoreEvent::Loaded => {
                 self.loaded = true;
+                self.followed = true;
                 self.replica.end_reload();
             }
             StoreEvent::Reloading => {
+                self.followed = false;
                 self.replica.begin_reload(self.settings.wall(now).saturating_sub(RELOAD_KEEPS_MS));
             }
             StoreEvent::Answer { ticket, answer } => self.answered(now, ticket, answer),
