@@ -1,7 +1,7 @@
 //! Answers that this proxy gives itself.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use dialtone_location::{Answer, SaveOutcome, TOMBSTONE_MS};
@@ -138,6 +138,21 @@ impl Proxy {
         request: &Message,
         source: Hop,
     ) -> bool {
+        if self.auth.is_none() {
+            return true;
+        }
+        // Until the users have been read, every right password would count as a wrong one.
+        if !self.loaded {
+            self.unavailable(now, server, request, source);
+            return false;
+        }
+        // Counted as one source, a few wrong passwords would keep out all that come without an address.
+        let Some(address) = phone_address(request, source) else {
+            self.respond(now, server, request, source, 400, |response| {
+                response.reason("No Address In Via")
+            });
+            return false;
+        };
         let Some(auth) = &mut self.auth else { return true };
         // RFC 3261 section 22.3: a registrar is a user agent server, everything else is asked by the proxy. The user is
         // the one whose bindings change, or who calls.
@@ -153,7 +168,7 @@ impl Proxy {
             header,
             aor: aor.as_deref(),
             names: &self.names,
-            source: phone_address(request, source),
+            source: address,
         };
         let wall_ms = self.settings.wall(now);
         let (replica, keys) = (&self.replica, &self.keys);
@@ -269,15 +284,11 @@ impl Proxy {
 }
 
 /// Where a request came from: the source of its datagram or connection; what comes from a gateway has the phone's Via
-/// below the gateway's, which has noted there where it came from (RFC 3261 section 18.2.1).
-fn phone_address(request: &Message, source: Hop) -> IpAddr {
-    let noted = || {
-        let via = request.vias().nth(1)?.ok()?;
-        via.received().or_else(|| via.host.ip())
-    };
-    match source.edge_address() {
-        Some(address) => address.ip(),
-        // All that a gateway says nothing about count as one source.
-        None => noted().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+/// below the gateway's, which has noted there where it came from (RFC 3261 section 18.2.1). `None`: it has not.
+fn phone_address(request: &Message, source: Hop) -> Option<IpAddr> {
+    if let Some(address) = source.edge_address() {
+        return Some(address.ip());
     }
+    let via = request.vias().nth(1)?.ok()?;
+    via.received().or_else(|| via.host.ip())
 }

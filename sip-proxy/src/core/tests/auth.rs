@@ -580,6 +580,42 @@ fn where_a_phone_is_registered_is_at_home_at_every_proxy() {
 }
 
 #[test]
+fn nobody_is_judged_before_the_users_are_known() {
+    let mut world = world_with(|auth| auth.limits.per_source = 1);
+    world.proxy.loaded = false;
+    let credentials = std::mem::take(&mut world.proxy.credentials);
+    let early = |number| login("alice", "nonce", 1).sign(&register("alice", number, 1, ""));
+    for (number, source) in [("a", phone(9)), ("b", tcp_phone(9)), ("c", phone(9))] {
+        let answer = world.answer_to(source, &early(number));
+        assert_eq!(answer.status(), Some(503));
+        assert!(answer.header_str(HeaderName::RetryAfter).is_some());
+    }
+    assert_eq!(world.code(phone(1), &invite("bob", "call")), 503);
+    // What needs no user is served.
+    assert_eq!(world.code(phone(1), &request("OPTIONS", "sip:dialtone.test", "o")), 200);
+    world.proxy.credentials = credentials;
+    world.proxy.handle_store(world.now, StoreEvent::Loaded);
+    let nonce = world.nonce();
+    let signed = login("alice", &nonce, 1).sign(&register("alice", "d", 1, ""));
+    assert_eq!(world.code(phone(9), &signed), 200);
+    assert_eq!(world.proxy.auth_stats().wrong, 0);
+}
+
+#[test]
+fn what_a_gateway_gives_no_address_for_counts_for_nobody() {
+    let mut world = world_with(|auth| auth.limits.per_source = 2);
+    for number in 0..4 {
+        let guess = Login { password: "guess", ..login("alice", "nonce", 1) };
+        let bare = guess.sign(&register("alice", &format!("bare{number}"), 1, ""));
+        assert_eq!(world.code(GATEWAY, &bare), 400, "one Via alone");
+        let named = through_gateway(&bare.replace("bare", "named"), 0, "192.0.2.1")
+            .replace("127.0.0.1:9;rport=9;received=192.0.2.1", "phone.test:9");
+        assert_eq!(world.code(GATEWAY, &named), 400);
+    }
+    assert_eq!(world.proxy.auth_stats(), AuthStats::default());
+}
+
+#[test]
 fn no_database_is_asked_who_somebody_is() {
     let mut world = world();
     let nonce = world.nonce();
