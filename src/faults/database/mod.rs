@@ -49,6 +49,8 @@ const AWAY: Duration = Duration::from_secs(6);
 const ALL_AWAY: Duration = Duration::from_secs(15);
 /// A fault comes at a random moment within this time.
 const PAUSE_MS: u64 = 1000;
+/// Whoever has been in the pool for so long is there to stay.
+const STAYS: Duration = Duration::from_secs(3);
 /// How long everything may take to be as it was.
 const SETTLE: Duration = Duration::from_secs(90);
 
@@ -507,20 +509,21 @@ pub fn start(launcher: &mut Launcher) -> Result<(), Error> {
     await_service(launcher, NODES)
 }
 
-/// Waits until every registrar knows every element and so many database nodes.
+/// Whether every registrar knows every element and so many database nodes.
+fn is_complete(launcher: &mut Launcher, nodes: u8) -> bool {
+    (1..=REGISTRARS).all(|n| {
+        launcher.pools(&registrar(n)).is_some_and(|pools| {
+            let size = |pool| pools.elements(pool).len();
+            size("sip-proxy") == usize::from(PROXIES)
+                && size("sip-gateway") == usize::from(GATEWAYS)
+                && size("location-db") == usize::from(nodes)
+        })
+    })
+}
+
+/// Waits until that is so.
 fn await_service(launcher: &mut Launcher, nodes: u8) -> Result<(), Error> {
-    let complete = wait_for(SETTLE, || {
-        (1..=REGISTRARS)
-            .all(|n| {
-                launcher.pools(&registrar(n)).is_some_and(|pools| {
-                    let size = |pool| pools.elements(pool).len();
-                    size("sip-proxy") == usize::from(PROXIES)
-                        && size("sip-gateway") == usize::from(GATEWAYS)
-                        && size("location-db") == usize::from(nodes)
-                })
-            })
-            .then_some(())
-    });
+    let complete = wait_for(SETTLE, || is_complete(launcher, nodes).then_some(()));
     complete.ok_or_else(|| Error::Unsettled { folder: launcher.keep_folder().to_owned() })
 }
 
@@ -540,30 +543,27 @@ fn inflict(launcher: &mut Launcher, fault: Fault, node: u8) -> Result<Inflicted,
     };
     let before: Vec<usize> = nodes.iter().map(|n| written(launcher, *n)).collect();
     let name = |n: u8| format!("location-db-{n}");
-    let back = match fault {
+    let (from, until) = match fault {
         Fault::Cut => {
             link::cut(launcher.database_address(node))?;
             sleep(AWAY);
             let from = clock();
             link::mend()?;
-            await_out_and_in(launcher)?;
-            from
+            (from, await_return(launcher)?)
         }
         Fault::Freeze => {
             signal(launcher, node, Signal::SIGSTOP);
             sleep(AWAY);
             let from = clock();
             signal(launcher, node, Signal::SIGCONT);
-            await_out_and_in(launcher)?;
-            from
+            (from, await_return(launcher)?)
         }
         Fault::Kill => {
             signal(launcher, node, Signal::SIGKILL);
             sleep(AWAY);
             let from = clock();
             launcher.restart(&name(node))?;
-            await_service(launcher, NODES)?;
-            from
+            (from, await_return(launcher)?)
         }
         Fault::KillAll => {
             nodes.iter().for_each(|n| signal(launcher, *n, Signal::SIGKILL));
@@ -572,13 +572,13 @@ fn inflict(launcher: &mut Launcher, fault: Fault, node: u8) -> Result<Inflicted,
             launcher.respawn(&name(1))?;
             launcher.respawn(&name(2))?;
             await_service(launcher, 2)?;
-            let back = clock().saturating_duration_since(from);
+            let until = clock();
             launcher.restart(&name(3))?;
-            await_service(launcher, NODES)?;
-            clock() - back
+            await_return(launcher)?;
+            (from, until)
         }
     };
-    let back = clock().saturating_duration_since(back);
+    let back = until.saturating_duration_since(from);
     // Under calls for a while yet.
     sleep(Duration::from_millis(PAUSE_MS));
     let (mut incremental, mut complete) = (0, 0);
@@ -594,10 +594,17 @@ fn inflict(launcher: &mut Launcher, fault: Fault, node: u8) -> Result<Inflicted,
     Ok(Inflicted { back, incremental, complete })
 }
 
-/// A node that went on was put out of the pool meanwhile, or will be in a moment: waits until that is over.
-fn await_out_and_in(launcher: &mut Launcher) -> Result<(), Error> {
-    sleep(Duration::from_millis(500));
-    await_service(launcher, NODES)
+/// A node that goes on takes itself for a part of the cluster for a moment, is in the pool again, and out once more: waits
+/// until it is there to stay. Since when it has been.
+fn await_return(launcher: &mut Launcher) -> Result<Instant, Error> {
+    loop {
+        await_service(launcher, NODES)?;
+        let since = clock();
+        let left = wait_for(STAYS, || (!is_complete(launcher, NODES)).then_some(()));
+        if left.is_none() {
+            return Ok(since);
+        }
+    }
 }
 
 /// To MariaDB itself; whoever is gone needs none.
