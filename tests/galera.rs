@@ -170,6 +170,9 @@ fn three_nodes() {
     let folder = launcher.folder().to_owned();
     the_contract_holds(&launcher);
     sql(&launcher, 1, "CREATE TABLE t (n INT PRIMARY KEY)");
+    // Whoever is killed while a table is made has to copy everything, too.
+    sql(&launcher, 3, "SELECT n FROM t");
+    await_noted(&launcher, 3);
 
     // Killed and started again: it takes what it lacks, not everything.
     kill_node(&mut launcher, 3);

@@ -48,7 +48,7 @@ pub(super) const TURN_MAX: Duration = Duration::from_secs(6);
 
 /// How long a server may look for a cluster that it knows the members of. Galera sometimes does not let a node in that
 /// was in touch with another one that died.
-const STUCK: Duration = Duration::from_secs(8);
+const STUCK: Duration = Duration::from_secs(5);
 
 /// How long nothing must change before a node goes on without order: Galera itself does when all of them are back.
 const SETTLED: Duration = Duration::from_secs(2);
