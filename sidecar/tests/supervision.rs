@@ -234,7 +234,10 @@ fn refused() {
     let table: &[(&[&str], &str)] = &[
         (&["--transport", "tcp:203.0.113.9:5060"], "not an address of this machine"),
         (&["--transport", "udp:127.0.0.1:5060"], "choose --check sip"),
-        (&["--transport", "tcp:127.0.0.1:5060", "--check", "ping"], "use tcp, sip, sqlite:PATH, mysql:FILE or galera:FILE"),
+        (
+            &["--transport", "tcp:127.0.0.1:5060", "--check", "ping"],
+            "use tcp, sip, sqlite:PATH, mysql:FILE or galera:FILE",
+        ),
         (&["--transport", "tcp:127.0.0.1:5060", "--check-interval", "1s"], "use 20ms to 400ms"),
         (&["--transport", "tcp:127.0.0.1:5060", "--policy", "best"], "use rr, wrr:WEIGHT"),
         (
