@@ -245,6 +245,17 @@ fn a_follower_that_has_missed_changes_reads_everything_again() {
     let two = Client::open(&database, 2);
     two.saved(register("a", 2, 1_000_001, vec![binding("sip:a@3", 60)])).expect("saved");
     one.await_replica(AOR, 1_000_000, &["sip:a@2", "sip:a@3"]);
+
+    // Somebody has made the database anew: it is filled again, and what was known is still known.
+    two.forgiving.set(true);
+    server.execute(
+        "DROP TABLE missed.bindings, missed.writers, missed.changes, missed.claims, missed.credentials, missed.meta",
+    );
+    one.saved(register("b", 1, 1_000_002, vec![binding("sip:b@1", 60)])).expect("saved");
+    two.saved(register("c", 1, 1_000_003, vec![binding("sip:c@1", 60)])).expect("saved");
+    let expected = ["sip:a@2", "sip:a@3", "sip:b@1", "sip:c@1"];
+    one.await_replica(AOR, 1_000_003, &expected);
+    assert_eq!(two.found(AOR, 1_000_003), ["sip:b@1", "sip:c@1"]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ const SESSION: &str = "SET NAMES utf8mb4 COLLATE utf8mb4_nopad_bin;\
 const HEALTH: &str = "SHOW STATUS WHERE Variable_name IN \
     ('wsrep_ready', 'wsrep_cluster_size', 'wsrep_local_state_comment');SHOW VARIABLES LIKE 'wsrep_on'";
 
+/// What [`Fault::Odd`] says when the table is there, but not the row that every writer has.
+pub(crate) const OWN_ROW_GONE: &str = "a row of its own is gone";
+
 /// Why a statement was not answered as it should have been.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -38,6 +41,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Whether something that was there has gone with its table.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            // ER_NO_SUCH_TABLE
+            Self::Server { code, .. } => *code == 1146,
+            Self::Odd(problem) => problem == OWN_ROW_GONE,
+            Self::Gone(_) | Self::Silent => false,
+        }
+    }
+
     pub(crate) fn odd_column(index: usize) -> Self {
         Self::Odd(format!("column {index} is not what it should be"))
     }

@@ -30,7 +30,6 @@ const ROW_WITHIN: Duration = Duration::from_secs(3);
 const BEHIND_AFTER: Duration = Duration::from_millis(1_000);
 /// A node may have fewer transactions than another one for so long.
 const GONE_BACK_AFTER: Duration = Duration::from_secs(5);
-const MISSED: &str = "changes were missed; everything is read again";
 /// Parts in which the table is loaded; one that fails is asked for again.
 const PARTS: u8 = 64;
 
@@ -185,6 +184,7 @@ impl Feeder {
         let looked = clock();
         let (vector, transactions, revision) = numbers_of(connection, ANSWER_WITHIN).await?;
         if self.has_gone_back(looked, transactions) {
+            // Nothing is dropped: what the database has lost is remembered here until it ends.
             self.start_again("the database holds less than before; everything is read again");
             return Ok(());
         }
@@ -193,7 +193,7 @@ impl Feeder {
             return Ok(());
         }
         if looked.saturating_duration_since(self.looked) > MISSED_AFTER {
-            self.start_again(MISSED);
+            self.forget_and_start_again();
             return Ok(());
         }
         self.shared.skip_own(&mut self.seen, self.writer);
@@ -201,7 +201,7 @@ impl Feeder {
             let seen = self.seen.get(writer);
             if sequence > seen {
                 let Some(ids) = changed(connection, writer, seen, sequence).await? else {
-                    self.start_again(MISSED);
+                    self.forget_and_start_again();
                     return Ok(());
                 };
                 for ids in ids.chunks(CHUNK) {
@@ -240,11 +240,15 @@ impl Feeder {
         self.transactions = None;
         self.highest = (0, None);
         self.connection = None;
-        let mut events = vec![StoreEvent::Reloading];
         if !std::mem::replace(&mut self.behind, true) {
-            events.push(StoreEvent::Behind(reason.into()));
+            (self.shared.sink)(vec![StoreEvent::Behind(reason.into())]);
         }
-        (self.shared.sink)(events);
+    }
+
+    /// What does not come again has been removed meanwhile.
+    fn forget_and_start_again(&mut self) {
+        (self.shared.sink)(vec![StoreEvent::Reloading]);
+        self.start_again("changes were missed; everything is read again");
     }
 
     /// Hands out what a statement gives, in chunks.

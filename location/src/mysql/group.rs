@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use mysql_async::Row;
 
-use super::connect::Fault;
+use super::connect::{Fault, OWN_ROW_GONE};
 use super::queue::Entry;
 use super::sql::{self, Id, number};
 use crate::claim::{Claim, ClaimChange, ClaimOutcome};
@@ -129,7 +129,7 @@ impl State {
         let mut next =
             || sets.next().ok_or_else(|| Fault::Odd("an answer without rows".to_owned()));
         let one = |rows: Vec<Row>| {
-            rows.into_iter().next().ok_or_else(|| Fault::Odd("a row of its own is gone".to_owned()))
+            rows.into_iter().next().ok_or_else(|| Fault::Odd(OWN_ROW_GONE.to_owned()))
         };
         let (own, meta) = (one(next()?)?, one(next()?)?);
         let mut state = Self {

@@ -37,8 +37,9 @@ use super::connect::{self, CONNECT_WITHIN, Connection, Fault};
 use super::group::{self, OTHER_ROWS, OTHER_SEQUENCE, Plan, Scope, State};
 use super::queue::Entry;
 use super::route::Route;
+use super::schema::{self, Failure};
 use super::sql::{self, Id, number};
-use super::{Node, Shared, clock};
+use super::{ClientFile, Node, Shared, clock};
 use crate::decide::Horizon;
 use crate::record::WriterId;
 use crate::store::{Answer, Request, StoreEvent, Ticket};
@@ -67,6 +68,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// The preferred node is asked this often whether it is back, and has to say so as many times in a row.
 const RETURN_EVERY: Duration = Duration::from_secs(1);
 const RETURN_AFTER: u32 = 3;
+/// Read causally, it is answered when all that was committed before is there.
+const CATCH_UP: &str = "SELECT revision FROM meta WHERE id = 1";
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -88,6 +91,8 @@ pub(crate) struct Writer {
     /// How many requests go together; fewer while transactions get in each other's way.
     together: usize,
     rng: fastrand::Rng,
+    /// Tables or rows that were there are not: somebody has made the database anew.
+    rebuilt: bool,
     /// When there is nobody left to wait for.
     closing_until: Option<Instant>,
 }
@@ -135,6 +140,7 @@ impl Writer {
             looked_up_to: Id([0; 16]),
             together: batch,
             rng: fastrand::Rng::new(),
+            rebuilt: false,
             closing_until: None,
         }
     }
@@ -179,6 +185,7 @@ impl Writer {
                 Ok(connection) => connection,
                 Err(fault) => {
                     tracing::debug!(%fault, "no database node to write to");
+                    self.rebuilt |= fault.is_missing();
                     continue;
                 }
             };
@@ -215,6 +222,7 @@ impl Writer {
                 }
                 Err(fault) => {
                     tracing::info!(node = %connection.node.address, %fault, "database node given up");
+                    self.rebuilt |= fault.is_missing();
                     self.shared.counters.moves.fetch_add(1, Ordering::Relaxed);
                     self.route.suspect(connection.node);
                     self.shared.set_node(None);
@@ -420,6 +428,14 @@ impl Writer {
             return Ok(connection);
         }
         let mut connection = self.route.connect().await?;
+        if self.rebuilt {
+            let database = self.route.client.database.clone();
+            match schema::prepare(&mut connection, &database, self.id).await {
+                Ok(()) => self.rebuilt = false,
+                Err(Failure::Passing(fault)) => return Err(fault),
+                Err(Failure::Final(error)) => return Err(Fault::Odd(error.to_string())),
+            }
+        }
         self.catch_up(&mut connection, group).await?;
         tracing::info!(node = %connection.node.address, "writing to this database node");
         self.watch_home(connection.node);
@@ -438,8 +454,7 @@ impl Writer {
             return Ok(());
         }
         connection.read_causally(true).await?;
-        let result =
-            self.patiently(connection, "SELECT revision FROM meta WHERE id = 1", group).await;
+        let result = self.patiently(connection, CATCH_UP, group).await;
         if let Err(fault) = result {
             self.route.suspect(connection.node);
             return Err(fault);
@@ -474,8 +489,7 @@ impl Writer {
                     answered = (None, 0);
                     continue;
                 };
-                let connection = Connection::open(preferred, &route.client).await;
-                match connection {
+                match caught_up(preferred, &route.client).await {
                     Ok(connection)
                         if answered.0 == Some(preferred) && answered.1 + 1 >= RETURN_AFTER =>
                     {
@@ -561,6 +575,17 @@ impl Writer {
     }
 }
 
+/// A connection to a node that has all that the cluster had committed a moment before.
+async fn caught_up(node: Node, client: &ClientFile) -> Result<Connection, Fault> {
+    let mut connection = Connection::open(node, client).await?;
+    if connection.galera {
+        connection.read_causally(true).await?;
+        connection.query(CATCH_UP, SILENCE).await?;
+        connection.read_causally(false).await?;
+    }
+    Ok(connection)
+}
+
 /// What an error of the server says about a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judgement {
@@ -580,8 +605,9 @@ fn judge(code: u16, message: &str) -> Judgement {
         // ER_DATA_TOO_LONG, ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_WARN_DATA_OUT_OF_RANGE, ER_TOO_BIG_ROWSIZE,
         // ER_PARSE_ERROR, ER_NET_PACKET_TOO_LARGE, ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR
         1406 | 1366 | 1264 | 1118 | 1064 | 1153 | 1146 | 1054 => Judgement::Refused,
-        // ER_DISK_FULL, ER_RECORD_FILE_FULL, ER_ACCESS_DENIED and their like
-        1021 | 1114 | 1044 | 1045 | 1142 => Judgement::Refused,
+        // ER_ACCESS_DENIED and its like
+        1044 | 1045 | 1142 => Judgement::Refused,
+        // ER_DISK_FULL and ER_RECORD_FILE_FULL are this node's trouble: another one may have room.
         // ER_UNKNOWN_COM_ERROR (a node without a quorum), ER_ERROR_DURING_COMMIT, ER_SERVER_SHUTDOWN,
         // ER_QUERY_INTERRUPTED, ER_OPTION_PREVENTS_STATEMENT (read-only) and all others
         _ => Judgement::Unknown,
