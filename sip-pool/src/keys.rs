@@ -174,12 +174,18 @@ impl Keys {
     /// Signs `payload` with the newest key: format version, key id, payload and MAC, base64url without padding.
     #[must_use]
     pub fn sign(&self, purpose: Purpose, payload: &[u8]) -> String {
+        self.sign_bound(purpose, payload, &[])
+    }
+
+    /// As [`Keys::sign`], with a MAC over `bound` as well: the token is of use only where the same is known. All payloads
+    /// of such a purpose must have one length, so that none can be taken for the beginning of `bound`.
+    pub(crate) fn sign_bound(&self, purpose: Purpose, payload: &[u8], bound: &[u8]) -> String {
         let generation = &self.generations[0];
         let mut token = Vec::with_capacity(2 + payload.len() + MAC_LEN);
         token.extend_from_slice(&[FORMAT, generation.id]);
         token.extend_from_slice(payload);
-        let mac = hmac::sign(&generation.keys[purpose as usize], &token);
-        token.extend_from_slice(&mac.as_ref()[..MAC_LEN]);
+        let mac = truncated(&generation.keys[purpose as usize], &[&token, bound]);
+        token.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(token)
     }
 
@@ -188,6 +194,16 @@ impl Keys {
     /// # Errors
     /// [`Error::Refused`], whatever is wrong; the MAC is compared in constant time.
     pub fn verify(&self, purpose: Purpose, token: &[u8]) -> Result<Vec<u8>, Error> {
+        self.verify_bound(purpose, token, &[])
+    }
+
+    /// As [`Keys::verify`], for tokens of [`Keys::sign_bound`].
+    pub(crate) fn verify_bound(
+        &self,
+        purpose: Purpose,
+        token: &[u8],
+        bound: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         if token.len() > MAX_TEXT {
             return Err(Error::Refused);
         }
@@ -197,7 +213,7 @@ impl Keys {
         let (content, mac) = bytes.split_at(signed);
         let generation =
             self.generation(content[1]).filter(|_| content[0] == FORMAT).ok_or(Error::Refused)?;
-        if !equal(&truncated(&generation.keys[purpose as usize], content), mac) {
+        if !equal(&truncated(&generation.keys[purpose as usize], &[content, bound]), mac) {
             return Err(Error::Refused);
         }
         bytes.truncate(signed);
@@ -208,13 +224,13 @@ impl Keys {
     /// MAC over `content` with the newest key, and that key's id: for formats that are no base64 token.
     pub(crate) fn mac(&self, purpose: Purpose, content: &[u8]) -> (u8, [u8; MAC_LEN]) {
         let generation = &self.generations[0];
-        (generation.id, truncated(&generation.keys[purpose as usize], content))
+        (generation.id, truncated(&generation.keys[purpose as usize], &[content]))
     }
 
     /// Whether `mac` is the MAC over `content` with the key of that id.
     pub(crate) fn check(&self, purpose: Purpose, id: u8, content: &[u8], mac: &[u8]) -> bool {
         self.generation(id).is_some_and(|generation| {
-            equal(&truncated(&generation.keys[purpose as usize], content), mac)
+            equal(&truncated(&generation.keys[purpose as usize], &[content]), mac)
         })
     }
 
@@ -232,9 +248,11 @@ fn equal(expected: &[u8; MAC_LEN], mac: &[u8]) -> bool {
     mac.len() == MAC_LEN && difference == 0
 }
 
-fn truncated(key: &hmac::Key, content: &[u8]) -> [u8; MAC_LEN] {
+fn truncated(key: &hmac::Key, parts: &[&[u8]]) -> [u8; MAC_LEN] {
+    let mut context = hmac::Context::with_key(key);
+    parts.iter().for_each(|part| context.update(part));
     let mut mac = [0; MAC_LEN];
-    mac.copy_from_slice(&hmac::sign(key, content).as_ref()[..MAC_LEN]);
+    mac.copy_from_slice(&context.sign().as_ref()[..MAC_LEN]);
     mac
 }
 

@@ -115,7 +115,8 @@ impl FlowToken {
     }
 }
 
-/// What a proxy keeps in a dialog's route set: at most 40 bytes before base64.
+/// What a proxy keeps in a dialog's route set: at most 40 bytes before base64. Its MAC covers the dialog's Call-ID and the
+/// tag of its caller, too, so that it leads nobody anywhere in another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DialogCookie {
     /// Element that should go on with the dialog if it lives.
@@ -127,22 +128,31 @@ pub struct DialogCookie {
 }
 
 impl DialogCookie {
-    /// The signed text.
+    /// The signed text for the dialog that a request without a To tag begins; `caller` is its From tag, empty if it has
+    /// none.
     #[must_use]
-    pub fn sign(&self, keys: &Keys) -> String {
+    pub fn sign(&self, keys: &Keys, call_id: &str, caller: &str) -> String {
         let mut payload = Vec::with_capacity(10);
         payload.extend_from_slice(&self.preferred.to_be_bytes());
         payload.extend_from_slice(&self.relay.to_be_bytes());
         payload.extend_from_slice(&self.flags.to_be_bytes());
-        keys.sign(Purpose::DialogCookie, &payload)
+        keys.sign_bound(Purpose::DialogCookie, &payload, &dialog(call_id, caller))
     }
 
-    /// Reads a cookie.
+    /// Reads the cookie of a request inside a dialog, whose caller is either of its `parties`: the tags of From and To,
+    /// empty where there is none.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it was not signed with one of `keys`.
-    pub fn verify(keys: &Keys, cookie: &[u8]) -> Result<Self, Error> {
-        let payload = keys.verify(Purpose::DialogCookie, cookie)?;
+    /// [`Error::Refused`] when it was not signed with one of `keys`, or for another dialog.
+    pub fn verify(
+        keys: &Keys,
+        cookie: &[u8],
+        call_id: &str,
+        parties: [&str; 2],
+    ) -> Result<Self, Error> {
+        let read =
+            |caller| keys.verify_bound(Purpose::DialogCookie, cookie, &dialog(call_id, caller));
+        let payload = read(parties[0]).or_else(|_| read(parties[1]))?;
         let mut rest = payload.as_slice();
         let cookie = Self {
             preferred: u32::from_be_bytes(take(&mut rest)?),
@@ -151,6 +161,12 @@ impl DialogCookie {
         };
         if rest.is_empty() { Ok(cookie) } else { Err(Error::Refused) }
     }
+}
+
+/// What a cookie is bound to, in one text only.
+fn dialog(call_id: &str, caller: &str) -> Vec<u8> {
+    let length = (call_id.len() as u64).to_be_bytes();
+    [&length, call_id.as_bytes(), caller.as_bytes()].concat()
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
@@ -225,17 +241,35 @@ mod tests {
         #[test]
         fn whatever_comes_is_refused_without_panic(junk in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(FlowToken::verify(&keys(), &junk).is_err());
-            prop_assert!(DialogCookie::verify(&keys(), &junk).is_err());
+            prop_assert!(DialogCookie::verify(&keys(), &junk, "c", ["a", "b"]).is_err());
         }
     }
 
     #[test]
     fn a_cookie_comes_back_and_stays_small() {
         let cookie = DialogCookie { preferred: 0xdead_beef, relay: 5, flags: 3 };
-        let text = cookie.sign(&keys());
+        let text = cookie.sign(&keys(), "call", "a");
         assert!(URL_SAFE_NO_PAD.decode(&text).unwrap().len() <= 40);
-        assert_eq!(DialogCookie::verify(&keys(), text.as_bytes()).unwrap(), cookie);
+        let read = |call_id, from, to| {
+            DialogCookie::verify(&keys(), text.as_bytes(), call_id, [from, to]).ok()
+        };
+        assert_eq!(read("call", "a", "b"), Some(cookie), "from the caller");
+        assert_eq!(read("call", "b", "a"), Some(cookie), "from the callee");
+        // Elsewhere it is of no use.
+        for (call_id, from, to) in [
+            ("other", "a", "b"),
+            ("call", "b", "c"),
+            ("call", "", "b"),
+            ("calla", "", "b"),
+            ("cal", "la", "b"),
+        ] {
+            assert_eq!(read(call_id, from, to), None, "{call_id} {from} {to}");
+        }
+        assert!(keys().verify(Purpose::DialogCookie, text.as_bytes()).is_err());
         assert!(FlowToken::verify(&keys(), text.as_bytes()).is_err());
+        // Of no dialog at all.
+        let unbound = keys().sign(Purpose::DialogCookie, &[0; 10]);
+        assert!(DialogCookie::verify(&keys(), unbound.as_bytes(), "", ["", ""]).is_err());
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Gateway {
         }
         let mut ways = Vec::new();
         for route in &routes {
-            ways.push(self.way_of_route(route).ok_or(403_u16)?);
+            ways.push(self.way_of_route(request, route).ok_or(403_u16)?);
         }
         match ways.as_slice() {
             // The first value is the phone's own flow, the second says where to go.
@@ -174,12 +174,14 @@ impl Gateway {
         }
     }
 
-    fn way_of_route(&self, route: &dialtone_sip::SipUri<'_>) -> Option<Way> {
+    fn way_of_route(&self, request: &Message, route: &dialtone_sip::SipUri<'_>) -> Option<Way> {
         let user = route.user?.as_bytes();
         if let dialtone_sip::Host::Name(name) = route.host
             && let Some(pool) = uri::pool_of_host(name.as_bytes())
         {
-            let cookie = DialogCookie::verify(&self.keys, user).ok()?;
+            let parties = [request.from().ok()?.tag().unwrap_or(""), request.to().ok()?.tag()?];
+            let call_id = request.call_id().ok()?;
+            let cookie = DialogCookie::verify(&self.keys, user, call_id, parties).ok()?;
             return pool
                 .eq_ignore_ascii_case(b"sip-proxy")
                 .then_some(Way::PreferredProxy(cookie.preferred));

@@ -181,7 +181,11 @@ impl Proxy {
         }
         // Step 4: for phones that use this proxy without a gateway.
         if self.settings.record_route && request.to().is_ok_and(|to| to.tag().is_none()) {
-            edit.add_before(HeaderName::RecordRoute, "Record-Route", self.record_route(hop));
+            edit.add_before(
+                HeaderName::RecordRoute,
+                "Record-Route",
+                self.record_route(request, hop),
+            );
         }
         self.edit_forwarded(&mut edit, request, context.source, hop, &branch);
         edit.remove_values(HeaderName::Route, context.own_routes);
@@ -200,8 +204,10 @@ impl Proxy {
         edit.finish()
     }
 
-    fn record_route(&self, hop: Hop) -> String {
-        let cookie = DialogCookie::default().sign(&self.keys);
+    fn record_route(&self, request: &Message, hop: Hop) -> String {
+        let caller = request.from().ok().and_then(|from| from.tag()).unwrap_or("");
+        let call_id = request.call_id().unwrap_or("");
+        let cookie = DialogCookie::default().sign(&self.keys, call_id, caller);
         let (address, transport) = match hop {
             Hop::Udp { .. } => (self.settings.edge_udp, ""),
             Hop::Tcp(_) | Hop::Core(_) | Hop::Element(_) => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use dialtone_location::Request;
 use dialtone_sip::transaction::ServerId;
-use dialtone_sip::{Edit, HeaderName, Host, Message, Method, NameAddr, SipUri, Uri};
+use dialtone_sip::{Edit, HeaderName, Host, Message, Method, SipUri, Uri};
 use dialtone_sip_pool::token::{DialogCookie, Use};
 use dialtone_sip_pool::uri::pool_of_host;
 
@@ -127,7 +127,7 @@ impl Proxy {
                 break;
             }
             own += 1;
-            in_dialog |= self.is_cookie(&route_uri) && has_to_tag(request);
+            in_dialog |= self.is_of_dialog(&route_uri, request);
         }
         let way = match next {
             // A token of a gateway is permission enough; other routes are followed for pool elements only, and for
@@ -176,8 +176,14 @@ impl Proxy {
             || (self.names.domain_of(uri).is_some() && hop::token_of(uri, &self.keys).is_none())
     }
 
-    fn is_cookie(&self, uri: &SipUri<'_>) -> bool {
-        uri.user.is_some_and(|user| DialogCookie::verify(&self.keys, user.as_bytes()).is_ok())
+    /// Whether a Route value of ours was made for the dialog that a request says it belongs to.
+    fn is_of_dialog(&self, route: &SipUri<'_>, request: &Message) -> bool {
+        let (Some(cookie), Ok(from), Ok(to)) = (route.user, request.from(), request.to()) else {
+            return false;
+        };
+        let (Some(to), call_id) = (to.tag(), request.call_id().unwrap_or("")) else { return false };
+        let parties = [from.tag().unwrap_or(""), to];
+        DialogCookie::verify(&self.keys, cookie.as_bytes(), call_id, parties).is_ok()
     }
 
     /// REGISTER and OPTIONS for this proxy.
@@ -318,8 +324,4 @@ impl Proxy {
                     .is_some_and(|(_, hash)| u64::from_str_radix(hash, 16) == Ok(loop_hash))
         })
     }
-}
-
-fn has_to_tag(request: &Message) -> bool {
-    request.to().is_ok_and(|to: NameAddr<'_>| to.tag().is_some())
 }

@@ -300,10 +300,13 @@ fn a_challenged_call_can_be_cancelled_and_a_dialog_goes_on() {
     world.receive(phone(1), cancel);
     assert_eq!(world.request("CANCEL").0, phone(6000));
     world.respond(&sent, 487);
+    assert_eq!(world.codes(phone(1)), [487]);
     // Inside a dialog nobody is asked: the cookie in the Route says that its beginning passed here.
     let bye = request("BYE", "sip:bob@127.0.0.1:6000", "bye")
         .replace("To: <sip:bob@127.0.0.1:6000>", "To: <sip:bob@dialtone.test>;tag=b")
         .replace("Max-F", &format!("Route: {route}\r\nMax-F"));
+    assert_eq!(world.code(phone(1), &bye), 403, "a dialog of one's own invention");
+    let bye = bye.replace("Call-ID: call-bye", "Call-ID: call-call").replace("bKbye", "bKbye2");
     world.receive(phone(1), bye);
     let bye = world.request("BYE");
     world.respond(&bye, 200);

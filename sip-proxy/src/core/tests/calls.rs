@@ -321,6 +321,7 @@ fn a_stand_alone_proxy_stays_in_dialogs_that_it_signed() {
         request(method, "sip:bob@127.0.0.1:6001", method)
             .replace("Max-F", &format!("Route: {route}\r\nMax-F"))
             .replace("To: <sip:bob@127.0.0.1:6001>", to)
+            .replace(&format!("Call-ID: call-{method}"), "Call-ID: call-d")
     };
     let to = "To: <sip:bob@dialtone.test>;tag=t200";
     world.receive(phone(1), in_dialog("ACK", &route, to));
@@ -330,9 +331,30 @@ fn a_stand_alone_proxy_stays_in_dialogs_that_it_signed() {
     let bye = world.request("BYE");
     world.respond(&bye, 200);
     assert_eq!(world.codes(phone(1)), [200]);
-    // No dialog, or no signature: no relay.
-    world.receive(phone(1), in_dialog("INFO", &route, "To: <sip:bob@dialtone.test>"));
-    assert_eq!(world.codes(phone(1)), [403]);
-    world.receive(phone(1), in_dialog("REFER", "<sip:AQEAAAAAAA@127.0.0.1:5060;lr>", to));
-    assert_eq!(world.codes(phone(1)), [403]);
+    // The callee has the caller's tag in To.
+    let from_bob = in_dialog("UPDATE", &route, "To: <sip:alice@dialtone.test>;tag=a1").replace(
+        "From: <sip:alice@dialtone.test>;tag=a1",
+        "From: <sip:bob@dialtone.test>;tag=t200",
+    );
+    world.receive(phone(6001), from_bob);
+    let update = world.request("UPDATE");
+    world.respond(&update, 200);
+    assert_eq!(world.codes(phone(6001)), [200]);
+    // No dialog, no signature, or that of another dialog: no relay.
+    let forged = in_dialog("REFER", "<sip:AQEAAAAAAA@127.0.0.1:5060;lr>", to);
+    let other_call = in_dialog("FOO", &route, to).replace("Call-ID: call-d", "Call-ID: mine");
+    let other_caller = in_dialog("BAR", &route, to).replace(";tag=a1", ";tag=mine");
+    let begun = in_dialog("INFO", &route, "To: <sip:bob@dialtone.test>");
+    for refused in [begun, forged, other_call, other_caller] {
+        world.receive(phone(1), refused);
+        assert_eq!(world.codes(phone(1)), [403]);
+    }
+    let stray = in_dialog("ACK", &route, to).replace("Call-ID: call-d", "Call-ID: mine");
+    world.receive(phone(1), stray);
+    assert_eq!(world.take(), []);
+    // Every dialog has its own.
+    world.receive(phone(1), invite("bob", "e"));
+    let call = world.request("INVITE");
+    assert_ne!(header(&call.1, HeaderName::RecordRoute), [route]);
+    world.respond(&call, 486);
 }
