@@ -260,7 +260,8 @@ impl Auth {
             }
             return Verdict::Challenge { stale: false };
         }
-        if !self.replays.is_first(now, wall_ms, self.count_key(&given), self.fingerprint(asked)) {
+        let (key, request) = (self.count_key(&given), self.fingerprint(asked));
+        if !self.replays.is_first(now, wall_ms, issued_ms, key, request) {
             self.stats.replayed += 1;
             return Verdict::Challenge { stale: true };
         }
