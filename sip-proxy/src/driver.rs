@@ -254,11 +254,13 @@ impl Driver {
             Some(ClockNotice::Jumped { by_ms }) => tracing::warn!(
                 seconds = by_ms / 1_000,
                 "the system's clock has jumped; bindings end by the time from before, until other proxies confirm the \
-                 jump or this process is started again"
+                 jump. If it is right now and was wrong before, as the other proxies may be: stop all proxies, set the \
+                 clocks, then start them; one that is started alone takes the time of those that run"
             ),
             Some(ClockNotice::Adopted { by_ms }) => tracing::warn!(
                 seconds = by_ms / 1_000,
-                "the other proxies have another time than this system's clock: theirs counts"
+                "the other proxies have another time than this system's clock: theirs counts. If it is wrong: stop all \
+                 proxies, set the clocks, then start them"
             ),
             Some(ClockNotice::Followed { by_ms }) => tracing::warn!(
                 seconds = by_ms / 1_000,

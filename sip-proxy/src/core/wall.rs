@@ -10,7 +10,8 @@
 //! - or we have only just started, and they all write another time than ours: then theirs counts, even against the
 //!   system.
 //!
-//! Without other proxies a jump is followed at the next start.
+//! Without other proxies a jump is followed at the next start. Proxies that are wrong all by the same, since their clocks
+//! were set late, confirm each other, also to one that is started anew: they have to be stopped all, and then started.
 
 use std::time::{Duration, Instant};
 
@@ -255,6 +256,36 @@ mod tests {
         }
         wall.heard(now + seconds(3), EPOCH_MS + 43_000);
         assert_eq!(wall.look(now + seconds(4), AWAKE, EPOCH_MS + 44_000), None);
+    }
+
+    #[test]
+    fn proxies_that_are_wrong_all_by_the_same_come_right_together_only() {
+        #[expect(clippy::disallowed_methods, reason = "the start of virtual time")]
+        let begun = Instant::now();
+        let right = |at: u64| EPOCH_MS + at * 1_000;
+        let mut walls = [(); 3].map(|()| Wall::new(begun, EPOCH_MS + YEAR_MS));
+        let mut run = |at: std::ops::Range<u64>, started: &[usize]| {
+            let now = begun + seconds(at.start);
+            started.iter().for_each(|index| walls[*index] = Wall::new(now, right(at.start)));
+            let end = at.end;
+            for at in at {
+                let now = begun + seconds(at);
+                for writer in 0..walls.len() {
+                    let written = walls[writer].at(now);
+                    let others = walls.iter_mut().enumerate().filter(|(index, _)| *index != writer);
+                    others.for_each(|(_, wall)| wall.heard(now, written));
+                }
+                walls.iter_mut().for_each(|wall| _ = wall.look(now, AWAKE, right(at)));
+            }
+            walls.map(|wall| difference(wall.at(begun + seconds(end)), right(end)).unsigned_abs())
+        };
+        // The clocks were set right at the beginning.
+        for (nth, started) in [&[][..], &[0], &[1], &[2]].into_iter().enumerate() {
+            let at = nth as u64 * 200;
+            let away = run(at..at + 200, started);
+            assert!(away.iter().all(|away| *away > YEAR_MS / 2), "{started:?}: {away:?}");
+        }
+        assert_eq!(run(800..1_000, &[0, 1, 2]), [0; 3]);
     }
 
     #[test]
