@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use dialtone_sip::transaction::Timers;
 use dialtone_sip::{Host, SipUri};
 
-use crate::core::wall::Wall;
-
 use crate::core::auth::Settings as AuthSettings;
+use crate::core::wall::Wall;
 
 /// Names that this proxy answers for.
 ///
