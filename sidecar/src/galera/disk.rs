@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs, io,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -41,7 +44,7 @@ impl FromStr for Position {
     }
 }
 
-/// The last primary component that a node was in.
+/// The last primary component that a node was in. Its text form is `ID MEMBER,MEMBER`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Component {
     /// The representative's uuid and a number, which no other component of this cluster has.
@@ -50,7 +53,24 @@ pub struct Component {
     pub members: BTreeSet<String>,
 }
 
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<&str> = self.members.iter().map(String::as_str).collect();
+        write!(f, "{} {}", self.id, members.join(","))
+    }
+}
+
 impl Component {
+    /// Whether a component of this size is a majority of this one.
+    pub fn has_majority(&self, size: usize) -> bool {
+        2 * size > self.members.len()
+    }
+
+    /// From the two words of the text form.
+    pub fn from_words(id: &str, members: &str) -> Self {
+        Self { id: id.to_owned(), members: members.split(',').map(str::to_owned).collect() }
+    }
+
     /// Reads the format of `gvwstate.dat`.
     fn parse(text: &str) -> Option<Self> {
         let (mut id, mut members) = (None, BTreeSet::new());
@@ -126,7 +146,8 @@ impl DataFolder {
         let path = self.path.join("grastate.dat");
         match fs::read_to_string(&path) {
             Ok(text) => {
-                fs::write(&path, text.replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"))?;
+                let text = text.replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1");
+                self.replace(&path, &text)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -136,6 +157,36 @@ impl DataFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+impl DataFolder {
+    /// Lets the server take over everything from the others, whatever is here.
+    pub fn forget(&self) -> io::Result<()> {
+        for name in ["grastate.dat", "gvwstate.dat"] {
+            match fs::remove_file(self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// The file is the old one or the new one whenever this process or the machine ends, and belongs to the server.
+    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
+        let former = fs::metadata(path)?;
+        let new = path.with_extension("dat.new");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(former.mode() & 0o777)
+            .open(&new)?;
+        chown(&new, Some(former.uid()), Some(former.gid()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(&self.path)?.sync_all()
     }
 }
 
@@ -181,6 +232,9 @@ mod tests {
         assert_eq!(component.members.len(), 2);
         folder.allow_bootstrap().unwrap();
         assert!(folder.saved().unwrap().safe_to_bootstrap && folder.component().is_none());
+        folder.forget().unwrap();
+        folder.forget().unwrap();
+        assert!(folder.saved().is_none());
         fs::remove_dir_all(&path).unwrap();
     }
 }
