@@ -6,5 +6,6 @@ pub mod board;
 pub mod cli;
 pub mod load;
 pub mod phone;
+mod socket;
 pub mod stats;
 mod text;
