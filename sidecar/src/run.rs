@@ -292,6 +292,10 @@ impl Sidecar {
                     Some(server) if server.is_stopped() => {
                         Finding::Failed("the command is stopped".to_owned())
                     }
+                    _ if self.node.as_ref().is_some_and(Node::is_bound) => Finding::Failed(
+                        "too few nodes of the last component have come to the one that goes on"
+                            .to_owned(),
+                    ),
                     _ => finding,
                 };
                 let closed = self.gate.handle_finding(started, finding);

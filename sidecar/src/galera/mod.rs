@@ -1,6 +1,8 @@
 //! MariaDB nodes of a Galera cluster as pool elements, and the arbitrator beside them.
 //!
-//! - [`disk`], [`peers`], [`standstill`]: what a node knows and what follows from it; without IO but for the files.
+//! - [`disk`], [`peers`], [`standstill`], [`vote`], [`beginnings`]: what a node knows and what follows from it; without
+//!   IO but for the files.
+//! - [`board`]: what a node tells the others.
 //! - [`node`]: how a node is started, and started anew.
 //! - [`arbitrator`]: `dialtone galera-arbitrator`.
 //! - [`recover`]: `dialtone galera-recover`.
@@ -8,11 +10,14 @@
 //! No list of nodes is configured: a node finds the others in the pool. A cluster is begun by an explicit order only.
 
 pub mod arbitrator;
+pub mod beginnings;
+mod board;
 pub mod disk;
 pub mod node;
 pub mod peers;
 pub mod recover;
 pub mod standstill;
+pub mod vote;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -31,8 +36,17 @@ const REGISTRAR: Duration = Duration::from_secs(3);
 
 /// The pool in which nodes that are not in service tell how far they came.
 pub fn waiting_pool(pool: &Handle) -> Option<Handle> {
+    beside(pool, b"-waiting")
+}
+
+/// The pool in which nodes tell where the history of their cluster was cut.
+fn begun_pool(pool: &Handle) -> Option<Handle> {
+    beside(pool, b"-begun")
+}
+
+fn beside(pool: &Handle, end: &[u8]) -> Option<Handle> {
     let mut name = pool.as_bytes().to_vec();
-    name.extend_from_slice(b"-waiting");
+    name.extend_from_slice(end);
     Handle::new(&name).ok()
 }
 
@@ -57,11 +71,28 @@ fn group_address(addresses: &[SocketAddr], port: u16) -> String {
 
 /// What the nodes that are not in service say of themselves.
 fn notices(view: &View) -> std::collections::BTreeMap<PeId, standstill::Notice> {
-    let notice = |member: &dialtone_pool_user::Member| match &member.transport {
-        Transport::Opaque(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+    let notice = |(id, text): (PeId, &str)| Some((id, text.parse().ok()?));
+    texts(view).filter_map(notice).collect()
+}
+
+/// What others than this node say of where the history of the cluster was cut.
+fn begun(view: &View, but: PeId) -> Vec<beginnings::Beginning> {
+    let mut all = Vec::new();
+    for (_, text) in texts(view).filter(|(id, _)| *id != but) {
+        for beginning in beginnings::parse(text) {
+            if !all.contains(&beginning) {
+                all.push(beginning);
+            }
+        }
+    }
+    all
+}
+
+fn texts(view: &View) -> impl Iterator<Item = (PeId, &str)> {
+    view.members.iter().filter_map(|member| match &member.transport {
+        Transport::Opaque(text) => Some((member.pe_id, std::str::from_utf8(text).ok()?)),
         _ => None,
-    };
-    view.members.iter().filter_map(|member| Some((member.pe_id, notice(member)?))).collect()
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! It joins the members of its pool, or those that it remembers when there are none. It begins a cluster by order only:
 //! `--bootstrap`, the file `bootstrap` in its data folder (`dialtone galera-recover` writes it), or, after a full stop
-//! and if `--resume` allows that, by what [`super::standstill`] finds.
+//! and if `--resume` allows that, by what [`super::standstill`] finds and [`super::vote`] allows.
 
 use std::{
     ffi::OsString,
@@ -15,17 +15,21 @@ use std::{
 
 use dialtone_daemon::Error;
 use dialtone_handlespace::Handle;
-use dialtone_pool_element::{ElementConfig, PoolElement, Registration};
+use dialtone_pool_element::PoolElement;
 use dialtone_pool_user::{Freshness, PoolUser, View};
-use dialtone_wire::{PeId, Transport};
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use dialtone_wire::PeId;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     LOOK, REGISTRAR, addresses,
+    beginnings::{Beginning, Beginnings},
+    begun, begun_pool,
+    board::Board,
     disk::{Component, DataFolder, Position},
     group_address, notices,
     peers::Peers,
     standstill::{Notice, successor},
+    vote::{BallotBox, Outcome, Vote, choice, elected},
     waiting_pool,
 };
 use crate::child::Server;
@@ -38,6 +42,13 @@ pub const FORCE: &str = "force";
 
 /// How long a pool may name members that have just died before an order to bootstrap is refused for them.
 const MEMBERS_FADE: Duration = Duration::from_secs(5);
+
+/// How long an empty pool has to stay so before a node that knows of others begins a cluster by order: after the start
+/// of a registrar it is empty until the others have noticed.
+const EMPTY: Duration = Duration::from_secs(2);
+
+/// How long a registrar may take to note where a cluster is begun.
+const HEARD: Duration = Duration::from_secs(2);
 
 /// How long a node is out of service before it tells the others.
 const OUT: Duration = Duration::from_secs(1);
@@ -110,10 +121,11 @@ pub struct Node {
     folder: DataFolder,
     peers: Peers,
     order: Option<Order>,
-    elements: PoolElement,
+    vote: BallotBox,
+    beginnings: Beginnings,
     members: watch::Receiver<Arc<View>>,
     waiting: watch::Receiver<Arc<View>>,
-    waiting_pool: Handle,
+    begun: watch::Receiver<Arc<View>>,
     reached: Reached,
     /// From the disk, at the last start.
     position: Option<Position>,
@@ -123,12 +135,16 @@ pub struct Node {
     served: bool,
     /// The last component when the server was started; another one since then means that it found a cluster.
     began_at: Option<Component>,
-    /// What the others are told. Each change registers the same element anew; all that was registered ends together.
-    notice: Option<(Notice, Vec<Registration>)>,
-    withdrawn: Option<JoinHandle<bool>>,
+    /// Where this node tells how far it came, and where its cluster was begun.
+    notice: Board,
+    history: Board,
     looked: Option<Instant>,
     out_since: Option<Instant>,
-    successor_since: Option<Instant>,
+    /// Since when this node would note the same one.
+    successor_since: Option<(PeId, Instant)>,
+    elected_since: Option<Instant>,
+    /// The server was started to begin a cluster.
+    begins: bool,
     alone_since: Option<Instant>,
 }
 
@@ -139,27 +155,34 @@ impl Node {
         user: &PoolUser,
         reached: Reached,
     ) -> Result<Self, Error> {
-        let waiting_pool = waiting_pool(&config.pool)
-            .ok_or_else(|| Error::Usage(format!("--pool {}: too long", config.pool)))?;
+        let too_long = || Error::Usage(format!("--pool {}: too long", config.pool));
+        let waiting_pool = waiting_pool(&config.pool).ok_or_else(too_long)?;
+        let begun_pool = begun_pool(&config.pool).ok_or_else(too_long)?;
         let peers = Peers::load(&config.keep).map_err(|error| in_folder(&config, error))?;
+        let vote = BallotBox::load(&config.keep).map_err(|error| in_folder(&config, error))?;
+        let beginnings =
+            Beginnings::load(&config.keep).map_err(|error| in_folder(&config, error))?;
         Ok(Self {
             folder: DataFolder::new(config.data.clone()),
             peers,
             order: config.bootstrap.then_some(Order { force: config.force, from_file: false }),
-            elements,
+            vote,
+            beginnings,
             members: user.watch(&config.pool).map_err(Error::other)?,
             waiting: user.watch(&waiting_pool).map_err(Error::other)?,
-            waiting_pool,
+            begun: user.watch(&begun_pool).map_err(Error::other)?,
+            notice: Board::new(elements.clone(), waiting_pool, config.pe_id),
+            history: Board::new(elements, begun_pool, config.pe_id),
             reached,
             position: None,
             told: Vec::new(),
             served: false,
             began_at: None,
-            notice: None,
-            withdrawn: None,
             looked: None,
             out_since: None,
             successor_since: None,
+            elected_since: None,
+            begins: false,
             alone_since: None,
             config,
         })
@@ -175,6 +198,8 @@ impl Node {
     /// killed.
     pub async fn start(&mut self, resume: Option<&Component>) -> Result<Server, Error> {
         (self.served, self.successor_since, self.alone_since) = (false, None, None);
+        (self.elected_since, self.begins) = (None, false);
+        self.settle();
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.position = self.recover().await?;
         let resumes = match resume {
@@ -182,6 +207,10 @@ impl Node {
             None => false,
         };
         let plan = if resumes { Plan::Bootstrap } else { self.plan().await? };
+        if !resumes && matches!(plan, Plan::Bootstrap) {
+            // Whoever gave the order has decided.
+            self.vote.put(None).map_err(|error| in_folder(&self.config, error))?;
+        }
         if self.position.is_none() {
             // It may have waited for long, and somebody may have put data there.
             self.position = self.recover().await?;
@@ -190,12 +219,16 @@ impl Node {
         match &plan {
             Plan::Bootstrap => {
                 tracing::warn!(position = %shown(&self.position), "beginning a cluster from this node");
+                self.note_beginning(resumes).await?;
+                self.begins = true;
                 self.folder.allow_bootstrap().map_err(|error| in_data(&self.config, error))?;
                 self.told.clear();
                 command.push("--wsrep-cluster-address=gcomm://".into());
                 command.push("--wsrep-new-cluster".into());
             }
             Plan::Join(known) => {
+                self.history.withdraw();
+                self.check_history()?;
                 let address = group_address(known, self.config.group_port);
                 tracing::info!(%address, position = %shown(&self.position), "joining");
                 self.told.clone_from(known);
@@ -216,9 +249,7 @@ impl Node {
         let began = clock();
         while clock().duration_since(began) < CERTAIN {
             self.tell();
-            let stands = self.folder.component().as_ref() == Some(component)
-                && self.others().is_empty()
-                && successor(&notices(&self.waiting.borrow())) == Some(self.config.pe_id);
+            let stands = self.component().as_ref() == Some(component) && self.is_elected();
             if !stands {
                 tracing::warn!("the cluster goes on by itself: joining it");
                 return false;
@@ -228,6 +259,56 @@ impl Node {
         true
     }
 
+    /// Before a cluster is begun from what is here: nobody else begins from there, and who joins knows of it.
+    async fn note_beginning(&mut self, resumes: bool) -> Result<(), Error> {
+        let failed = |error| in_folder(&self.config, error);
+        if resumes && let Some(vote) = self.vote.vote().cloned() {
+            self.vote.put(Some(Vote { begun: true, ..vote })).map_err(failed)?;
+        }
+        if let Some(position) = self.position.clone() {
+            let beginning = Beginning { position, id: fastrand::u64(..) };
+            self.beginnings.learn(&[beginning]).map_err(failed)?;
+        }
+        if let Some(text) = self.beginnings.encode() {
+            self.history.tell(text);
+            if !self.history.is_heard(HEARD).await {
+                tracing::warn!("no registrar has noted where the cluster is begun");
+            }
+        }
+        Ok(())
+    }
+
+    /// Before a cluster is joined: a node that has what the cluster went on without takes everything from the others.
+    fn check_history(&mut self) -> Result<(), Error> {
+        // A cluster that it began itself, which nobody came to, while others serve.
+        let has_begun = self.vote.vote().is_some_and(|vote| vote.begun);
+        let is_left = has_begun && !self.others().is_empty();
+        let told = begun(&self.begun.borrow(), self.config.pe_id);
+        let missed = match &self.position {
+            Some(position) => self.beginnings.missed(position, &told),
+            None => None,
+        };
+        if missed.is_some() || is_left {
+            match missed {
+                Some(missed) => tracing::warn!(
+                    position = %shown(&self.position),
+                    begun = %missed,
+                    "the cluster went on without the last transactions of this node: they are given up, and everything is copied"
+                ),
+                None => tracing::warn!(
+                    position = %shown(&self.position),
+                    "others serve, who did not come to the cluster that was begun here: everything is copied"
+                ),
+            }
+            self.folder.forget().map_err(|error| in_data(&self.config, error))?;
+            self.position = None;
+        }
+        if is_left {
+            self.vote.put(None).map_err(|error| in_folder(&self.config, error))?;
+        }
+        self.beginnings.learn(&told).map_err(|error| in_folder(&self.config, error))
+    }
+
     /// Whom to join, or that a cluster shall begin here.
     async fn plan(&mut self) -> Result<Plan, Error> {
         let began = clock();
@@ -235,7 +316,9 @@ impl Node {
         let mut said = String::new();
         loop {
             let waited = clock().duration_since(began);
-            let unknown = self.members.borrow().freshness == Freshness::Unknown;
+            let unknown = [&self.members, &self.begun]
+                .iter()
+                .any(|view| view.borrow().freshness == Freshness::Unknown);
             let living = self.others();
             let order = self.order.or_else(|| self.order_file());
             let text = match order {
@@ -243,6 +326,7 @@ impl Node {
                     "waiting for a registrar: whether the cluster lives must be known before one is begun".to_owned()
                 }
                 Some(order) => match self.objection(order, &living) {
+                    None if waited < EMPTY && !self.peers.known().is_empty() => String::new(),
                     None => return Ok(Plan::Bootstrap),
                     Some(_) if !living.is_empty() && waited < MEMBERS_FADE => String::new(),
                     Some(objection) if order.from_file => {
@@ -317,7 +401,17 @@ impl Node {
                 },
             ));
         }
-        let safe = self.folder.saved().is_none_or(|saved| saved.safe_to_bootstrap);
+        let saved = self.folder.saved();
+        if saved.is_none()
+            && !order.force
+            && let [first, ..] = self.peers.known()
+        {
+            return Some(format!(
+                "not begun: there is no data here, but other nodes were seen before ({first}), which may have some. \
+                 Start them, and this node without --bootstrap; for a new cluster without their data, begin with --force"
+            ));
+        }
+        let safe = saved.is_none_or(|saved| saved.safe_to_bootstrap);
         (!safe && !order.force).then(|| {
             format!(
                 "not begun: {} says that this node did not leave its cluster last, so another one may know more. \
@@ -380,16 +474,27 @@ impl Node {
         if let Err(error) = self.peers.see(&known) {
             tracing::warn!(%error, "cannot remember the members of the pool");
         }
+        self.settle();
         let order = self.order_file();
         if in_service {
             (self.served, self.out_since, self.successor_since) = (true, None, None);
-            self.alone_since = None;
-            self.withdraw();
+            (self.alone_since, self.begins) = (None, false);
+            self.notice.withdraw();
+            let told = begun(&self.begun.borrow(), self.config.pe_id);
+            if let Err(error) = self.beginnings.learn(&told) {
+                tracing::warn!(%error, "cannot note where the cluster was begun");
+            }
+            if let Some(text) = self.beginnings.encode() {
+                self.history.tell(text);
+            }
             if order.is_some() {
                 self.end_order();
                 tracing::error!("not begun: this node is in service");
             }
             return None;
+        }
+        if self.is_past_beginning() {
+            return Some(Action::Restart("the cluster went on without what this node has"));
         }
         let out_since = *self.out_since.get_or_insert(now);
         if now.duration_since(out_since) >= OUT {
@@ -398,71 +503,157 @@ impl Node {
         if order.is_some() {
             return Some(Action::Restart("there is an order to begin a cluster"));
         }
-        if !living.is_empty() {
+        let successor = self.begun_successor().filter(|_| living.is_empty());
+        if !living.is_empty() || successor.is_some() {
             self.successor_since = None;
             // Found no cluster since it was started, although there is one.
-            let alone = !self.served && self.folder.component() == self.began_at;
+            let found = self.folder.component();
+            let alone = self.has_begun()
+                || (successor.is_some() && found == self.component())
+                || (!self.served && found == self.began_at);
             let since = *self.alone_since.get_or_insert(now);
             if !alone {
                 self.alone_since = None;
                 return None;
             }
-            let strangers = !living.iter().any(|address| self.told.contains(address));
-            let limit = if strangers { OUT } else { STUCK };
+            let mut there = living.iter().chain(&successor);
+            let strangers = !there.any(|address| self.told.contains(address));
+            let limit = if strangers && !self.has_begun() { OUT } else { STUCK };
             return (now.duration_since(since) >= limit)
-                .then_some(Action::Restart("the server does not find those who are in the pool"));
+                .then_some(Action::Restart("the server does not find those who are there"));
         }
         self.alone_since = None;
-        let mine = self.config.resume
-            && matches!(self.members.borrow().freshness, Freshness::Fresh | Freshness::Absent)
-            && successor(&notices(&self.waiting.borrow())) == Some(self.config.pe_id);
-        if !mine {
-            self.successor_since = None;
+        self.choose(now);
+        let mine = self.config.resume && self.is_elected();
+        if !mine || self.begins {
+            self.elected_since = None;
             return None;
         }
-        let since = *self.successor_since.get_or_insert(now);
-        let (notice, _) = self.notice.as_ref()?;
-        (now.duration_since(since) >= SETTLED)
-            .then(|| notice.component.clone().map(Action::Resume))
-            .flatten()
+        let since = *self.elected_since.get_or_insert(now);
+        (now.duration_since(since) >= LOOK).then(|| self.component().map(Action::Resume)).flatten()
+    }
+
+    /// Notes whom this node lets go on, when nothing has changed for a while.
+    fn choose(&mut self, now: Instant) {
+        let Some(component) = self.component().filter(|_| self.is_answered()) else {
+            self.successor_since = None;
+            return;
+        };
+        let all = notices(&self.waiting.borrow());
+        let noted = self.vote.vote().filter(|vote| vote.component == component);
+        let Some(candidate) = choice(self.config.pe_id, &component, noted, &all) else {
+            self.successor_since = None;
+            return;
+        };
+        if noted.is_some_and(|vote| vote.candidate == candidate) {
+            return;
+        }
+        let (for_whom, since) = *self.successor_since.get_or_insert((candidate, now));
+        if for_whom != candidate {
+            self.successor_since = Some((candidate, now));
+        } else if now.duration_since(since) >= SETTLED {
+            tracing::info!(candidate = %format_args!("{:#010x}", candidate.0), component = component.id, "may go on from the last component");
+            self.note_vote(Some(Vote { component, candidate, begun: false }));
+            self.tell();
+        }
+    }
+
+    /// Whether this node may go on from its component now.
+    fn is_elected(&self) -> bool {
+        let all = notices(&self.waiting.borrow());
+        let me = Some(self.config.pe_id);
+        let noted = self.vote.vote().map(|vote| vote.candidate);
+        self.is_answered()
+            && self.others().is_empty()
+            && noted == me
+            && elected(&all) == me
+            && (self.has_begun() || successor(&all) == me)
+    }
+
+    /// Whether what the pools say is what a registrar says now.
+    fn is_answered(&self) -> bool {
+        matches!(self.members.borrow().freshness, Freshness::Fresh | Freshness::Absent)
+    }
+
+    /// It went on from its component, and a majority of that has not come yet.
+    fn has_begun(&self) -> bool {
+        self.vote.vote().is_some_and(|vote| vote.begun)
+    }
+
+    /// Whether the node may not serve yet: it noted who goes on from its component, and is not together with a majority
+    /// of that.
+    pub fn is_bound(&self) -> bool {
+        self.vote.vote().is_some_and(|vote| {
+            let found = self.folder.component();
+            // Galera itself sees to it that a component in which the node has been all the time has a majority.
+            found.as_ref() != Some(&vote.component) && vote.outcome(found.as_ref()) == Outcome::Open
+        })
+    }
+
+    /// Forgets a vote after which nothing more can come.
+    fn settle(&mut self) {
+        let Some(vote) = self.vote.vote() else { return };
+        if vote.outcome(self.folder.component().as_ref()) == Outcome::Settled {
+            self.note_vote(None);
+        }
+    }
+
+    /// Where the one stands that goes on from this node's component, once it has begun.
+    fn begun_successor(&self) -> Option<SocketAddr> {
+        let candidate = self.vote.vote()?.candidate;
+        let begun = self.begun.borrow().members.iter().any(|member| member.pe_id == candidate);
+        let all = notices(&self.waiting.borrow());
+        let notice = all.get(&candidate).filter(|_| begun && candidate != self.config.pe_id);
+        notice.map(|notice| notice.address)
+    }
+
+    /// The component at which the node stands. What was begun from it does not count until a majority has come.
+    fn component(&self) -> Option<Component> {
+        let found = self.folder.component();
+        let Some(vote) = self.vote.vote() else { return found };
+        let ended_in_order = || self.folder.saved().is_some_and(|saved| saved.position.is_some());
+        match (&found, vote.outcome(found.as_ref())) {
+            (Some(_), Outcome::Open) => Some(vote.component.clone()),
+            (None, Outcome::Open) if vote.begun && !ended_in_order() => {
+                Some(vote.component.clone())
+            }
+            _ => found,
+        }
+    }
+
+    fn note_vote(&mut self, vote: Option<Vote>) {
+        if let Err(error) = self.vote.put(vote) {
+            tracing::error!(%error, "cannot note who may go on from the last component");
+        }
+    }
+
+    fn reached(&self) -> Option<Position> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the cluster that others began lacks something of what is here. If it does not, this node may join it, and
+    /// is then past its beginning.
+    fn is_past_beginning(&mut self) -> bool {
+        let Some(position) = self.reached().or_else(|| self.position.clone()) else { return false };
+        let told = begun(&self.begun.borrow(), self.config.pe_id);
+        let is_past = self.beginnings.missed(&position, &told).is_some();
+        if !is_past && let Err(error) = self.beginnings.learn(&told) {
+            tracing::warn!(%error, "cannot note where the cluster was begun");
+        }
+        is_past && !self.begins
     }
 
     /// Keeps what the others are told true.
     fn tell(&mut self) {
-        if self.withdrawn.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
-        }
-        self.withdrawn = None;
-        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let component = self.component();
+        let vote = self.vote.vote().filter(|vote| Some(&vote.component) == component.as_ref());
         let notice = Notice {
             address: self.config.address,
-            position: reached.or_else(|| self.position.clone()),
-            component: self.folder.component(),
+            position: self.reached().or_else(|| self.position.clone()),
+            vote: vote.map(|vote| vote.candidate),
+            component,
         };
-        if self.notice.as_ref().is_some_and(|(told, _)| *told == notice) {
-            return;
-        }
-        let transport = Transport::Opaque(notice.encode().into_bytes().into());
-        let element = ElementConfig::new(self.waiting_pool.clone(), self.config.pe_id, transport);
-        // Busy now, not for ever: there is a next look.
-        if let Ok(registration) = self.elements.register(element) {
-            let (told, registrations) =
-                self.notice.get_or_insert_with(|| (notice.clone(), Vec::new()));
-            *told = notice;
-            registrations.push(registration);
-        }
-    }
-
-    fn withdraw(&mut self) {
-        if let Some((_, mut registrations)) = self.notice.take()
-            && let Some(last) = registrations.pop()
-        {
-            self.withdrawn = Some(tokio::spawn(async move {
-                let confirmed = last.deregister().await;
-                drop(registrations);
-                confirmed
-            }));
-        }
+        self.notice.tell(notice.encode());
     }
 
     /// The other members of the pool.

@@ -99,7 +99,9 @@ fn report(members: &View, waiting: &View) -> String {
         let position = notice.position.as_ref().map_or("no data".to_owned(), ToString::to_string);
         let component =
             notice.component.as_ref().map_or("ended in order".to_owned(), |component| {
-                format!("last component {} of {}", component.id, component.members.len())
+                let vote = notice.vote.map(|vote| format!(", for {:#010x}", vote.0));
+                let (id, count) = (&component.id, component.members.len());
+                format!("last component {id} of {count}{}", vote.unwrap_or_default())
             });
         text += &format!("{:#010x}  {}  {position}  {component}\n", id.0, notice.address);
     }

@@ -3,9 +3,10 @@
 //! A node that is not in service tells the others, through a pool of their own, how far it came and what its last
 //! primary component was. From that everybody can see, and comes to the same result, whether it may go on and from whom.
 //!
-//! When a majority of a component stands at exactly that component, no later one can exist: it would have had a
-//! majority of this one, and so one of those who are here, who would have noted it. Nodes that ended in order left
-//! their component and have none any more, so they do not count.
+//! When a majority of a component stands at exactly that component, Galera has made no later one: it would have had a
+//! majority of this one, and so one of those who are here, who would have noted it. What nodes make themselves from
+//! there is kept to one by [`super::vote`]. Nodes that ended in order left their component and have none any more, so
+//! they do not count.
 
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr};
 
@@ -20,17 +21,18 @@ pub struct Notice {
     pub address: SocketAddr,
     pub position: Option<Position>,
     pub component: Option<Component>,
+    /// Who may go on from there, as far as this node is concerned.
+    pub vote: Option<PeId>,
 }
 
 impl Notice {
     /// As the content of an Opaque transport parameter (RFC 5354 section 3.7).
     pub fn encode(&self) -> String {
         let position = self.position.as_ref().map_or("-".to_owned(), Position::to_string);
-        let component = self.component.as_ref().map_or("-".to_owned(), |component| {
-            let members: Vec<&str> = component.members.iter().map(String::as_str).collect();
-            format!("{} {}", component.id, members.join(","))
-        });
-        format!("galera:{} {position} {component}", self.address)
+        let component = self.component.as_ref().map_or("-".to_owned(), Component::to_string);
+        let vote = self.vote.filter(|_| self.component.is_some());
+        let vote = vote.map_or(String::new(), |vote| format!(" {}", vote.0));
+        format!("galera:{} {position} {component}{vote}", self.address)
     }
 }
 
@@ -46,13 +48,14 @@ impl FromStr for Notice {
         };
         let component = match (words.next().ok_or(())?, words.next()) {
             ("-", None) => None,
-            (id, Some(members)) => Some(Component {
-                id: id.to_owned(),
-                members: members.split(',').map(str::to_owned).collect(),
-            }),
+            (id, Some(members)) => Some(Component::from_words(id, members)),
             _ => return Err(()),
         };
-        Ok(Self { address, position, component })
+        let vote = match words.next() {
+            None => None,
+            Some(vote) => Some(PeId(vote.parse().map_err(|_| ())?)),
+        };
+        Ok(Self { address, position, component, vote })
     }
 }
 
@@ -71,12 +74,12 @@ pub fn most_advanced(notices: &BTreeMap<PeId, Notice>) -> Option<PeId> {
     best.map(|(id, _)| id)
 }
 
-/// Who may begin again without being told to: the most advanced of a majority that stands at the same component.
+/// Who should begin again without being told to: the most advanced of a majority that stands at the same component.
 pub fn successor(notices: &BTreeMap<PeId, Notice>) -> Option<PeId> {
     let best = most_advanced(notices)?;
     let component = notices.get(&best)?.component.as_ref()?;
     let here = notices.values().filter(|notice| notice.component.as_ref() == Some(component));
-    (2 * here.count() > component.members.len()).then_some(best)
+    component.has_majority(here.count()).then_some(best)
 }
 
 #[cfg(test)]
@@ -93,7 +96,7 @@ mod tests {
             members: members.chars().map(String::from).collect(),
         });
         let address = SocketAddr::from(([127, 0, 0, n], 3306));
-        (PeId(n.into()), Notice { address, position, component })
+        (PeId(n.into()), Notice { address, position, component, vote: None })
     }
 
     #[test]
@@ -103,6 +106,7 @@ mod tests {
             notice(2, None, None),
             notice(3, Some(0), None),
             notice(4, None, Some((1, "a"))),
+            (PeId(5), Notice { vote: Some(PeId(7)), ..notice(5, Some(3), Some((1, "ab"))).1 }),
         ] {
             assert_eq!(notice.encode().parse(), Ok(notice));
         }
