@@ -277,7 +277,10 @@ pub(super) fn prepare(launcher: &Launcher) -> Result<(), Error> {
     let mut best: Option<(Node<'_>, Position)> = None;
     for &node in &nodes {
         if let Some(position) = node.position()?
-            && best.as_ref().is_none_or(|(_, other)| other.seqno < position.seqno)
+            // Numbers of different clusters say nothing of each other.
+            && best.as_ref().is_none_or(|(_, other)| {
+                other.cluster == position.cluster && other.seqno < position.seqno
+            })
         {
             best = Some((node, position));
         }
