@@ -15,7 +15,10 @@ use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable};
 
 use crate::{
     check::Check,
-    galera::{disk::Position, node::Reached},
+    galera::{
+        disk::Position,
+        node::{Reach, Reached},
+    },
     gate::Finding,
 };
 
@@ -74,7 +77,8 @@ impl Mysql {
             let position =
                 format!("{}:{}", value("wsrep_local_state_uuid"), value("wsrep_last_committed"));
             let position: Option<Position> = position.parse().ok();
-            *reached.lock().unwrap_or_else(PoisonError::into_inner) = position;
+            let primary = value("wsrep_cluster_status") == "Primary";
+            *reached.lock().unwrap_or_else(PoisonError::into_inner) = Reach { position, primary };
             match judge(
                 value("wsrep_ready"),
                 value("wsrep_cluster_status"),

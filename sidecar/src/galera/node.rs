@@ -61,6 +61,9 @@ pub(super) const TURN_MAX: Duration = Duration::from_secs(6);
 /// was in touch with another one that died.
 const STUCK: Duration = Duration::from_secs(5);
 
+/// The same when another node goes on from the component of both.
+const MERGED: Duration = Duration::from_secs(3);
+
 /// How long nothing must change before a node goes on without order: Galera itself does when all of them are back.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -88,8 +91,16 @@ pub struct Config {
     pub resume: bool,
 }
 
-/// How far the running server came, as its check last read it.
-pub type Reached = Arc<Mutex<Option<Position>>>;
+/// What the check of the running server last read.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    pub position: Option<Position>,
+    /// It is in a primary component: that lives, though it may not serve, as when everything is copied to another node.
+    pub primary: bool,
+}
+
+/// The same for the check, which writes it, and the node.
+pub type Reached = Arc<Mutex<Reach>>;
 
 /// The server has to be started anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +211,7 @@ impl Node {
         (self.served, self.successor_since, self.alone_since) = (false, None, None);
         (self.elected_since, self.begins) = (None, false);
         self.settle();
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Reach::default();
         self.position = self.recover().await?;
         let resumes = match resume {
             Some(component) => self.still_stands(component).await,
@@ -278,16 +289,25 @@ impl Node {
         Ok(())
     }
 
-    /// Before a cluster is joined: a node that has what the cluster went on without takes everything from the others.
+    /// Where a cluster was begun that this node's data, as it is on the disk, goes past.
+    fn has_missed(&self) -> Option<Beginning> {
+        let told = begun(&self.begun.borrow(), self.config.pe_id);
+        self.beginnings.missed(self.position.as_ref()?, &told).cloned()
+    }
+
+    /// Before a cluster is joined: a node that has what the cluster went on without takes everything from the others,
+    /// who serve: nothing is removed for one that may never do.
     fn check_history(&mut self) -> Result<(), Error> {
         // A cluster that it began itself, which nobody came to, while others serve.
         let has_begun = self.vote.vote().is_some_and(|vote| vote.begun);
         let is_left = has_begun && !self.others().is_empty();
         let told = begun(&self.begun.borrow(), self.config.pe_id);
-        let missed = match &self.position {
-            Some(position) => self.beginnings.missed(position, &told),
-            None => None,
-        };
+        let missed = self.has_missed();
+        if missed.is_some() && self.others().is_empty() {
+            return Err(Error::Unavailable(
+                "a cluster is begun without the last transactions of this node, and does not serve yet".to_owned(),
+            ));
+        }
         if missed.is_some() || is_left {
             match missed {
                 Some(missed) => tracing::warn!(
@@ -347,6 +367,10 @@ impl Node {
                              start exactly one node with --bootstrap",
                             self.config.pool
                         )
+                    } else if living.is_empty() && self.has_missed().is_some() {
+                        "waiting: a cluster is begun without the last transactions of this node. They are given up when it serves, \
+                         not before; `dialtone galera-recover --data-dir FOLDER --force` begins here instead"
+                            .to_owned()
                     } else {
                         let began = *joining.get_or_insert_with(clock);
                         if living.is_empty() || self.has_turn(clock().duration_since(began)) {
@@ -518,11 +542,19 @@ impl Node {
             }
             let mut there = living.iter().chain(&successor);
             let strangers = !there.any(|address| self.told.contains(address));
-            let limit = if strangers && !self.has_begun() { OUT } else { STUCK };
+            let limit = match successor {
+                _ if strangers && !self.has_begun() => OUT,
+                Some(_) => MERGED,
+                None => STUCK,
+            };
             return (now.duration_since(since) >= limit)
                 .then_some(Action::Restart("the server does not find those who are there"));
         }
         self.alone_since = None;
+        if self.is_primary() {
+            (self.successor_since, self.elected_since) = (None, None);
+            return None;
+        }
         self.choose(now);
         let mine = self.config.resume && self.is_elected();
         if !mine || self.begins {
@@ -628,7 +660,11 @@ impl Node {
     }
 
     fn reached(&self) -> Option<Position> {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).position.clone()
+    }
+
+    fn is_primary(&self) -> bool {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).primary
     }
 
     /// Whether the cluster that others began lacks something of what is here. If it does not, this node may join it, and
