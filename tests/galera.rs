@@ -240,6 +240,35 @@ fn three_nodes() {
     await_members(&mut launcher, 3, Duration::from_secs(3));
     assert_eq!(sql(&launcher, 3, "SELECT n FROM t ORDER BY n"), "1\n2\n");
 
+    // The third one goes on alone and dies; the others are begun without it, and pass it.
+    for n in [2, 1] {
+        assert!(launcher.stop(&format!("location-db-{n}")).unwrap(), "node {n} stopped in order");
+    }
+    sql(&launcher, 3, "INSERT INTO t VALUES (3)");
+    kill_node(&mut launcher, 3);
+    await_members(&mut launcher, 0, Duration::from_secs(3));
+    fs::write(folder.join("location-db-1/bootstrap"), "force").unwrap();
+    rejoin(&mut launcher, 1);
+    for n in 4..8 {
+        sql(&launcher, 1, &format!("INSERT INTO t VALUES ({n})"));
+    }
+    let log = rejoin(&mut launcher, 2);
+    assert!(!log.contains("rsync SST completed"), "{log}");
+    rejoin(&mut launcher, 3);
+    let log = launcher.log("location-db-3").unwrap();
+    assert!(
+        log.contains("the cluster went on without the last transactions of this node"),
+        "{log}"
+    );
+    await_members(&mut launcher, 3, Duration::from_secs(10));
+    for n in 1..=3 {
+        assert_eq!(
+            sql(&launcher, n, "SELECT n FROM t ORDER BY n"),
+            "1\n2\n4\n5\n6\n7\n",
+            "node {n}"
+        );
+    }
+
     // In order, and all again.
     for n in [3, 2, 1] {
         assert!(launcher.stop(&format!("location-db-{n}")).unwrap(), "node {n} stopped in order");
@@ -362,6 +391,20 @@ fn nothing_is_begun_without_order() {
         --wsrep-start-position=070459c0-e50e-11f1-acc8-27d9eeb9924a:5\n";
     assert_eq!(options.as_deref(), Some(expected));
     assert!(!launcher.folder().join("node/bootstrap").exists());
+
+    // Others were seen, and the data is gone: the others may have it.
+    let blank = fake(&launcher, "blank", &["--bootstrap"]);
+    fs::create_dir_all(launcher.folder().join("blank")).unwrap();
+    fs::write(launcher.folder().join("blank/peers"), "127.0.0.9:3306\n").unwrap();
+    launcher.spawn_sidecar(&blank).unwrap();
+    let refused =
+        wait_for(Duration::from_secs(10), || match launcher.process("blank").unwrap().life() {
+            Life::Ended(ended) => Some(ended.to_string()),
+            _ => None,
+        });
+    assert_eq!(refused.as_deref(), Some("exit code 69"));
+    let log = launcher.log("blank").unwrap();
+    assert!(log.contains("there is no data here, but other nodes were seen"), "{log}");
 
     // It remembers another node: then it joins that, and asks nobody.
     fs::write(launcher.folder().join("node/peers"), "127.0.0.9:3306\n").unwrap();
