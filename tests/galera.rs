@@ -240,6 +240,29 @@ fn three_nodes() {
     await_members(&mut launcher, 3, Duration::from_secs(3));
     assert_eq!(sql(&launcher, 3, "SELECT n FROM t ORDER BY n"), "1\n2\n");
 
+    // Who goes on is left alone in that moment: it does not serve until another one of the last component is there.
+    (1..=3).for_each(|n| kill_node(&mut launcher, n));
+    await_members(&mut launcher, 0, Duration::from_secs(9));
+    let begun = |launcher: &mut Launcher, n: u8| {
+        let log = launcher.log(&format!("location-db-{n}")).unwrap();
+        log.matches("beginning a cluster from this node").count()
+    };
+    let before = [1, 2].map(|n| begun(&mut launcher, n));
+    launcher.respawn("location-db-1").unwrap();
+    launcher.respawn("location-db-2").unwrap();
+    let left = wait_for(Duration::from_secs(30), || {
+        let now = [1, 2].map(|n| begun(&mut launcher, n));
+        [2, 1].into_iter().zip(now).zip(before).find(|((_, now), before)| now > before)
+    });
+    let ((left, _), _) = left.expect("one of them goes on");
+    launcher.kill_tree(&format!("location-db-{left}"), Signal::SIGKILL).unwrap();
+    let served = wait_for(Duration::from_secs(4), || (members(&mut launcher)? > 0).then_some(()));
+    assert!(served.is_none(), "it serves alone");
+    launcher.respawn("location-db-3").unwrap();
+    await_members(&mut launcher, 2, Duration::from_secs(30));
+    rejoin(&mut launcher, left);
+    await_members(&mut launcher, 3, Duration::from_secs(10));
+
     // The third one goes on alone and dies; the others are begun without it, and pass it.
     for n in [2, 1] {
         assert!(launcher.stop(&format!("location-db-{n}")).unwrap(), "node {n} stopped in order");
