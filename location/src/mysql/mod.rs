@@ -370,7 +370,7 @@ impl Health {
     }
 }
 
-/// Asks a server how it is: the check of a sidecar. Needs no tables and no database.
+/// Asks a server how it is: for tools and tests. Needs no tables and no database.
 ///
 /// # Errors
 /// It refuses the user, or does not answer within `patience`.

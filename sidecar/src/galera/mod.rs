@@ -1,11 +1,11 @@
 //! MariaDB nodes of a Galera cluster as pool elements, and the arbitrator beside them.
 //!
-//! - [`disk`], [`peers`], [`standstill`], [`vote`], [`beginnings`]: what a node knows and what follows from it; without
+//! - `disk`, [`peers`], [`standstill`], [`vote`], [`beginnings`]: what a node knows and what follows from it; without
 //!   IO but for the files.
-//! - [`board`]: what a node tells the others.
-//! - [`node`]: how a node is started, and started anew.
-//! - [`arbitrator`]: `dialtone galera-arbitrator`.
-//! - [`recover`]: `dialtone galera-recover`.
+//! - `board`: what a node tells the others.
+//! - `node`: how a node is started, and started anew.
+//! - `arbitrator`: `dialtone galera-arbitrator`.
+//! - `recover`: `dialtone galera-recover`.
 //!
 //! No list of nodes is configured: a node finds the others in the pool. A cluster is begun by an explicit order only.
 
