@@ -12,6 +12,8 @@ const ROWS_PER_BINDING: usize = 8;
 /// How long a request may come again by another way than before: as long as it is sent again (RFC 3261, Timer F), and
 /// as long as removals are remembered.
 const SAME_REQUEST_MS: u64 = TOMBSTONE_MS;
+/// Claims that nobody holds are forgotten after this, milliseconds.
+pub(crate) const CLAIM_MEMORY_MS: u64 = 3_600_000;
 /// How long a store doubts a clock that is ahead of all that was ever written.
 const DOUBT_MS: u64 = 24 * 3_600_000;
 

@@ -298,101 +298,52 @@ fn written(source: std::io::Error) -> Error {
 
 impl From<Record> for Binding {
     fn from(record: Record) -> Self {
-        let Record {
-            aor,
-            key,
-            contact,
-            params,
-            q,
-            expires_at,
-            lifetime,
-            call_id,
-            cseq,
-            user_agent,
-            ..
-        } = record;
-        let Record {
-            received,
-            path,
-            gateway,
-            flow_token,
-            instance,
-            reg_id,
-            changed_at,
-            deleted_at,
-            ..
-        } = record;
-        let key = key.as_str().into();
         Self {
-            aor,
-            key,
-            contact,
-            params,
-            q,
-            expires_at,
-            lifetime,
-            call_id,
-            cseq,
-            user_agent,
-            received,
-            path,
-            gateway,
-            flow_token,
-            instance,
-            reg_id,
-            changed_at,
-            deleted_at,
+            key: record.key.as_str().into(),
+            aor: record.aor,
+            contact: record.contact,
+            params: record.params,
+            q: record.q,
+            expires_at: record.expires_at,
+            lifetime: record.lifetime,
+            call_id: record.call_id,
+            cseq: record.cseq,
+            user_agent: record.user_agent,
+            received: record.received,
+            path: record.path,
+            gateway: record.gateway,
+            flow_token: record.flow_token,
+            instance: record.instance,
+            reg_id: record.reg_id,
+            changed_at: record.changed_at,
+            deleted_at: record.deleted_at,
         }
     }
 }
 
 impl From<Binding> for Record {
     fn from(binding: Binding) -> Self {
-        let Binding {
-            aor,
-            key,
-            contact,
-            params,
-            q,
-            expires_at,
-            lifetime,
-            call_id,
-            cseq,
-            user_agent,
-            ..
-        } = binding;
-        let Binding {
-            received,
-            path,
-            gateway,
-            flow_token,
-            instance,
-            reg_id,
-            changed_at,
-            deleted_at,
-            ..
-        } = binding;
         Self {
-            key: BindingKey::stored(&key),
+            key: BindingKey::stored(&binding.key),
             // The store that takes it in gives it one.
             version: Version { writer: WriterId(0), sequence: 0 },
-            aor,
-            contact,
-            params,
-            q,
-            expires_at,
-            lifetime,
-            call_id,
-            cseq,
-            user_agent,
-            received,
-            path,
-            gateway,
-            flow_token,
-            instance,
-            reg_id,
-            changed_at,
-            deleted_at,
+            aor: binding.aor,
+            contact: binding.contact,
+            params: binding.params,
+            q: binding.q,
+            expires_at: binding.expires_at,
+            lifetime: binding.lifetime,
+            call_id: binding.call_id,
+            cseq: binding.cseq,
+            user_agent: binding.user_agent,
+            received: binding.received,
+            path: binding.path,
+            gateway: binding.gateway,
+            flow_token: binding.flow_token,
+            instance: binding.instance,
+            reg_id: binding.reg_id,
+            changed_at: binding.changed_at,
+            deleted_at: binding.deleted_at,
         }
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::contract::CONTRACT;
@@ -86,17 +86,29 @@ fn unknown_outcomes_are_found_out() {
 
 /// Saves at two writers as fast as they are answered while `disturb` does its worst; what was acknowledged is there
 /// afterwards.
-fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
+fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server, &dyn Fn())) {
     // More than go into one transaction, so that the next one is decided while one is under way.
     const USERS: u32 = 600;
     const ROUNDS: u32 = 10;
     let Some(mut server) = Server::start(name) else { return };
     let database = server.database(name);
     let over = AtomicBool::new(false);
+    let rounds = [AtomicU32::new(0), AtomicU32::new(0)];
+    // Until either writer has had a round of answers more.
+    let a_round = || {
+        let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
+        let until = now() + Duration::from_secs(60);
+        while rounds.iter().zip(before).any(|(done, before)| done.load(Ordering::Relaxed) <= before)
+        {
+            assert!(now() < until, "the writers do not get on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
     let acknowledged: Vec<Vec<u32>> = std::thread::scope(|scope| {
         let writers: Vec<_> = (1..=2)
             .map(|writer| {
                 let (database, over) = (database.clone(), &over);
+                let done = &rounds[writer as usize - 1];
                 scope.spawn(move || {
                     let client = Client::open(&database, writer);
                     client.forgiving.set(true);
@@ -116,6 +128,7 @@ fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
                                 other => panic!("{other:?}"),
                             }
                         }
+                        done.store(cseq, Ordering::Relaxed);
                         // However slow the machine is.
                         if over.load(Ordering::Relaxed) && cseq > ROUNDS {
                             break;
@@ -125,7 +138,7 @@ fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
                 })
             })
             .collect();
-        disturb(&mut server);
+        disturb(&mut server, &a_round);
         over.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().expect("writer")).collect()
     });
@@ -145,38 +158,33 @@ fn nothing_acknowledged_is_lost(name: &str, disturb: impl FnOnce(&mut Server)) {
     }
 }
 
-/// Lets the load run; how long does not matter.
-fn a_while() {
-    std::thread::sleep(Duration::from_millis(400));
-}
-
 #[test]
 fn a_killed_server_loses_nothing_acknowledged() {
-    nothing_acknowledged_is_lost("killed", |server| {
+    nothing_acknowledged_is_lost("killed", |server, a_round| {
         for _ in 0..2 {
-            a_while();
+            a_round();
             server.kill();
             server.run();
         }
-        a_while();
+        a_round();
     });
 }
 
 #[test]
 fn a_server_that_stands_still_loses_nothing() {
-    nothing_acknowledged_is_lost("frozen", |server| {
+    nothing_acknowledged_is_lost("frozen", |server, a_round| {
         let signal = |name: &str| {
             let sent = Command::new("kill").args([name, &server.pid().to_string()]).status();
             assert!(sent.expect("kill").success());
         };
         for _ in 0..2 {
-            a_while();
+            a_round();
             signal("-STOP");
-            // Long enough to be given up.
+            // The fault itself: long enough to be given up.
             std::thread::sleep(Duration::from_millis(1_500));
             signal("-CONT");
         }
-        a_while();
+        a_round();
     });
 }
 

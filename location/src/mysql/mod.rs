@@ -1,11 +1,12 @@
 //! The backend for more than one machine: MariaDB, alone or as a Galera cluster.
 //!
-//! Nodes come in through a watch channel and may change at any time. Two threads per open store, each with a runtime of
-//! its own:
+//! Nodes come in through a watch channel and may change at any time. Three threads per open store, each with a
+//! runtime of its own:
 //! - `location-write`: the task `writer`, which commits what is queued, one transaction at a time, at the node that all
 //!   processes prefer; and one that looks for that node when it was lost;
-//! - `location-read`: `reader` answers lookups; `feeder` hands out the tables at start and then what other writers
-//!   changed.
+//! - `location-read`: `reader` answers lookups;
+//! - `location-feed`: `feeder` hands out the tables at start and then what other writers changed. The sink may make it
+//!   wait; lookups do not.
 //!
 //! `schema` says what is stored and why decisions are exact, `writer` what happens when nodes fail. What to know:
 //! - Writes of all processes go one after the other, as with one SQLite file; a transaction takes up to 1,000 requests,
@@ -218,10 +219,8 @@ impl MysqlStore {
             writer::Writer::new(write_shared, &config, write_route, newest).run().await;
         })?;
         tracing::debug!(node = %first.address, "database ready");
-        this.spawn("location-read", async move {
-            let feeder = feeder::Feeder::new(shared.clone(), id, poll, route.clone());
-            tokio::join!(feeder.run(stop), reader::run(shared, route, read_queue));
-        })?;
+        this.spawn("location-read", reader::run(shared.clone(), route.clone(), read_queue))?;
+        this.spawn("location-feed", feeder::Feeder::new(shared, id, poll, route).run(stop))?;
         Ok(this)
     }
 

@@ -40,7 +40,7 @@ use super::route::Route;
 use super::schema::{self, Failure};
 use super::sql::{self, Id, number};
 use super::{ClientFile, Node, Shared, clock};
-use crate::decide::Horizon;
+use crate::decide::{CLAIM_MEMORY_MS, Horizon};
 use crate::record::WriterId;
 use crate::store::{Answer, Request, StoreEvent, Ticket};
 
@@ -61,8 +61,6 @@ const PART_ROWS: u64 = 50_000;
 const EXPIRE_ROWS: u64 = 2_000;
 /// A follower that is behind for longer reads everything again.
 const CHANGES_MEMORY_MS: u64 = 120_000;
-/// Claims that nobody holds are forgotten after this, milliseconds.
-const CLAIM_MEMORY_MS: u64 = 3_600_000;
 /// For how long a store that is being closed still tries.
 const CLOSING: Duration = Duration::from_secs(2);
 /// The preferred node is asked this often whether it is back, and has to say so as many times in a row.

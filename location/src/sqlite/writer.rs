@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 use crate::claim::{Claim, ClaimChange, ClaimOutcome};
-use crate::decide::{self, Horizon};
+use crate::decide::{self, CLAIM_MEMORY_MS, Horizon};
 use crate::record::{Record, Version, WriterId};
 use crate::sqlite::{Config, Counters, OwnCommits, reader, rows, users};
 use crate::store::{Answer, Merge, Request, Save, SaveOutcome, Sink, StoreEvent, Ticket};
@@ -24,8 +24,6 @@ use crate::store::{Answer, Merge, Request, Save, SaveOutcome, Sink, StoreEvent, 
 const BUSY_PAUSE: Duration = Duration::from_micros(300);
 /// Rows forgotten by one request, so that saves never wait long for it.
 const EXPIRE_ROWS: usize = 2_000;
-/// Claims that nobody holds are forgotten after this, milliseconds.
-const CLAIM_MEMORY_MS: u64 = 3_600_000;
 /// How often a store that is being closed still asks for the lock: about two seconds.
 const CLOSING_TRIES: u32 = 5_000;
 

@@ -43,6 +43,8 @@ impl Server {
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(as_user())
             .arg(format!("--datadir={}", data.display()))
+            // A server that starts removes what it takes for temporary tables of a former one, other servers' too.
+            .env("TMPDIR", &folder.0)
             .output()
             .expect("mariadb-install-db");
         let said = [output.stdout, output.stderr].concat();
@@ -70,6 +72,7 @@ impl Server {
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=1"])
             .args(["--performance-schema=OFF", "--innodb-log-file-size=64M"])
+            .env("TMPDIR", folder)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
