@@ -104,6 +104,8 @@ impl Node<'_> {
         for (key, value) in [
             ("basedir", "/usr"),
             ("datadir", &text_of(&self.data())),
+            // Of its own: a server that starts removes what looks like temporary tables of a former one.
+            ("tmpdir", &text_of(&self.keep())),
             // Beside the data: the path of a socket must be short.
             ("socket", "mysql.sock"),
             ("pid-file", "mysql.pid"),
@@ -164,6 +166,7 @@ impl Node<'_> {
             .arg("--auth-root-authentication-method=socket")
             .arg(format!("--auth-root-socket-user={user}"))
             .args(["--skip-test-db", "--skip-name-resolve"])
+            .env("TMPDIR", self.keep())
             .args(root().map(|user| format!("--user={user}")));
         self.run("mariadb-install-db", command, "")?;
         let mut command = Command::new("/usr/sbin/mariadbd");
