@@ -1,0 +1,1 @@
+//! A media relay: takes part in calls that a proxy controls by the protocol NG, and forwards their media.

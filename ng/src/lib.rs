@@ -1,0 +1,1 @@
+//! rtpengine's control protocol NG: bencode, messages, and a client without IO.
