@@ -303,6 +303,12 @@ impl Localnet<'_> {
             Location::Galera { .. } => drop(self.launcher.spawn_databases()?),
             Location::Sqlite => drop(self.launcher.spawn_location_db()?),
         }
+        // Before there are proxies, so that none serves anybody who is not known to it yet.
+        let users = match self.args.auth {
+            Some(_) if !self.await_service(shutdown)? => return Ok(()),
+            Some(_) => Some(self.users()?),
+            None => None,
+        };
         for n in 1..=proxies {
             self.launcher.spawn_proxy(n)?;
         }
@@ -312,10 +318,6 @@ impl Localnet<'_> {
         if !self.await_service(shutdown)? {
             return Ok(());
         }
-        let users = match self.args.auth {
-            Some(_) => Some(self.users()?),
-            None => None,
-        };
         self.write_ready_file()?;
         self.introduce(users.as_deref());
         self.watch.settle();
