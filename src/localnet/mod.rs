@@ -304,11 +304,11 @@ impl Localnet<'_> {
             Location::Sqlite => drop(self.launcher.spawn_location_db()?),
         }
         // Before there are proxies, so that none serves anybody who is not known to it yet.
-        let users = match self.args.auth {
-            Some(_) if !self.await_service(shutdown)? => return Ok(()),
-            Some(_) => Some(self.users()?),
-            None => None,
-        };
+        let asks = self.args.auth.is_some();
+        if asks && !self.await_service(shutdown)? {
+            return Ok(());
+        }
+        let users = if asks { Some(self.users()?) } else { None };
         for n in 1..=proxies {
             self.launcher.spawn_proxy(n)?;
         }
