@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::load::{CallPlan, Load, LoadConfig, Report};
+use crate::media::MediaConfig;
 use crate::phone::Transport;
 
-/// Play many SIP phones: register them, let them call each other, print what they saw.
+/// Play many SIP phones: register them, let them call each other, print what they saw and heard.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Gateway at which callees register; given twice, the second is the callers' gateway.
@@ -64,6 +65,12 @@ pub struct Args {
     /// The same on the command line, where others can read it.
     #[arg(long)]
     password: Option<String>,
+    /// Real audio in all calls: a tone both ways, and every packet verified.
+    #[arg(long)]
+    media: bool,
+    /// UDP ports that all calls' audio shares.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "media", value_parser = clap::value_parser!(u16).range(2..=4096))]
+    media_ports: u16,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -140,7 +147,12 @@ async fn play(args: &Args, password: Option<String>) -> std::io::Result<Report> 
         password,
     };
     eprintln!("registering {} phones at {}", config.callees, config.callee_gateway);
-    let mut load = Load::open(config).await?;
+    let mut load = if args.media {
+        let media = MediaConfig { ports: args.media_ports.into(), ..MediaConfig::new(args.source) };
+        Load::open_with_media(config, &media).await?
+    } else {
+        Load::open(config).await?
+    };
     let duration =
         (args.register_duration > 0.0).then(|| Duration::from_secs_f64(args.register_duration));
     load.register(args.register_rate, duration).await;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::board::{Board, Call, Register};
+use crate::media::{Calls, MediaConfig, MediaReport};
 use crate::phone::{Command, Phone, PhoneConfig, Transport};
 use crate::stats::{Series, Summary};
 
@@ -76,10 +77,13 @@ pub struct Report {
     pub bindings_lost: usize,
     /// Phones whose socket or connection ended.
     pub phones_lost: usize,
+    /// Of calls with audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaReport>,
 }
 
 impl Report {
-    /// True when nothing failed, was sent again, rang twice or got lost.
+    /// True when nothing failed, was sent again, rang twice or got lost, audio included.
     pub fn is_clean(&self) -> bool {
         let Self {
             registers_failed,
@@ -92,6 +96,7 @@ impl Report {
         } = self;
         [*registers_failed, *calls_failed, *rang_twice, *bindings_lost, *phones_lost] == [0; 5]
             && *retransmissions == 0
+            && self.media.as_ref().is_none_or(MediaReport::is_clean)
     }
 
     /// The report as lines for people.
@@ -121,7 +126,7 @@ impl Report {
         for (failure, count) in &self.failures {
             text += &format!("  {count:>6} x {failure}\n");
         }
-        text
+        text + &self.media.as_ref().map(MediaReport::table).unwrap_or_default()
     }
 }
 
@@ -130,6 +135,7 @@ impl Report {
 pub struct Load {
     config: LoadConfig,
     board: Arc<Board>,
+    media: Option<Arc<Calls>>,
     callees: Vec<UnboundedSender<Command>>,
     callers: Vec<UnboundedSender<Command>>,
     phones: JoinSet<io::Result<()>>,
@@ -149,9 +155,20 @@ fn now() -> Instant {
 impl Load {
     /// Opens all phones.
     pub async fn open(config: LoadConfig) -> io::Result<Self> {
+        Self::open_all(config, None).await
+    }
+
+    /// Opens all phones; their calls have audio.
+    pub async fn open_with_media(config: LoadConfig, media: &MediaConfig) -> io::Result<Self> {
+        let media = Calls::start(media)?;
+        Self::open_all(config, Some(Arc::new(media))).await
+    }
+
+    async fn open_all(config: LoadConfig, media: Option<Arc<Calls>>) -> io::Result<Self> {
         raise_descriptor_limit();
         let mut load = Self {
             board: Arc::default(),
+            media,
             callees: Vec::new(),
             callers: Vec::new(),
             phones: JoinSet::new(),
@@ -184,7 +201,7 @@ impl Load {
     ) -> io::Result<UnboundedSender<Command>> {
         let LoadConfig { domain, transport, source, password, .. } = self.config.clone();
         let config = PhoneConfig { user, domain, gateway, transport, source, password };
-        let phone = Phone::open(config, self.board.clone()).await?;
+        let phone = Phone::open(config, self.board.clone(), self.media.clone()).await?;
         let (sender, receiver) = mpsc::unbounded_channel();
         self.phones.spawn(phone.run(receiver));
         Ok(sender)
@@ -193,6 +210,11 @@ impl Load {
     /// What has happened so far.
     pub fn board(&self) -> &Arc<Board> {
         &self.board
+    }
+
+    /// The audio of the calls, if they have any.
+    pub fn media(&self) -> Option<&Arc<Calls>> {
+        self.media.as_ref()
     }
 
     /// Every callee sends one REGISTER, `rate` per second, over and over for `duration` (once for `None`); waits for the
@@ -299,11 +321,12 @@ impl Load {
         let mut report = summarise(&self.board.calls(), &self.board.registers());
         report.bindings_lost = self.bindings_lost;
         report.phones_lost = phones_lost;
+        report.media = self.media.as_ref().map(|media| media.report());
         report
     }
 }
 
-/// Sums up calls and registrations; `bindings_lost` and `phones_lost` are for the caller to fill in.
+/// Sums up calls and registrations; `bindings_lost`, `phones_lost` and `media` are for the caller to fill in.
 pub fn summarise(calls: &[Call], registers: &[Register]) -> Report {
     let mut failures = std::collections::BTreeMap::<String, usize>::new();
     for call in calls {
@@ -332,6 +355,7 @@ pub fn summarise(calls: &[Call], registers: &[Register]) -> Report {
             + registers.iter().map(|register| register.retransmissions).sum::<u32>(),
         bindings_lost: 0,
         phones_lost: 0,
+        media: None,
     }
 }
 

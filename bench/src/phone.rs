@@ -15,12 +15,21 @@ use dialtone_sip::digest::Challenge;
 use tokio::sync::mpsc;
 
 use crate::board::{Board, Register};
+use crate::compose::{host_port, respond};
+use crate::media::Calls;
+use crate::sdp;
 use crate::socket::Socket;
 use crate::text::{Text, parameter, uri};
 
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(32);
+
+/// Between the last audio of a call and its BYE: what is under way is to arrive.
+const LINGER: Duration = Duration::from_millis(60);
+
+/// The port in the SDP of phones without audio.
+const SILENT_PORT: u16 = 40_000;
 
 /// Wall clocks, ours and the servers', need not run alike.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
@@ -112,6 +121,8 @@ struct Placed {
 struct Received {
     invite: Text,
     tag: String,
+    /// Where this phone wants audio to be sent.
+    audio: SocketAddr,
     source: SocketAddr,
     last_answer: Vec<u8>,
     answered: Option<Instant>,
@@ -126,6 +137,7 @@ enum Timer {
     Answer(String),
     RepeatAnswer(String),
     HangUp(String),
+    Bye(String),
 }
 
 /// A running phone; see the module's documentation.
@@ -133,6 +145,8 @@ enum Timer {
 pub struct Phone {
     config: PhoneConfig,
     board: Arc<Board>,
+    /// The audio of all phones' calls; without it they only speak of audio.
+    media: Option<Arc<Calls>>,
     socket: Socket,
     local: SocketAddr,
     register_call_id: String,
@@ -155,12 +169,17 @@ fn now() -> Instant {
 
 impl Phone {
     /// Opens the phone's socket; TCP connects here.
-    pub async fn open(config: PhoneConfig, board: Arc<Board>) -> io::Result<Self> {
+    pub async fn open(
+        config: PhoneConfig,
+        board: Arc<Board>,
+        media: Option<Arc<Calls>>,
+    ) -> io::Result<Self> {
         let (socket, local) = Socket::open(&config).await?;
         let register_call_id = format!("reg-{}-{:x}", config.user, fastrand::u64(..));
         Ok(Self {
             config,
             board,
+            media,
             socket,
             local,
             register_call_id,
@@ -215,6 +234,12 @@ impl Phone {
     fn contact(&self) -> String {
         let suffix = if self.config.transport == Transport::Tcp { ";transport=tcp" } else { "" };
         format!("sip:{}@{}{suffix}", self.config.user, self.local)
+    }
+
+    /// Where this phone wants audio to be sent.
+    fn own_audio(&self, ask: impl FnOnce(&Calls) -> Option<SocketAddr>) -> SocketAddr {
+        let media = self.media.as_deref().and_then(ask);
+        media.unwrap_or_else(|| SocketAddr::new(self.local.ip(), SILENT_PORT))
     }
 
     fn via(&self, branch: &str) -> String {
@@ -386,7 +411,7 @@ impl Phone {
             }
             Command::Call { call_id, to, hold } => {
                 let from_tag = format!("{:x}", self.next());
-                let body = sdp(self.local);
+                let body = sdp::offer(self.own_audio(|media| Some(media.offer(&call_id))));
                 let text = format!(
                     "INVITE sip:{to}@{domain} SIP/2.0\r\n{}From: <sip:{user}@{domain}>;tag={from_tag}\r\nTo: <sip:{to}@{domain}>\r\n\
                      Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <{}>\r\nUser-Agent: dialtone-load\r\n\
@@ -510,6 +535,7 @@ impl Phone {
         if status >= 300 {
             let Some(ack) = self.ack_of_refusal(call_id, text) else { return Ok(()) };
             self.placed.remove(call_id);
+            self.give_up_audio(call_id);
             self.board.fail(call_id, format!("INVITE answered {}", text.start));
             return self.socket.send(to, ack.as_bytes()).await;
         }
@@ -529,8 +555,17 @@ impl Phone {
             call.ack = ack.clone().into_bytes();
         }
         self.socket.send(next, ack.as_bytes()).await?;
+        if let Some(media) = &self.media {
+            media.answered(call_id, text.audio(), now());
+        }
         self.at(now() + hold, Timer::HangUp(call_id.to_owned()));
         Ok(())
+    }
+
+    fn give_up_audio(&self, call_id: &str) {
+        if let Some(media) = &self.media {
+            media.forget(call_id);
+        }
     }
 
     /// A request inside the dialog and the address that its route set leads to.
@@ -590,17 +625,19 @@ impl Phone {
                     return self.socket.send(source, &answer).await;
                 }
                 let Some(ring) = self.board.ring(&call_id) else {
-                    let answer = self.answer(&text, "404 Not Found", "", "");
+                    let answer = respond(&text, "404 Not Found", "", "", "");
                     return self.socket.send(source, answer.as_bytes()).await;
                 };
                 self.board.call(&call_id, |call| call.rings += 1);
                 let tag = format!("{:x}", self.next());
                 let contact = format!("Contact: <{}>\r\n", self.contact());
-                let answer = self.answer(&text, "180 Ringing", &tag, &contact).into_bytes();
+                let answer = respond(&text, "180 Ringing", &tag, &contact, "").into_bytes();
                 self.socket.send(source, &answer).await?;
+                let audio = self.own_audio(|media| media.offered(&call_id, text.audio()));
                 let call = Received {
                     invite: text,
                     tag,
+                    audio,
                     source,
                     last_answer: answer,
                     answered: None,
@@ -620,49 +657,25 @@ impl Phone {
             "BYE" => {
                 let known = self.received.remove(&call_id).is_some();
                 let status = if known { "200 OK" } else { "481 Call/Transaction Does Not Exist" };
-                let answer = self.answer(&text, status, "", "");
+                let answer = respond(&text, status, "", "", "");
                 self.socket.send(source, answer.as_bytes()).await
             }
             "CANCEL" => {
-                let answer = self.answer(&text, "200 OK", "", "");
+                let answer = respond(&text, "200 OK", "", "", "");
                 self.socket.send(source, answer.as_bytes()).await?;
                 if let Some(call) =
                     self.received.remove(&call_id).filter(|call| call.answered.is_none())
                 {
-                    let answer = self.answer(&call.invite, "487 Request Terminated", &call.tag, "");
+                    let answer = respond(&call.invite, "487 Request Terminated", &call.tag, "", "");
                     self.socket.send(source, answer.as_bytes()).await?;
                 }
                 Ok(())
             }
             _ => {
-                let answer = self.answer(&text, "200 OK", "", "");
+                let answer = respond(&text, "200 OK", "", "", "");
                 self.socket.send(source, answer.as_bytes()).await
             }
         }
-    }
-
-    /// A response; `tag` is added to To unless it is empty, `extra` are whole header lines.
-    fn answer(&self, request: &Text, status: &str, tag: &str, extra: &str) -> String {
-        let vias: String = request.all("via").map(|via| format!("Via: {via}\r\n")).collect();
-        let routes: String =
-            request.all("record-route").map(|route| format!("Record-Route: {route}\r\n")).collect();
-        let header = |name| request.get(name).unwrap_or_default();
-        let tag = if tag.is_empty() || parameter(header("to"), "tag").is_some() {
-            String::new()
-        } else {
-            format!(";tag={tag}")
-        };
-        let with_body = status.starts_with("200") && request.method() == Some("INVITE");
-        let body = if with_body { sdp(self.local) } else { String::new() };
-        let kind = if with_body { "Content-Type: application/sdp\r\n" } else { "" };
-        format!(
-            "SIP/2.0 {status}\r\n{vias}{routes}From: {}\r\nTo: {}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\n{extra}{kind}Content-Length: {}\r\n\r\n{body}",
-            header("from"),
-            header("to"),
-            header("call-id"),
-            header("cseq"),
-            body.len(),
-        )
     }
 
     async fn timer(&mut self) -> io::Result<()> {
@@ -673,7 +686,14 @@ impl Phone {
                 Timer::GiveUp(branch) => self.give_up(&branch),
                 Timer::Answer(call_id) => self.pick_up(call_id, now).await?,
                 Timer::RepeatAnswer(call_id) => self.repeat_answer(call_id, now).await?,
-                Timer::HangUp(call_id) => self.hang_up(call_id).await?,
+                Timer::HangUp(call_id) => {
+                    if self.media.as_ref().is_some_and(|media| media.stop(&call_id, now)) {
+                        self.at(now + LINGER, Timer::Bye(call_id));
+                    } else {
+                        self.hang_up(call_id).await?;
+                    }
+                }
+                Timer::Bye(call_id) => self.hang_up(call_id).await?,
             }
         }
         Ok(())
@@ -715,6 +735,7 @@ impl Phone {
                 });
             }
             Purpose::Invite { call_id } => {
+                self.give_up_audio(&call_id);
                 self.board.fail(&call_id, "INVITE without an answer for 32 s")
             }
             Purpose::Bye { call_id } => {
@@ -726,7 +747,8 @@ impl Phone {
     async fn pick_up(&mut self, call_id: String, now: Instant) -> io::Result<()> {
         let Some(call) = self.received.get(&call_id) else { return Ok(()) };
         let contact = format!("Contact: <{}>\r\n", self.contact());
-        let answer = self.answer(&call.invite, "200 OK", &call.tag, &contact).into_bytes();
+        let (invite, body) = (&call.invite, sdp::offer(call.audio));
+        let answer = respond(invite, "200 OK", &call.tag, &contact, &body).into_bytes();
         let source = call.source;
         self.socket.send(source, &answer).await?;
         if let Some(call) = self.received.get_mut(&call_id) {
@@ -762,20 +784,4 @@ impl Phone {
             None => Ok(()),
         }
     }
-}
-
-fn sdp(local: SocketAddr) -> String {
-    let ip = local.ip();
-    format!(
-        "v=0\r\no=- 3905 3905 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 0 101\r\n\
-         a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=sendrecv\r\n"
-    )
-}
-
-/// Host and port of a SIP URI with a numeric host; 5060 when it has none.
-fn host_port(uri: &str) -> Option<SocketAddr> {
-    let rest = uri.strip_prefix("sip:")?;
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let host = rest.split([';', '?']).next()?;
-    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse().ok()?, 5060)))
 }

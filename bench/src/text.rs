@@ -1,18 +1,23 @@
 //! SIP as a phone of another maker would read it: a plain split into lines. The load tool is a witness of Dialtone's
 //! servers, so it shares no parsing code with them.
 
+use std::net::SocketAddr;
+
+use crate::sdp;
+
 /// A received message, split into lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     pub(crate) start: String,
     headers: Vec<(String, String)>,
+    body: String,
 }
 
 impl Text {
     /// `None` for what is not a complete SIP message (keep-alives, garbage).
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
-        let (head, _) = text.split_once("\r\n\r\n")?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
         let start = lines.next()?.to_owned();
         let headers = lines
@@ -21,7 +26,8 @@ impl Text {
                 (full_name(name.trim()).to_ascii_lowercase(), value.trim().to_owned())
             })
             .collect();
-        start.contains("SIP/2.0").then_some(Self { start, headers })
+        let body = body.to_owned();
+        start.contains("SIP/2.0").then_some(Self { start, headers, body })
     }
 
     /// The status code of a response.
@@ -52,6 +58,12 @@ impl Text {
     /// The branch of the topmost Via.
     pub(crate) fn branch(&self) -> Option<&str> {
         parameter(self.get("via")?, "branch")
+    }
+
+    /// Where its SDP wants audio to be sent; `None` without SDP, or if it wants none.
+    pub(crate) fn audio(&self) -> Option<SocketAddr> {
+        let kind = self.get("content-type")?;
+        kind.to_ascii_lowercase().starts_with("application/sdp").then(|| sdp::audio(&self.body))?
     }
 
     /// The URI between `<` and `>` of the first Contact.
@@ -124,5 +136,16 @@ mod tests {
         assert_eq!(text.list("record-route"), ["<sip:a@g;lr>", "<sip:b@g;lr>", "<sip:c@g;lr>"]);
         assert_eq!(text.contact_uri().as_deref(), Some("sip:bob@h:5062;x=1"));
         assert!(Text::parse(b"\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn only_sdp_says_where_audio_goes() {
+        let audio = |kind| {
+            let sdp = sdp::offer(SocketAddr::from(([10, 0, 0, 1], 4000)));
+            let message = format!("SIP/2.0 200 OK\r\nc: {kind}\r\n\r\n{sdp}");
+            Text::parse(message.as_bytes()).unwrap().audio()
+        };
+        assert_eq!(audio("application/SDP; x=1"), Some(SocketAddr::from(([10, 0, 0, 1], 4000))));
+        assert_eq!(audio("text/plain"), None);
     }
 }
