@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::scan::Start;
+use crate::splice::{Splices, Text};
 use crate::{HeaderName, Message};
 
 /// Edits over one message. Positions are those of the original message; edits do not see each other, except that
@@ -16,43 +17,18 @@ use crate::{HeaderName, Message};
 #[derive(Debug)]
 pub struct Edit<'a> {
     message: &'a Message,
-    splices: Vec<Splice<'a>>,
-}
-
-#[derive(Debug)]
-struct Splice<'a> {
-    start: usize,
-    end: usize,
-    text: Text<'a>,
-}
-
-#[derive(Debug)]
-enum Text<'a> {
-    Nothing,
-    Bytes(Cow<'a, [u8]>),
-    /// A header line: name and value.
-    Line(&'a str, Cow<'a, str>),
-}
-
-impl Text<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Line(name, value) => name.len() + value.len() + 4,
-        }
-    }
+    splices: Splices<'a>,
 }
 
 const TYPICAL_SPLICES: usize = 12;
 
 impl<'a> Edit<'a> {
     pub fn new(message: &'a Message) -> Self {
-        Self { message, splices: Vec::with_capacity(TYPICAL_SPLICES) }
+        Self { message, splices: Splices::with_capacity(TYPICAL_SPLICES) }
     }
 
     fn splice(&mut self, span: Range<usize>, text: Text<'a>) -> &mut Self {
-        self.splices.push(Splice { start: span.start, end: span.end, text });
+        self.splices.push(span, text);
         self
     }
 
@@ -247,40 +223,8 @@ impl<'a> Edit<'a> {
     }
 
     /// The edited message in a buffer of its own.
-    pub fn finish(mut self) -> Bytes {
-        let source: &[u8] = &self.message.buf;
-        self.splices.sort_by_key(|splice| splice.start);
-        // The exact length, so that the vector becomes the buffer as it is.
-        let mut length = source.len();
-        let mut at = 0;
-        for splice in &self.splices {
-            length += splice.text.len();
-            at = at.max(splice.start);
-            length -= splice.end.saturating_sub(at);
-            at = at.max(splice.end);
-        }
-        let mut out = Vec::with_capacity(length);
-        let mut at = 0;
-        for splice in &self.splices {
-            if splice.start > at {
-                out.extend_from_slice(&source[at..splice.start]);
-                at = splice.start;
-            }
-            match &splice.text {
-                Text::Nothing => {}
-                Text::Bytes(bytes) => out.extend_from_slice(bytes),
-                Text::Line(name, value) => {
-                    out.extend_from_slice(name.as_bytes());
-                    out.extend_from_slice(b": ");
-                    out.extend_from_slice(value.as_bytes());
-                    out.extend_from_slice(b"\r\n");
-                }
-            }
-            at = at.max(splice.end);
-        }
-        out.extend_from_slice(&source[at..]);
-        debug_assert_eq!(out.len(), length);
-        out.into()
+    pub fn finish(self) -> Bytes {
+        self.splices.apply(&self.message.buf).into()
     }
 
     fn top(&self) -> usize {

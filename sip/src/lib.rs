@@ -5,6 +5,7 @@
 //! - An [`Edit`] is a list of splices over a message, applied once at [`Edit::finish`].
 //! - [`ResponseBuilder`], [`RequestBuilder`], [`ack_for`], [`cancel_for`] make messages.
 //! - [`digest`] has the challenges, answers and hashes of digest authentication.
+//! - [`sdp`] finds and replaces what a media relay must in session descriptions.
 //! - [`StreamFramer`] cuts a byte stream into messages and keep-alives.
 //! - [`transaction`] has the state machines of RFC 3261 section 17 without IO, and a layer that holds many of them.
 //!   `handle_*(now, …)` changes state, `poll()` is drained after each input, `next_deadline()` says when to call
@@ -24,6 +25,8 @@ mod method;
 mod params;
 mod resolve;
 mod scan;
+pub mod sdp;
+mod splice;
 mod stun;
 mod syntax;
 pub mod transaction;
