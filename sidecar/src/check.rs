@@ -25,7 +25,7 @@ pub trait Check: fmt::Debug + Send {
 }
 
 /// A failed system call as a finding: who refuses or resets has been heard.
-fn judge(what: &str, error: &io::Error) -> Finding {
+pub(crate) fn judge(what: &str, error: &io::Error) -> Finding {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Finding::Silent,
         _ => Finding::Failed(format!("{what}: {error}")),

@@ -38,6 +38,7 @@ use crate::{
   dialtone pool-element --pool sip-proxy --transport tcp:192.0.2.10:5060 --registrar 192.0.2.1 --check sip
   dialtone pool-element --pool location-db --transport sqlite:/var/lib/dialtone/location.db --registrar 192.0.2.1
   dialtone pool-element --pool echo --transport udp:127.0.0.1:7 --registrar 127.0.0.1 --check tcp -- ./echo-server
+  dialtone pool-element --pool media-relay --transport udp:192.0.2.31:2223 --registrar 192.0.2.1 --check ng --capacity 500
   dialtone pool-element --pool location-db --transport tcp:192.0.2.21:3306 --registrar 192.0.2.1 --check galera:/etc/dialtone/client.cnf \\
       --galera /var/lib/mysql --data-dir /var/lib/dialtone/location-db --resume -- mariadbd --user=mysql")]
 pub struct Args {
@@ -54,12 +55,23 @@ pub struct Args {
     #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
     pub policy: Policy<'static>,
     /// How health is found out: tcp (accepts connections), sip (answers OPTIONS),
-    /// sqlite:PATH (answers a query), mysql:FILE (MariaDB answers a query) or
+    /// ng (a media relay answers ping; ng:HOST:PORT if it does so elsewhere), sqlite:PATH (answers a query), mysql:FILE (MariaDB answers a query) or
     /// galera:FILE (the MariaDB node has a quorum and everything); FILE is a client
     /// file in my.cnf form, mode 0600 [default: tcp for a tcp transport, the file
     /// itself for a sqlite transport]
     #[arg(long, value_name = "CHECK", verbatim_doc_comment)]
     pub check: Option<CheckKind>,
+    /// Calls that the server can carry, with --check ng: the pool's policy is lu, and the
+    /// load, which is its calls as a fraction of this, is reported once a second
+    #[arg(
+        long,
+        value_name = "CALLS",
+        verbatim_doc_comment,
+        requires = "check",
+        conflicts_with = "policy",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub capacity: Option<u32>,
     /// Pause from check to check, 20ms to 400ms
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_check_interval)]
     pub check_interval: Duration,

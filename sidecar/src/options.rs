@@ -132,13 +132,15 @@ pub fn parse_policy(text: &str) -> Result<Policy<'static>, String> {
     }
 }
 
-/// How the server's health is found out: `tcp`, `sip`, `sqlite:PATH`, `mysql:FILE` or `galera:FILE`.
+/// How the server's health is found out: `tcp`, `sip`, `ng`, `sqlite:PATH`, `mysql:FILE` or `galera:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// A node of a cluster; who the client is stands in the file.
     Galera(ClientFile),
     /// A MariaDB server alone.
     Mysql(ClientFile),
+    /// A media relay, at the address where it is reached unless it has another one for checks.
+    Ng(Option<SocketAddr>),
     Sip,
     Sqlite(PathBuf),
     Tcp,
@@ -151,10 +153,15 @@ impl FromStr for CheckKind {
         match text.split_once(':') {
             None if text == "tcp" => Ok(Self::Tcp),
             None if text == "sip" => Ok(Self::Sip),
+            None if text == "ng" => Ok(Self::Ng(None)),
+            Some(("ng", host)) => local_address(host).map(Some).map(Self::Ng),
             Some(("sqlite", path)) => absolute(path).map(Self::Sqlite),
             Some(("galera", path)) => client(path).map(Self::Galera),
             Some(("mysql", path)) => client(path).map(Self::Mysql),
-            _ => Err("use tcp, sip, sqlite:PATH, mysql:FILE or galera:FILE".to_owned()),
+            _ => {
+                Err("use tcp, sip, ng, ng:HOST:PORT, sqlite:PATH, mysql:FILE or galera:FILE"
+                    .to_owned())
+            }
         }
     }
 }
@@ -220,6 +227,21 @@ mod tests {
             ("", "use tcp:HOST:PORT"),
         ] {
             let error = wrong.parse::<Service>().unwrap_err();
+            assert!(error.contains(advice), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn checks() {
+        assert_eq!("ng".parse(), Ok(CheckKind::Ng(None)));
+        let address = "127.0.0.9:2223".parse().unwrap();
+        assert_eq!("ng:127.0.0.9:2223".parse(), Ok(CheckKind::Ng(Some(address))));
+        for (wrong, advice) in [
+            ("ng:127.0.0.1", "use HOST:PORT"),
+            ("ng:127.0.0.1:0", "port 0"),
+            ("udp", "use tcp, sip, ng"),
+        ] {
+            let error = wrong.parse::<CheckKind>().unwrap_err();
             assert!(error.contains(advice), "{wrong}: {error}");
         }
     }

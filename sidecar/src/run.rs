@@ -17,7 +17,7 @@ use dialtone_pool_element::{
 };
 use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_transport::model::Remote;
-use dialtone_wire::PeId;
+use dialtone_wire::{PeId, Policy};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -31,6 +31,7 @@ use crate::{
     galera::node::{self, Action, Node, Reached},
     gate::{Finding, Gate, MAX_AGE},
     mysql::{Cluster, Mysql},
+    ng::{Ng, report_load},
     options::{CheckKind, Service, is_local},
 };
 
@@ -67,6 +68,12 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     }
     let cluster = Cluster { data: args.galera.clone(), reached: Reached::default() };
     let check = choose_check(args.check.clone(), &service, &cluster)?;
+    let relay = ng_address(args.check.as_ref(), &service);
+    if args.capacity.is_some() && relay.is_none() {
+        return Err(Error::Usage(
+            "--capacity needs --check ng: nothing else tells how many calls there are".to_owned(),
+        ));
+    }
     let local = local_address(args.address, &service, &args.registrar)?;
     let data_dir = args.data_dir.map(|path| DataDir::open(&path, "--data-dir")).transpose()?;
     let pe_id = match (args.pe_id, &data_dir) {
@@ -95,7 +102,10 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     });
     let galera = galera.transpose()?;
     let mut element = ElementConfig::new(handle, pe_id, service.transport().map_err(Error::other)?);
-    element.policy = args.policy;
+    element.policy = match args.capacity {
+        Some(_) => Policy::LeastUsed { load: 0 },
+        None => args.policy,
+    };
     element.lifetime = args.lifetime;
 
     let admin = match args.admin {
@@ -110,8 +120,12 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
     .map_err(|error| Error::Unavailable(error.to_string()))?;
     let mut addresses = vec![("asap", agent.local_addr().to_string())];
     if let Some(address) = service.address() {
-        let is_mysql = matches!(args.check, Some(CheckKind::Galera(_) | CheckKind::Mysql(_)));
-        addresses.push((if is_mysql { "mysql" } else { "server" }, address.to_string()));
+        let name = match args.check {
+            Some(CheckKind::Galera(_) | CheckKind::Mysql(_)) => "mysql",
+            Some(CheckKind::Ng(_)) => "ng",
+            _ => "server",
+        };
+        addresses.push((name, address.to_string()));
     }
     if let Some(listener) = admin {
         addresses.push(("admin", bind::local_addr(&listener)?.to_string()));
@@ -137,11 +151,18 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
         },
     };
 
+    let loads = args.capacity.zip(relay).map(|(capacity, relay)| {
+        let (loads_in, loads) = watch::channel(0);
+        tokio::spawn(report_load(relay, capacity, loads_in));
+        loads
+    });
+
     let mut sidecar = Sidecar {
         gate: Gate::default(),
         membership: Membership::Out,
         pool: elements,
         element,
+        loads,
         server,
         node,
         context,
@@ -187,6 +208,14 @@ fn choose_check(
             let address = service.address().ok_or_else(missing)?;
             Box::new(check::Sip { address, tcp: matches!(service, Service::Tcp(_)) })
         }
+        (Some(kind @ CheckKind::Ng(_)), service) => {
+            let address = ng_address(Some(&kind), service).ok_or_else(|| {
+                Error::Usage(
+                    "--check ng needs a transport udp:HOST:PORT, or ng:HOST:PORT".to_owned(),
+                )
+            })?;
+            Box::new(Ng { address })
+        }
         (Some(CheckKind::Sqlite(path)), _) => Box::new(check::Sqlite::new(path)),
         (Some(CheckKind::Tcp), Service::Udp(address) | Service::Tcp(address))
         | (None, Service::Tcp(address)) => Box::new(check::Tcp { address: *address }),
@@ -198,10 +227,19 @@ fn choose_check(
         }
         (None, Service::Udp(_)) => {
             return Err(Error::Usage(
-                "nothing tells the health of a udp transport by default; choose --check sip or --check tcp".to_owned(),
+                "nothing tells the health of a udp transport by default; choose --check sip, --check ng or --check tcp".to_owned(),
             ));
         }
     })
+}
+
+/// Where the relay speaks NG, if it is one.
+fn ng_address(check: Option<&CheckKind>, service: &Service) -> Option<SocketAddr> {
+    match (check, service) {
+        (Some(CheckKind::Ng(Some(address))), _)
+        | (Some(CheckKind::Ng(None)), Service::Udp(address)) => Some(*address),
+        _ => None,
+    }
 }
 
 /// The address of the association: RFC 5352 section 3.1 has an element register from where it serves.
@@ -242,6 +280,8 @@ struct Sidecar {
     membership: Membership,
     pool: PoolElement,
     element: ElementConfig,
+    /// What the server has to do, if that is to be reported.
+    loads: Option<watch::Receiver<u32>>,
     server: Option<Server>,
     /// What starts the server anew, if that is a node of a cluster.
     node: Option<Node>,
@@ -274,6 +314,7 @@ impl Sidecar {
                 code = exited(&mut self.server) => return Ok(Some(code)),
                 next = findings.recv() => found = next,
                 changed = settled(&mut self.membership) => self.note(changed)?,
+                load = changed(&mut self.loads) => self.report(load),
                 () = due => {}
                 _ = tick.tick() => {}
             }
@@ -314,6 +355,16 @@ impl Sidecar {
                 while findings.try_recv().is_ok() {}
                 last = clock();
             }
+        }
+    }
+
+    /// Tells the pool, now or when the element is registered.
+    fn report(&mut self, load: u32) {
+        self.element.policy = Policy::LeastUsed { load };
+        if let Membership::In(registration, _) = &self.membership
+            && let Err(error) = registration.update_policy(self.element.policy.clone())
+        {
+            tracing::warn!(%error, "the load was not reported");
         }
     }
 
@@ -422,6 +473,16 @@ async fn settled(membership: &mut Membership) -> Settled {
             Settled::Left
         }
     }
+}
+
+/// Cancel safe: a watch.
+async fn changed(loads: &mut Option<watch::Receiver<u32>>) -> u32 {
+    if let Some(loads) = loads
+        && loads.changed().await.is_ok()
+    {
+        return *loads.borrow_and_update();
+    }
+    std::future::pending().await
 }
 
 async fn exited(server: &mut Option<Server>) -> u8 {
