@@ -88,7 +88,9 @@ impl EndSettings {
             14 | 25 | 26 | 28 | 31..=34 => Some(90_000),
             16 => Some(11_025),
             17 => Some(22_050),
-            _ => self.clocks.iter().find(|(known, _)| *known == payload_type).map(|(_, rate)| *rate),
+            _ => {
+                self.clocks.iter().find(|(known, _)| *known == payload_type).map(|(_, rate)| *rate)
+            }
         }
     }
 }

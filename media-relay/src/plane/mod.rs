@@ -46,6 +46,8 @@ pub use end::{EndSettings, Latch, Reopen, SOFT, Source};
 pub use ports::{OpenError, Ports, PortsConfig, Sockets};
 pub use stats::{EndStats, FarEnd, PairStats};
 
+pub(crate) use packet::rtp_payload;
+
 use crate::record::Tap;
 
 /// Identifies a pair for the life of the process. Whoever opens pairs numbers them.
@@ -60,7 +62,7 @@ pub enum Side {
 }
 
 impl Side {
-    pub fn other(self) -> Self {
+    pub const fn other(self) -> Self {
         match self {
             Self::Answerer => Self::Offerer,
             Self::Offerer => Self::Answerer,
@@ -87,11 +89,13 @@ pub struct PlaneConfig {
     /// Packets a second that an end accepts; what comes beyond is dropped and counted. Bounds what a flood from the
     /// right address, or a loop of calls that name each other's ports, can cost.
     pub rate_limit: u32,
+    /// Whether each worker stays on one processor, of those that the process may use.
+    pub pin: bool,
 }
 
 impl Default for PlaneConfig {
     fn default() -> Self {
-        Self { workers: 1, rate_limit: 5_000 }
+        Self { workers: 1, rate_limit: 5_000, pin: false }
     }
 }
 
@@ -116,21 +120,35 @@ pub enum Command {
         reopen: Reopen,
         rtcp: RtcpSocket,
     },
+    /// The pair carries something else from now on (a call has become a fax). Its sockets stay.
+    Kind {
+        pair: PairId,
+        kind: Kind,
+    },
     /// Copies every accepted packet of the pair to a recording, in place of an earlier one.
-    Record { pair: PairId, tap: Tap },
-    StopRecording { pair: PairId },
+    Record {
+        pair: PairId,
+        tap: Tap,
+    },
+    StopRecording {
+        pair: PairId,
+    },
     /// Answered by [`Event::Queried`] with the same tag.
-    Query { pair: PairId, tag: u64 },
+    Query {
+        pair: PairId,
+        tag: u64,
+    },
     /// Closes the sockets; answered by [`Event::Closed`].
-    Close { pair: PairId },
+    Close {
+        pair: PairId,
+    },
 }
 
 /// What becomes of an end's RTCP socket when its settings change.
 #[derive(Debug)]
 pub enum RtcpSocket {
     Keep,
-    /// Side by side on the RTP port now: the socket is closed at once, and its port may be given back after
-    /// [`Event::Closed`] of the pair, or with the pair.
+    /// RTCP comes to the RTP port from now on. The port stays taken with its pair.
     Close,
     Replace(UdpSocket),
 }
@@ -199,6 +217,7 @@ impl Plane {
         let pair = match &command {
             Command::Open { pair, .. }
             | Command::Change { pair, .. }
+            | Command::Kind { pair, .. }
             | Command::Record { pair, .. }
             | Command::StopRecording { pair }
             | Command::Query { pair, .. }
@@ -213,3 +232,6 @@ impl Plane {
         self.workers.iter().fold(Totals::default(), |sum, worker| sum + worker.totals())
     }
 }
+
+#[cfg(test)]
+mod tests;

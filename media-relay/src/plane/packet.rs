@@ -54,6 +54,22 @@ pub(crate) fn classify(port: Port, bytes: &[u8]) -> Class {
     }
 }
 
+/// Header and payload of an RTP packet, without CSRCs, extension and padding (RFC 3550 section 5.1).
+pub(crate) fn rtp_payload(bytes: &[u8]) -> Option<(Rtp, &[u8])> {
+    let Class::Rtp(header) = classify(Port::Shared, bytes) else { return None };
+    let first = bytes[0];
+    let mut payload = bytes.get(12 + usize::from(first & 0xf) * 4..)?;
+    if first & 0x10 != 0 {
+        let words = u16::from_be_bytes([*payload.get(2)?, *payload.get(3)?]);
+        payload = payload.get(4 + usize::from(words) * 4..)?;
+    }
+    if first & 0x20 != 0 {
+        let padding = usize::from(*payload.last()?);
+        payload = payload.get(..payload.len().checked_sub(padding)?)?;
+    }
+    Some((header, payload))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

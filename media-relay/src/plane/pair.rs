@@ -13,7 +13,10 @@ use super::{Kind, Side};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     /// Leaves by that port of the other side.
-    Forward { by: Channel, to: SocketAddr },
+    Forward {
+        by: Channel,
+        to: SocketAddr,
+    },
     /// Accepted, and goes nowhere.
     Unwanted,
     Stranger,
@@ -28,6 +31,7 @@ pub(crate) struct Pair {
     opened: Instant,
     /// Since when silence is measured if no packet came later.
     since: Instant,
+    /// Silence was said, and nothing came since.
     silent: bool,
     halves: [Half; 2],
 }
@@ -118,6 +122,10 @@ impl Pair {
         self.halves[side as usize].end.change(now, settings, reopen);
     }
 
+    pub(crate) const fn set_kind(&mut self, kind: Kind) {
+        self.kind = kind;
+    }
+
     /// A packet has arrived at a port of that side.
     pub(crate) fn receive(
         &mut self,
@@ -152,6 +160,7 @@ impl Pair {
             return Verdict::OverRate;
         }
         from.last_packet = Some(tick.now);
+        self.silent = false;
         let length = bytes.len() as u64;
         let channel = match class {
             Class::Rtcp => {
@@ -206,9 +215,10 @@ impl Pair {
 
     /// Whether the pair has fallen silent since this was asked last.
     pub(crate) fn falls_silent(&mut self, now: Instant) -> bool {
-        let last = self.halves.iter().filter_map(|half| half.last_packet).fold(self.since, Instant::max);
+        let last =
+            self.halves.iter().filter_map(|half| half.last_packet).fold(self.since, Instant::max);
         let silent = now.saturating_duration_since(last) >= self.silence;
-        silent && !std::mem::replace(&mut self.silent, silent)
+        silent && !std::mem::replace(&mut self.silent, true)
     }
 
     pub(crate) fn stats(&self) -> PairStats {

@@ -68,8 +68,7 @@ pub struct Sockets {
 impl Ports {
     pub fn new(address: IpAddr, config: PortsConfig, rng: &mut fastrand::Rng) -> Self {
         let (first, last) = (*config.range.start(), *config.range.end());
-        let mut free: Vec<u16> =
-            (first..last).filter(|port| port % 2 == 0 && *port != 0).collect();
+        let mut free: Vec<u16> = (first..last).filter(|port| port % 2 == 0 && *port != 0).collect();
         rng.shuffle(&mut free);
         let pairs = free.len();
         Self { address, config, free: free.into(), resting: VecDeque::new(), pairs }

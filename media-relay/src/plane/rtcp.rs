@@ -4,7 +4,9 @@
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fact {
     /// A sender report was made at this time: the middle 32 bits of its NTP timestamp.
-    Sent { at: u32 },
+    Sent {
+        at: u32,
+    },
     Block(Block),
 }
 

@@ -236,7 +236,6 @@ impl Reception {
             None => {}
         }
     }
-}
 
     pub(crate) fn ssrc(&self) -> Option<u32> {
         self.started.then_some(self.ssrc)

@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::end::Channel;
@@ -141,20 +143,30 @@ pub(crate) fn start(
         free: Vec::new(),
         index: HashMap::new(),
     };
-    let thread = std::thread::Builder::new()
-        .name(format!("media-{index}"))
-        .spawn(move || worker.run())?;
+    let pin = config.pin;
+    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+        if pin && let Err(error) = pin_to(index) {
+            tracing::warn!(%error, index, "a media worker stays on no processor");
+        }
+        worker.run();
+    })?;
     Ok(Handle { commands: Some(commands), wake, totals, thread: Some(thread) })
+}
+
+/// Binds this thread to one of the processors that it may use.
+fn pin_to(index: usize) -> nix::Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let processors: Vec<usize> =
+        (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
+    let mut one = CpuSet::new();
+    one.set(processors[index % processors.len().max(1)])?;
+    sched_setaffinity(this, &one)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a worker is a driver")]
 fn clock() -> Instant {
     Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "packets in recordings bear the time of day")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 struct Worker {
@@ -250,7 +262,7 @@ impl Worker {
             if let Some(tap) = &slot.tap
                 && matches!(verdict, Verdict::Forward { .. } | Verdict::Unwanted)
             {
-                let (at, to) = (wall_clock(), socket.local_addr().ok());
+                let (at, to) = (tick.now, socket.local_addr().ok());
                 if !tap.packet(Packet { at, side, from: source, to, bytes }) {
                     self.totals.unrecorded += 1;
                 }
@@ -310,6 +322,11 @@ impl Worker {
                     }
                 }
             }
+            Command::Kind { pair, kind } => {
+                if let Some(slot) = self.slot(pair) {
+                    slot.pair.set_kind(kind);
+                }
+            }
             Command::Record { pair, tap } => {
                 if let Some(slot) = self.slot(pair) {
                     slot.tap = Some(tap);
@@ -332,6 +349,7 @@ impl Worker {
     }
 
     fn open(&mut self, id: PairId, pair: Pair, sockets: [Sockets; 2]) {
+        self.close(id);
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
