@@ -5,6 +5,7 @@ mod common;
 use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::Barrier;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -103,6 +104,24 @@ fn a_file_of_the_former_version_is_brought_up_to_date() {
     let again = Client::open(&backend, 1);
     again.await_user("alice", "dialtone.test", Some(1));
     again.await_replica("alice@dialtone.test", 1_000_001, &["sip:a@1"]);
+}
+
+#[test]
+fn whoever_comes_while_a_file_is_made_is_let_in() {
+    let folder = Folder::new("together");
+    for round in 0..40 {
+        let path = folder.0.join(format!("location{round}.db"));
+        let start = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for writer in 1..=4 {
+                let (path, start) = (&path, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    open_sqlite(path, WriterId(writer), |_| {}).map(drop).expect("open")
+                });
+            }
+        });
+    }
 }
 
 #[test]

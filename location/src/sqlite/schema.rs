@@ -132,6 +132,9 @@ pub(crate) fn open_reading(path: &Path) -> Result<Connection, Error> {
 /// The schema's version, 0 for an empty file that may be filled; an error if the file is not ours.
 fn verify(connection: &Connection, path: &Path, may_be_new: bool) -> Result<i64, Error> {
     let read = || -> rusqlite::Result<(u32, i64, i64)> {
+        // All at one moment: a file that another process is filling belongs to nobody before, and to us afterwards.
+        let _moment =
+            connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
         let application: i32 =
             connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
