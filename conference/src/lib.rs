@@ -1,1 +1,10 @@
 //! A conference server: a SIP focus (RFC 4579) that mixes the audio of everybody in a room.
+//!
+//! - [`mix`] is everything about sound, without sockets and clocks.
+//! - [`core`] is everything about SIP that decides, without IO.
+
+pub mod core;
+pub mod mix;
+
+/// The pool of the conference servers.
+pub const POOL: &str = "conference";
