@@ -99,6 +99,7 @@ impl StoreArgs {
         let (_, nodes) = watch::channel(resolved);
         let config = mysql::Config {
             patience,
+            stall: patience,
             open_within: Some(patience),
             ..mysql::Config::new(nodes, client, writer)
         };

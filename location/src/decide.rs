@@ -87,20 +87,39 @@ pub(crate) fn save(save: &Save, stored: &[Record]) -> Result<Accepted, SaveOutco
 /// Up to when a store may forget what has ended, however late it is told that it is.
 ///
 /// A clock that is far ahead when a process starts would forget every binding, which nothing brings back when it has
-/// been set right. What the database itself has seen is a second opinion: its newest change, and the time that this
-/// store has been open since. A real pause looks the same, so rows are kept longer than need be after one; after a day
-/// the clock is believed.
+/// been set right. What the database itself has seen is a second opinion: its newest change, and the time that has
+/// passed since. A real pause looks the same, so rows are kept longer than need be after one; after a day the clock is
+/// believed. A database that was empty has no opinion before others write to it; until then there is nothing of theirs
+/// to forget.
+///
+/// `open_ms` is for how long the store has been open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Horizon {
-    /// The newest `changed_at` when the store was opened; `None` if it was empty.
-    pub(crate) newest: Option<u64>,
+    /// The newest `changed_at` when that was looked for, and `open_ms` then.
+    seen: Option<(u64, u64)>,
 }
 
 impl Horizon {
-    /// `open_ms` is for how long the store has been open.
+    /// `newest` is the newest `changed_at` when the store is opened, `None` if it is empty.
+    pub(crate) fn new(newest: Option<u64>) -> Self {
+        Self { seen: newest.map(|newest| (newest, 0)) }
+    }
+
+    /// Whether the clock is all that there is, so that only what this store has written may be forgotten by it.
+    pub(crate) fn is_blind(self, open_ms: u64) -> bool {
+        self.seen.is_none() && open_ms < DOUBT_MS
+    }
+
+    /// `newest` is the newest `changed_at` of what others have written.
+    pub(crate) fn learn(&mut self, newest: Option<u64>, open_ms: u64) {
+        self.seen = self.seen.or(newest.map(|newest| (newest, open_ms)));
+    }
+
     pub(crate) fn limit(self, now_ms: u64, open_ms: u64) -> u64 {
-        match self.newest {
-            Some(newest) if open_ms < DOUBT_MS => now_ms.min(newest.saturating_add(open_ms)),
+        match self.seen {
+            Some((newest, at_ms)) if open_ms.saturating_sub(at_ms) < DOUBT_MS => {
+                now_ms.min(newest.saturating_add(open_ms.saturating_sub(at_ms)))
+            }
             Some(_) | None => now_ms,
         }
     }
@@ -336,12 +355,23 @@ mod tests {
     #[test]
     fn a_clock_far_ahead_forgets_nothing_that_may_be_alive() {
         const YEAR: u64 = 365 * 24 * 3_600_000;
-        let seen = Horizon { newest: Some(1_000_000) };
+        let seen = Horizon::new(Some(1_000_000));
         assert_eq!(seen.limit(1_000_500, 500), 1_000_500, "the clock goes with the database");
         assert_eq!(seen.limit(1_000_000 + YEAR, 500), 1_000_500);
         assert_eq!(seen.limit(1_000_000 + YEAR, DOUBT_MS), 1_000_000 + YEAR);
         assert_eq!(seen.limit(5, 500), 5, "a clock that is behind forgets too late");
-        assert_eq!(Horizon { newest: None }.limit(YEAR, 0), YEAR);
+        // An empty database: what this store itself has written ends by its own clock.
+        let mut learning = Horizon::new(None);
+        learning.learn(None, 100);
+        assert!(learning.is_blind(100) && !learning.is_blind(DOUBT_MS));
+        assert_eq!(learning.limit(YEAR, 100), YEAR);
+        // Others begin.
+        learning.learn(Some(1_000_000), 200);
+        learning.learn(Some(YEAR), 300);
+        assert!(!learning.is_blind(300));
+        assert_eq!(learning.limit(1_000_000 + YEAR, 700), 1_000_500);
+        assert_eq!(learning.limit(1_000_000 + YEAR, DOUBT_MS + 199), 1_000_000 + DOUBT_MS - 1);
+        assert_eq!(learning.limit(1_000_000 + YEAR, DOUBT_MS + 200), 1_000_000 + YEAR);
     }
 
     #[test]

@@ -33,6 +33,7 @@ on_sqlite! {
     strange_text_stays_text
     five_thousand_contacts_hurt_nobody_else
     a_clock_far_ahead_forgets_nothing
+    a_clock_far_ahead_spares_what_others_write_later
     saves_are_conditional_on_call_id_and_cseq
     several_contacts_are_saved_all_or_none
     removals_are_remembered

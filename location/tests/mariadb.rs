@@ -235,6 +235,47 @@ fn a_write_that_takes_too_long_is_answered() {
 }
 
 #[test]
+fn nobody_waits_for_a_server_that_has_been_gone_for_longer_than_a_stall() {
+    const STALL: Duration = Duration::from_secs(2);
+    let Some(mut server) = Server::start("gone") else { return };
+    let mut database = server.database("gone");
+    // Whoever waited for it would be noticed.
+    (database.patience, database.stall) = (Duration::from_secs(120), STALL);
+    let client = Client::open(&database, 1);
+    client.forgiving.set(true);
+    let save = |cseq| {
+        let save = register("a", cseq, 1_000_000, vec![binding("sip:a@1", 60)]);
+        Request::Save(Box::new(save))
+    };
+    assert!(matches!(client.call(save(1)), Answer::Save(SaveOutcome::Saved { .. })));
+    let begun = now();
+    server.kill();
+    let tickets = [2, 3].map(|cseq| client.submit(save(cseq)));
+    for ticket in tickets {
+        assert!(matches!(client.answer(ticket), Answer::Failed(_)));
+    }
+    // Not before: a cluster might have gone on.
+    assert!(now().duration_since(begun) >= STALL);
+    let lookup = || client.call(Request::Lookup { aor: AOR.into(), now_ms: 1_000_000 });
+    let begun = now();
+    for cseq in 4..24 {
+        // A pool that has lost its registrars as well.
+        database.nodes.send_replace(Vec::new());
+        assert!(matches!(client.call(save(cseq)), Answer::Failed(_)));
+        assert!(matches!(lookup(), Answer::Failed(_)));
+    }
+    // Had any of them waited, it would have been for one stall at least.
+    assert!(now().duration_since(begun) < STALL * 5);
+    server.run();
+    let until = now() + Duration::from_secs(30);
+    while matches!(client.call(save(24)), Answer::Failed(_)) {
+        assert!(now() < until, "it is back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(matches!(lookup(), Answer::Found(found) if found.len() == 1 && found[0].cseq == 24));
+}
+
+#[test]
 fn a_follower_that_has_missed_changes_reads_everything_again() {
     let Some(server) = Server::start("missed") else { return };
     let database = server.database("missed");

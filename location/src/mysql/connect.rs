@@ -55,6 +55,16 @@ impl Fault {
         Self::Odd(format!("column {index} is not what it should be"))
     }
 
+    /// Whether nobody is there, or somebody who is not of use: without a quorum, or about to end.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Gone(_) | Self::Silent => true,
+            // ER_UNKNOWN_COM_ERROR, ER_SERVER_SHUTDOWN
+            Self::Server { code, .. } => matches!(code, 1047 | 1053),
+            Self::Odd(_) => false,
+        }
+    }
+
     /// Whether this user will be refused again.
     pub(crate) fn is_denied(&self) -> bool {
         // ER_DBACCESS_DENIED, ER_ACCESS_DENIED, ER_ACCESS_DENIED_NO_PASSWORD, ER_TABLEACCESS_DENIED, ER_SPECIFIC_ACCESS_DENIED

@@ -53,6 +53,8 @@ pub(crate) struct Feeder {
     /// Since when no node could be read, and whether that was said.
     failing: Option<Instant>,
     behind: bool,
+    /// Whether it was said that no node can be reached.
+    hopeless: bool,
 }
 
 impl Feeder {
@@ -71,6 +73,7 @@ impl Feeder {
             highest: (0, None),
             failing: None,
             behind: false,
+            hopeless: false,
         }
     }
 
@@ -82,6 +85,7 @@ impl Feeder {
                 let before = self.transactions;
                 match self.step().await {
                     Ok(()) => {
+                        self.reached();
                         self.failing = None;
                         if self.loading.is_none() && std::mem::take(&mut self.behind) {
                             (self.shared.sink)(vec![StoreEvent::Recovered]);
@@ -109,10 +113,30 @@ impl Feeder {
         // Another node's number says nothing about what was seen here.
         self.transactions = None;
         let now = clock();
+        if fault.is_absence() {
+            self.missed(now, fault);
+        } else {
+            self.reached();
+        }
         let since = *self.failing.get_or_insert(now);
         if !self.behind && now.saturating_duration_since(since) >= BEHIND_AFTER {
             self.behind = true;
             (self.shared.sink)(vec![StoreEvent::Behind(fault.to_string().into())]);
+        }
+    }
+
+    /// Says it once to the operator.
+    fn missed(&mut self, now: Instant, fault: &Fault) {
+        self.shared.reach.missed(now);
+        if self.shared.reach.is_hopeless(now) && !std::mem::replace(&mut self.hopeless, true) {
+            tracing::warn!(%fault, "no database node can be reached: nobody waits for one any more");
+        }
+    }
+
+    fn reached(&mut self) {
+        self.shared.reach.found();
+        if std::mem::take(&mut self.hopeless) {
+            tracing::info!("a database node can be reached again");
         }
     }
 
@@ -121,6 +145,8 @@ impl Feeder {
             Some(connection) => connection,
             None => {
                 let mut connection = self.route.connect().await?;
+                // Loading takes its time.
+                self.reached();
                 if self.loading.is_some() {
                     // Parts that come from another node must not be older than the numbers.
                     connection.read_causally(true).await?;

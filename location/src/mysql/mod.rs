@@ -14,6 +14,8 @@
 //! - Lookups and the feeder see what their node has applied: in a cluster that may be milliseconds behind a commit at
 //!   another node. Nothing is decided by what they see.
 //! - A cluster that loses a node stands still until it knows (`evs.suspect_timeout`); writes wait for it, reads go on.
+//! - When all nodes have been gone for longer than that (`reach`), nobody waits: requests are answered with a failure at
+//!   once, while the feeder looks for a node.
 //! - A write that was answered with a failure may be carried out later. Saves are conditional, so that is harmless.
 
 mod ahead;
@@ -22,6 +24,7 @@ mod feeder;
 mod group;
 mod options;
 mod queue;
+mod reach;
 mod reader;
 mod route;
 mod schema;
@@ -40,6 +43,7 @@ use tokio::time::sleep;
 use self::connect::{Connection, Fault};
 pub use self::options::ClientFile;
 use self::queue::{Entry, Queue};
+use self::reach::Reach;
 use self::route::Route;
 use self::schema::Failure;
 use crate::error::Error;
@@ -48,6 +52,8 @@ use crate::store::{LocationStore, Request, Sink, SubmitError, Ticket};
 
 /// For statements that only opening and tools need; making a table takes its time in a cluster.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Why a request is refused that waits for nobody.
+const NO_NODE: &str = "no database node can be reached";
 /// Between two attempts to open.
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -78,6 +84,9 @@ pub struct Config {
     /// A write that could not be committed for so long is answered with a failure; it may be carried out later all the
     /// same.
     pub patience: Duration,
+    /// When no node could be reached for so long, everything is answered with a failure at once, until one can be. More
+    /// than a cluster needs to go on without one of its nodes: during that time none may be reached either.
+    pub stall: Duration,
     /// How long opening may take; `None` waits until a server is there.
     pub open_within: Option<Duration>,
 }
@@ -93,6 +102,7 @@ impl Config {
             pace: Duration::from_millis(5),
             poll: Duration::from_millis(20),
             patience: Duration::from_secs(5),
+            stall: Duration::from_millis(3_500),
             open_within: None,
         }
     }
@@ -128,6 +138,7 @@ struct Counters {
 struct Shared {
     sink: Box<dyn Sink>,
     queue: Queue,
+    reach: Reach,
     counters: Counters,
     node: Mutex<Option<Node>>,
     /// What this process itself committed, as ranges of its sequence: the feeder need not read them back.
@@ -198,6 +209,7 @@ impl MysqlStore {
         let shared = Arc::new(Shared {
             sink: Box::new(sink),
             queue: Queue::new(config.queue),
+            reach: Reach::new(config.stall),
             counters: Counters::default(),
             node: Mutex::default(),
             own: Mutex::default(),

@@ -107,6 +107,10 @@ impl Queue {
         inner.waiting.drain(..old).collect()
     }
 
+    pub(crate) fn take_all(&self) -> Vec<Entry> {
+        self.lock().waiting.drain(..).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::Shared;
 use super::connect::{Connection, Fault};
 use super::route::Route;
 use super::sql::{self, Id};
+use super::{NO_NODE, Shared, clock};
 use crate::claim::Claim;
 use crate::record::Record;
 use crate::store::{Answer, Request, StoreEvent, Ticket};
@@ -32,7 +32,11 @@ pub(crate) async fn run(
     let mut connection = None;
     let mut group = Vec::with_capacity(TOGETHER);
     while queue.recv_many(&mut group, TOGETHER).await > 0 {
-        let events = match answer(&mut connection, &mut route, &group).await {
+        let found = match &shared.reach {
+            reach if reach.is_hopeless(clock()) => Err(Fault::Gone(NO_NODE.to_owned())),
+            _ => answer(&mut connection, &mut route, &group).await,
+        };
+        let events = match found {
             Ok(events) => events,
             Err(fault) => {
                 let reason: Arc<str> = fault.to_string().into();

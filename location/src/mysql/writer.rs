@@ -15,7 +15,8 @@
 //!   cluster, and so does this task; one that does not answer, or knows nothing of the packet, is given up.
 //! - **Too old**: whoever asked has stopped waiting, so a request that cannot be committed for
 //!   [`super::Config::patience`] is answered with a failure. It may still be committed: saves are conditional, and the
-//!   feeder reads what this process has not told itself.
+//!   feeder reads what this process has not told itself. So is every request while no node can be reached
+//!   ([`super::reach`]): the feeder goes on trying.
 //!
 //! While a packet is on its way the next group is read and decided ([`super::ahead`]), if many requests wait.
 //!
@@ -39,7 +40,7 @@ use super::queue::Entry;
 use super::route::Route;
 use super::schema::{self, Failure};
 use super::sql::{self, Id, number};
-use super::{ClientFile, Node, Shared, clock};
+use super::{ClientFile, NO_NODE, Node, Shared, clock};
 use crate::decide::{CLAIM_MEMORY_MS, Horizon};
 use crate::record::WriterId;
 use crate::store::{Answer, Request, StoreEvent, Ticket};
@@ -68,6 +69,7 @@ const RETURN_EVERY: Duration = Duration::from_secs(1);
 const RETURN_AFTER: u32 = 3;
 /// Read causally, it is answered when all that was committed before is there.
 const CATCH_UP: &str = "SELECT revision FROM meta WHERE id = 1";
+const NEWEST_CHANGE: &str = "SELECT MAX(changed_at) FROM writers";
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -133,7 +135,7 @@ impl Writer {
             returning: None,
             ahead,
             next: None,
-            horizon: Horizon { newest },
+            horizon: Horizon::new(newest),
             opened: clock(),
             looked_up_to: Id([0; 16]),
             together: batch,
@@ -167,7 +169,7 @@ impl Writer {
     async fn carry_out(&mut self, mut group: Vec<Entry>, mut decided: Option<Decided>) {
         let mut doubts: Vec<Doubt> = Vec::new();
         for tries in 0u32.. {
-            self.fail_old(&mut group, "the database did not commit this in time");
+            self.fail_old(&mut group);
             if group.is_empty() {
                 return;
             }
@@ -319,9 +321,18 @@ impl Writer {
         now_ms: u64,
     ) -> Result<Attempt, Fault> {
         let open_ms = clock().saturating_duration_since(self.opened).as_millis() as u64;
+        if self.horizon.is_blind(open_ms) {
+            let newest = format!("{NEWEST_CHANGE} WHERE id <> {}", self.id.0);
+            let sets = self.patiently(connection, &newest, group).await?;
+            self.horizon.learn(newest_of(&sets)?, open_ms);
+        }
+        // What others write meanwhile is not meant.
+        let blind = self.horizon.is_blind(open_ms);
+        let own = if blind { format!(" AND writer = {}", self.id.0) } else { String::new() };
         let limit = self.horizon.limit(now_ms, open_ms);
         let claims =
-            format!("FROM claims WHERE lease_until <= {}", limit.saturating_sub(CLAIM_MEMORY_MS));
+            // Nobody knows whose they are.
+            format!("FROM claims WHERE lease_until <= {} AND NOT {blind}", limit.saturating_sub(CLAIM_MEMORY_MS));
         let changes = format!("FROM changes WHERE written_at < {} - {CHANGES_MEMORY_MS}", sql::NOW);
         let mut part = String::new();
         self.looked_up_to.push(&mut part);
@@ -347,7 +358,7 @@ impl Writer {
                 last.push(&mut delete);
                 let _ = write!(
                     delete,
-                    " AND purge_at <= {limit} LIMIT {EXPIRE_ROWS}; SET @expired = ROW_COUNT(); "
+                    " AND purge_at <= {limit}{own} LIMIT {EXPIRE_ROWS}; SET @expired = ROW_COUNT(); "
                 );
             }
             let transaction = format!(
@@ -398,7 +409,7 @@ impl Writer {
             if let Ok(result) = timeout(SILENCE, &mut answer).await {
                 return result;
             }
-            self.fail_old(group, "the database did not commit this in time");
+            self.fail_old(group);
             let now = clock();
             if self.is_over(now) || now.saturating_duration_since(begun) > LONGEST_STALL {
                 return Err(Fault::Silent);
@@ -408,7 +419,10 @@ impl Writer {
             let fault = tokio::select! {
                 result = &mut answer => return result,
                 probed = &mut probe => match probed {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        self.shared.reach.found();
+                        continue;
+                    }
                     Err(fault) => fault,
                 },
             };
@@ -532,27 +546,31 @@ impl Writer {
             self.shared.note_own(before, after);
         }
         self.shared.counters.committed.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.shared.reach.found();
         self.together = (self.together * 2).min(self.batch);
         (self.shared.sink)(events);
     }
 
-    /// Answers what nobody waits for any more, in the group and in the queue.
-    fn fail_old(&mut self, group: &mut Vec<Entry>, reason: &str) {
+    /// Answers what nobody waits for any more, or what there is nobody to wait for, in the group and in the queue.
+    fn fail_old(&mut self, group: &mut Vec<Entry>) {
         let now = clock();
+        if self.shared.reach.is_hopeless(now) {
+            group.append(&mut self.shared.queue.take_all());
+            self.fail(std::mem::take(group), NO_NODE);
+            return;
+        }
         let mut old = self.shared.queue.take_old(now, self.patience);
         if self.shared.queue.is_closed() {
             let until = *self.closing_until.get_or_insert(now + CLOSING);
             if now >= until {
-                old.extend(
-                    self.shared.queue.take_old(now + Duration::from_secs(1), Duration::ZERO),
-                );
+                old.append(&mut self.shared.queue.take_all());
                 old.append(group);
             }
         }
         old.extend(group.extract_if(.., |entry| entry.is_old(now, self.patience)));
         if !old.is_empty() {
             tracing::warn!(requests = old.len(), "the location database is too late");
-            self.fail(old, reason);
+            self.fail(old, "the database did not commit this in time");
         }
     }
 
@@ -561,6 +579,9 @@ impl Writer {
     }
 
     fn fail(&self, entries: Vec<Entry>, reason: &str) {
+        if entries.is_empty() {
+            return;
+        }
         let reason: Arc<str> = reason.into();
         let events = entries
             .into_iter()
@@ -614,7 +635,10 @@ fn judge(code: u16, message: &str) -> Judgement {
 
 /// What opening has to find out for [`Horizon`].
 pub(crate) async fn newest_change(connection: &mut Connection) -> Result<Option<u64>, Fault> {
-    let sets = connection.query("SELECT MAX(changed_at) FROM writers", CONNECT_WITHIN * 5).await?;
+    newest_of(&connection.query(NEWEST_CHANGE, CONNECT_WITHIN * 5).await?)
+}
+
+fn newest_of(sets: &[Vec<mysql_async::Row>]) -> Result<Option<u64>, Fault> {
     let row = sets.first().and_then(|rows| rows.first());
     let newest = row.map(|row| sql::nullable(row, 0)).transpose()?.flatten();
     Ok(newest.filter(|newest| *newest > 0))

@@ -49,6 +49,20 @@ pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<Option<u64>> {
     Ok(newest.map(|newest| newest as u64))
 }
 
+/// About the newest change of others than `own`, `None` if there is none: the last one of each.
+pub(crate) fn newest_of_others(
+    connection: &Connection,
+    own: WriterId,
+) -> rusqlite::Result<Option<u64>> {
+    let newest: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max((SELECT changed_at FROM bindings WHERE writer = writers.id \
+             ORDER BY sequence DESC LIMIT 1)) FROM writers WHERE id <> ?1",
+        )?
+        .query_row([own.0], |row| row.get(0))?;
+    Ok(newest.map(|newest| newest as u64))
+}
+
 pub(crate) fn write(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
     const SQL: &str = "INSERT INTO bindings (aor, key, contact, params, q, expires_at, lifetime, call_id, cseq, \
          user_agent, received, path, gateway, flow_token, instance, reg_id, writer, sequence, changed_at, \

@@ -64,7 +64,7 @@ impl Writer {
             counters,
             closing,
             sink,
-            horizon: Horizon { newest: None },
+            horizon: Horizon::new(None),
             opened: clock(),
         }
     }
@@ -72,7 +72,7 @@ impl Writer {
     pub(crate) fn run(mut self, queue: &Receiver<(Ticket, Request)>) {
         // Waiting for another process is our own loop: SQLite's own grows to 100 ms and gives up in the end.
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        self.horizon.newest = rows::newest(&self.connection).unwrap_or_default();
+        self.horizon = Horizon::new(rows::newest(&self.connection).unwrap_or_default());
         let mut group = Vec::with_capacity(self.batch);
         while let Ok(first) = queue.recv() {
             let begun = clock();
@@ -125,8 +125,8 @@ impl Writer {
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = last_sequence(&transaction, self.id)?;
         let open_ms = clock().saturating_duration_since(self.opened).as_millis() as u64;
-        let mut work =
-            Work { transaction, writer: self.id, sequence: before, horizon: self.horizon, open_ms };
+        let (writer, horizon) = (self.id, &mut self.horizon);
+        let mut work = Work { transaction, writer, sequence: before, horizon, open_ms };
         let mut events = Vec::with_capacity(group.len());
         for (ticket, request) in group {
             events.push(StoreEvent::Answer { ticket: *ticket, answer: work.carry_out(request)? });
@@ -184,7 +184,7 @@ struct Work<'a> {
     transaction: Transaction<'a>,
     writer: WriterId,
     sequence: u64,
-    horizon: Horizon,
+    horizon: &'a mut Horizon,
     /// For how long this store has been open.
     open_ms: u64,
 }
@@ -224,6 +224,10 @@ impl Work<'_> {
     }
 
     fn expire(&mut self, now_ms: u64) -> rusqlite::Result<usize> {
+        if self.horizon.is_blind(self.open_ms) {
+            let newest = rows::newest_of_others(&self.transaction, self.writer)?;
+            self.horizon.learn(newest, self.open_ms);
+        }
         let now_ms = self.horizon.limit(now_ms, self.open_ms);
         let rows = self
             .transaction
@@ -232,6 +236,10 @@ impl Work<'_> {
                  (SELECT id FROM bindings WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2)",
             )?
             .execute(params![now_ms as i64, EXPIRE_ROWS as i64])?;
+        if self.horizon.is_blind(self.open_ms) {
+            // Nobody knows whose they are.
+            return Ok(rows);
+        }
         self.transaction
             .prepare_cached("DELETE FROM claims WHERE lease_until + ?2 <= ?1")?
             .execute(params![now_ms as i64, CLAIM_MEMORY_MS as i64])?;

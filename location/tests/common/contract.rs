@@ -17,6 +17,10 @@ pub(crate) const CONTRACT: &[(&str, fn(&dyn Backend))] = &[
     ("strange_text_stays_text", strange_text_stays_text),
     ("five_thousand_contacts_hurt_nobody_else", five_thousand_contacts_hurt_nobody_else),
     ("a_clock_far_ahead_forgets_nothing", a_clock_far_ahead_forgets_nothing),
+    (
+        "a_clock_far_ahead_spares_what_others_write_later",
+        a_clock_far_ahead_spares_what_others_write_later,
+    ),
     ("saves_are_conditional_on_call_id_and_cseq", saves_are_conditional_on_call_id_and_cseq),
     ("several_contacts_are_saved_all_or_none", several_contacts_are_saved_all_or_none),
     ("removals_are_remembered", removals_are_remembered),

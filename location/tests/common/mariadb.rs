@@ -26,6 +26,8 @@ pub(crate) struct Mariadb {
     pub(crate) client: ClientFile,
     /// What a write may take before it is answered with a failure.
     pub(crate) patience: Duration,
+    /// How long there may be no server before nothing waits for one.
+    pub(crate) stall: Duration,
 }
 
 impl Server {
@@ -112,7 +114,8 @@ impl Server {
 
     pub(crate) fn database(&self, name: &str) -> Mariadb {
         let (nodes, _) = watch::channel(vec![Node { id: 1, address: self.address }]);
-        Mariadb { nodes, client: self.client(name), patience: Duration::from_secs(15) }
+        let (patience, stall) = (Duration::from_secs(15), Duration::from_secs(60));
+        Mariadb { nodes, client: self.client(name), patience, stall }
     }
 
     /// Runs statements as an administrator.
@@ -137,6 +140,7 @@ impl Mariadb {
             poll: Duration::from_millis(2),
             batch: 250,
             patience: self.patience,
+            stall: self.stall,
             open_within: Some(Duration::from_secs(30)),
             ..Config::new(self.nodes.subscribe(), self.client.clone(), writer)
         }

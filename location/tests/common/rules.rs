@@ -2,8 +2,8 @@
 //! contract.
 
 use dialtone_location::{
-    Answer, BindingKey, Change, NewBinding, Record, Request, Save, SaveOutcome, TOMBSTONE_MS,
-    limits,
+    Answer, BindingKey, Change, ClaimChange, ClaimOutcome, NewBinding, Record, Request, Save,
+    SaveOutcome, TOMBSTONE_MS, limits,
 };
 
 use super::{AOR, Backend, Client, binding, register, remove_all};
@@ -249,4 +249,36 @@ pub(crate) fn a_clock_far_ahead_forgets_nothing(backend: &dyn Backend) {
     assert_eq!(two.found(AOR, NOW + 2), ["sip:a@1"]);
     let late = register("a", 1, NOW + 3, vec![binding("sip:a@2", 3600)]);
     assert_eq!(two.saved(late), Err(SaveOutcome::OutOfOrder));
+}
+
+/// Then nothing in the database tells a process that its clock is wrong.
+pub(crate) fn a_clock_far_ahead_spares_what_others_write_later(backend: &dyn Backend) {
+    const YEAR: u64 = 365 * 24 * 3_600_000;
+    let ahead = Client::open(backend, 2);
+    let own = |call_id: &str, now_ms| Save {
+        aor: "bob@dialtone.test".into(),
+        ..register(call_id, 1, now_ms, vec![binding("sip:b@1", 0)])
+    };
+    ahead.saved(own("b", NOW + YEAR)).expect("its own");
+    let forget = |now_ms| ahead.call(Request::Expire { now_ms });
+    assert_eq!(forget(NOW + YEAR + TOMBSTONE_MS), Answer::Expired(1), "its own end by its clock");
+    let right = Client::open(backend, 1);
+    let claim = ClaimChange::Insert {
+        name: "room".into(),
+        owner: 7,
+        lease_until: NOW + 30_000,
+        now_ms: NOW,
+    };
+    assert!(matches!(right.call(Request::Claim(claim)), Answer::Claim(ClaimOutcome::Done(_))));
+    assert_eq!(forget(NOW + YEAR), Answer::Expired(0));
+    assert!(matches!(
+        right.call(Request::ReadClaim { name: "room".into() }),
+        Answer::ReadClaim(Some(_))
+    ));
+    right.saved(register("a", 1, NOW, vec![binding("sip:a@1", 3600)])).expect("add");
+    right.saved(register("a", 2, NOW + 1, vec![binding("sip:a@2", 0)])).expect("remove");
+    assert_eq!(forget(NOW + YEAR), Answer::Expired(0));
+    assert_eq!(right.found(AOR, NOW + 2), ["sip:a@1"]);
+    let late = register("a", 1, NOW + 3, vec![binding("sip:a@2", 3600)]);
+    assert_eq!(right.saved(late), Err(SaveOutcome::OutOfOrder));
 }
