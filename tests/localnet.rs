@@ -179,6 +179,8 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
         roles,
         [
             "location-db",
+            "media-relay",
+            "media-relay",
             "registrar-ns",
             "registrar-ns",
             "sip-gateway",
@@ -192,6 +194,7 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
         ("sip-gateway-1", &["sip-udp", "sip-tcp", "sip-core", "admin"]),
         ("sip-gateway-2", &["sip-udp", "sip-tcp", "sip-core", "admin"]),
         ("sip-proxy-2", &["sip-core", "admin"]),
+        ("media-relay-1", &["ng", "media", "admin"]),
         ("location-db", &["asap"]),
     ] {
         let addresses = &process(&ready, name)["addresses"];
@@ -213,6 +216,9 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
         "sip-proxy-1 (pid {}): dead (SIGKILL), pool -",
         pid(&ready, "sip-proxy-1")
     ));
+    kill(pid(&ready, "media-relay-1"), Signal::SIGKILL).unwrap();
+    localnet.await_output("died (SIGKILL); media-relay-2 carries on");
+    localnet.await_output("media-relay-1 was taken out of its pool after");
     kill(pid(&ready, "sip-gateway-2"), Signal::SIGSTOP).unwrap();
     localnet.await_output("is frozen; sip-gateway-1 carries on");
     localnet.await_output("sip-gateway-2 was taken out of its pool after");
@@ -234,10 +240,12 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
 
 #[test]
 fn a_killed_localnet_leaves_no_process() {
-    let mut localnet =
-        Localnet::start("killed", &["--gateways", "1", "--proxies", "1", "--registrars", "1"]);
+    let mut localnet = Localnet::start(
+        "killed",
+        &["--gateways", "1", "--proxies", "1", "--registrars", "1", "--relays", "1"],
+    );
     let ready = localnet.ready();
-    assert_eq!(localnet.remains().len(), 4, "{:#?}", localnet.remains());
+    assert_eq!(localnet.remains().len(), 5, "{:#?}", localnet.remains());
     // A frozen child hears no signal but SIGKILL.
     kill(pid(&ready, "sip-proxy-1"), Signal::SIGSTOP).unwrap();
     localnet.signal(Signal::SIGKILL);
@@ -247,7 +255,8 @@ fn a_killed_localnet_leaves_no_process() {
 
 #[test]
 fn the_dead_are_started_again_if_asked() {
-    let options = ["--restart", "--gateways", "1", "--registrars", "1", "--proxies", "1"];
+    let options =
+        ["--restart", "--gateways", "1", "--registrars", "1", "--proxies", "1", "--relays", "0"];
     let mut localnet = Localnet::start("restart", &options);
     let first = localnet.ready();
     kill(pid(&first, "sip-proxy-1"), Signal::SIGKILL).unwrap();
@@ -271,7 +280,7 @@ fn the_dead_are_started_again_if_asked() {
 
 #[test]
 fn users_are_made_once() {
-    let options = ["--auth", "--registrars=1", "--gateways=1", "--proxies=1"];
+    let options = ["--auth", "--registrars=1", "--gateways=1", "--proxies=1", "--relays=0"];
     let mut localnet = Localnet::start("auth", &options);
     localnet.ready();
     let users = |localnet: &Localnet| -> Vec<(String, String)> {
@@ -347,6 +356,7 @@ fn what_cannot_work_is_named_and_nothing_is_left_running() {
         &["--base-port 65530: too high for 2 gateways; use 1 to 65525"],
     );
     refused(&edge, &["--gateways", "0"], 64, &["--gateways", "1..=19"]);
+    refused(&edge, &["--relays", "20"], 64, &["--relays", "0..=19"]);
     refused(&edge, &["--base-address", "127.1.2.3"], 64, &["use 127.X.Y.0"]);
     refused(&edge, &["--domain", "a b"], 64, &["is no domain name"]);
     refused(&edge, &["--ready-fill", "x"], 64, &["--ready-file"]);

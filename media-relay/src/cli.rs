@@ -56,8 +56,11 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
         try_addresses(index, interface).await?;
     }
     let recorder = open_recorder(&config)?;
-    let mut addresses =
-        vec![("ng", control.to_string()), ("admin", bind::local_addr(&http)?.to_string())];
+    let mut addresses = vec![
+        ("ng", control.to_string()),
+        ("media", media_address(&config)),
+        ("admin", bind::local_addr(&http)?.to_string()),
+    ];
     let http = tokio::spawn(admin::serve(http, axum::Router::new(), context.clone()));
 
     let plane_config = config.plane();
@@ -144,6 +147,13 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
 /// Least used (RFC 5356 section 5.1), with a load from 0 to 1.
 fn policy(load: f64) -> Policy<'static> {
     Policy::LeastUsed { load: (load * f64::from(u32::MAX)) as u32 }
+}
+
+/// Where the first interface has media: address, first and last port.
+fn media_address(config: &Config) -> String {
+    let ip = config.interface.iter().flat_map(Interface::addresses).next();
+    let ip = ip.map_or(String::new(), |ip| ip.to_string());
+    format!("{ip}:{}-{}", config.ports.first, config.ports.last)
 }
 
 /// An address that is not this machine's would show with the first call only.

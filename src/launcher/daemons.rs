@@ -1,13 +1,15 @@
 //! The configuration of each daemon: names, addresses in the slice, TOML files.
 //!
-//! Registrar n is at 127.X.Y.n, gateway n's core at .(20+n), proxy n at .(40+n), sidecars from .60 on. Registrars have
-//! the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP). Admin HTTP is TCP 9090 of each daemon's own address.
+//! Registrar n is at 127.X.Y.n, gateway n's core at .(20+n), proxy n at .(40+n), sidecars from .60 on, relay n at
+//! .(100+n). Registrars have the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP); relays have UDP 2223 (NG). Admin HTTP is
+//! TCP 9090 of each daemon's own address.
 
 use std::{
     ffi::OsString,
     fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::Path,
 };
 
@@ -21,6 +23,19 @@ const CORE_PORT: u16 = 5060;
 
 /// As many fit below the proxies' addresses.
 const MAX_GATEWAYS: u8 = 19;
+
+/// As many fit above the first media port, see [`media_ports`].
+const MAX_RELAYS: u8 = 19;
+
+/// Media ports where relays share an address: the first, and how many each relay has.
+const FIRST_MEDIA_PORT: u16 = 20_000;
+const MEDIA_PORTS: u16 = 2_000;
+
+/// Media ports of a relay that has an address of its own.
+const OWN_MEDIA_PORTS: RangeInclusive<u16> = 20_000..=59_999;
+
+/// Seconds that a relay's calls may go on when it is stopped: nobody waits for the end of a call here.
+const DRAIN: u64 = 1;
 
 /// The host number of the location database's sidecar.
 const LOCATION_DB: u8 = 60;
@@ -43,6 +58,8 @@ pub struct Layout {
     pub location: Location,
     /// How many registrars there are for the others to name.
     pub registrars: u8,
+    /// Media relays. 0: proxies use none, and phones send media to each other.
+    pub relays: u8,
 }
 
 /// Where bindings are kept.
@@ -65,6 +82,7 @@ impl Default for Layout {
             edge_port: None,
             location: Location::default(),
             registrars: 2,
+            relays: 0,
         }
     }
 }
@@ -140,12 +158,55 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
     // The first one is the domain of all users.
     domains.sort_by_key(|domain| *domain != launcher.layout.domain);
     key(&mut toml, "domains", domains);
+    if launcher.layout.relays > 0 {
+        toml.push_str("[media]\n");
+        key(&mut toml, "pool", dialtone_media_relay::POOL);
+    }
     if let Some(algorithms) = &launcher.layout.auth {
         toml.push_str("[auth]\n");
         key(&mut toml, "required", true);
         key(&mut toml, "algorithms", algorithms);
     }
     configured(launcher, "sip-proxy", name, &toml)
+}
+
+pub(super) fn media_relay(launcher: &Launcher, n: u8) -> Started {
+    let name = format!("media-relay-{n}");
+    let address = relay_host(launcher, n);
+    let (media, ports) = media_ports(launcher, n);
+    let mut toml = header(&name);
+    key(&mut toml, "name", &name);
+    key(&mut toml, "data_dir", data(launcher, &name));
+    key(&mut toml, "control", SocketAddr::new(address, dialtone_ng::NG_PORT));
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
+    key(&mut toml, "registrars", registrars(launcher).collect::<Vec<_>>());
+    toml.push_str("[[interface]]\n");
+    key(&mut toml, "name", "default");
+    key(&mut toml, if media.is_ipv4() { "ipv4" } else { "ipv6" }, media);
+    toml.push_str("[ports]\n");
+    key(&mut toml, "first", ports.start());
+    key(&mut toml, "last", ports.end());
+    toml.push_str("[limits]\n");
+    // A call needs a pair on either side.
+    key(&mut toml, "sessions", ports.len() / 4);
+    toml.push_str("[timeouts]\n");
+    key(&mut toml, "drain", DRAIN);
+    configured(launcher, "media-relay", name, &toml)
+}
+
+fn relay_host(launcher: &Launcher, n: u8) -> IpAddr {
+    launcher.slice.host(100 + n)
+}
+
+/// Where relay `n` has its media: at the address that phones use. Relays that share one have ports of their own there.
+pub(super) fn media_ports(launcher: &Launcher, n: u8) -> (IpAddr, RangeInclusive<u16>) {
+    let own = relay_host(launcher, n);
+    let media = launcher.layout.edge_ip(own);
+    if media == own {
+        return (own, OWN_MEDIA_PORTS);
+    }
+    let first = FIRST_MEDIA_PORT + MEDIA_PORTS * (u16::from(n.clamp(1, MAX_RELAYS)) - 1);
+    (media, first..=first + MEDIA_PORTS - 1)
 }
 
 /// What gateways and proxies have in common.

@@ -15,7 +15,8 @@ mod spawner;
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -128,6 +129,12 @@ impl Launcher {
         self.wait_ready(&name)
     }
 
+    /// The media relay number `n`, from 1. In service when this returns.
+    pub fn start_media_relay(&mut self, n: u8) -> Result<&mut Process, Error> {
+        let name = self.spawn_media_relay(n)?;
+        self.wait_ready(&name)
+    }
+
     /// A sidecar of a test's own. In service when this returns.
     pub fn start_sidecar(&mut self, sidecar: &Sidecar) -> Result<&mut Process, Error> {
         let name = self.spawn_sidecar(sidecar)?;
@@ -156,6 +163,17 @@ impl Launcher {
     pub fn spawn_proxy(&mut self, n: u8) -> Result<String, Error> {
         let (name, arguments) = daemons::proxy(self, n)?;
         self.spawn(name, Role::SipProxy, arguments)
+    }
+
+    /// As [`Self::start_media_relay`], without waiting; returns the name.
+    pub fn spawn_media_relay(&mut self, n: u8) -> Result<String, Error> {
+        let (name, arguments) = daemons::media_relay(self, n)?;
+        self.spawn(name, Role::MediaRelay, arguments)
+    }
+
+    /// Where relay `n`, from 1, has its media, and the ports that no other relay has there.
+    pub fn media_ports(&self, n: u8) -> (IpAddr, RangeInclusive<u16>) {
+        daemons::media_ports(self, n)
     }
 
     /// As [`Self::start_sidecar`], without waiting; returns the name.
@@ -309,6 +327,12 @@ impl Launcher {
         pools::fetch(&address)
     }
 
+    /// The loads that the elements of a pool report, by address; `None` if the registrar does not answer.
+    pub fn loads(&mut self, registrar: &str, pool: &str) -> Option<BTreeMap<String, u32>> {
+        let address = self.process(registrar).ok()?.addresses().remove("admin")?;
+        pools::fetch_loads(&address, pool)
+    }
+
     /// What a registrar says of itself, from its admin JSON; `None` if it does not answer.
     pub fn status(&mut self, registrar: &str) -> Option<Status> {
         let address = self.process(registrar).ok()?.addresses().remove("admin")?;
@@ -336,13 +360,13 @@ impl Launcher {
         &self.layout
     }
 
-    /// Stops everything in order: gateways, proxies, databases, registrars. Returns who had to be killed.
+    /// Stops everything in order: gateways, proxies and relays, databases, registrars. Returns who had to be killed.
     pub fn stop_all(&mut self) -> Vec<String> {
         let mut killed = Vec::new();
         for roles in [
             &[Role::SipGateway][..],
             // Before the nodes: the last of them must be alone to know that it is the last.
-            &[Role::SipProxy, Role::Sidecar, Role::GaleraArbitrator],
+            &[Role::SipProxy, Role::MediaRelay, Role::Sidecar, Role::GaleraArbitrator],
             &[Role::LocationDb],
             &[Role::RegistrarNs],
         ] {

@@ -105,6 +105,33 @@ pub(crate) fn fetch(address: &str) -> Option<Pools> {
     })
 }
 
+/// As [`fetch`], the loads that the elements of a pool report, by address.
+pub(crate) fn fetch_loads(address: &str, pool: &str) -> Option<BTreeMap<String, u32>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        pools: Vec<Pool>,
+    }
+    #[derive(Deserialize)]
+    struct Pool {
+        handle: String,
+        elements: Vec<Element>,
+    }
+    #[derive(Deserialize)]
+    struct Element {
+        address: String,
+        policy: Policy,
+    }
+    #[derive(Deserialize)]
+    struct Policy {
+        load: Option<u32>,
+    }
+    let body = get(address.parse().ok()?, "/pools").ok()?;
+    let answer: Answer = serde_json::from_slice(&body).ok()?;
+    let elements = answer.pools.into_iter().filter(|found| found.handle == pool);
+    let elements = elements.flat_map(|pool| pool.elements);
+    Some(elements.filter_map(|element| Some((element.address, element.policy.load?))).collect())
+}
+
 /// As [`fetch`], what the registrar says of itself.
 pub(crate) fn fetch_status(address: &str) -> Option<Status> {
     serde_json::from_slice(&get(address.parse().ok()?, "/status").ok()?).ok()

@@ -28,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub enum Role {
     GaleraArbitrator,
     LocationDb,
+    MediaRelay,
     RegistrarNs,
     /// A pool element of a test's own.
     Sidecar,
@@ -41,6 +42,7 @@ impl Role {
         match self {
             Self::GaleraArbitrator => "galera-arbitrator",
             Self::LocationDb => "location-db",
+            Self::MediaRelay => "media-relay",
             Self::RegistrarNs => "registrar-ns",
             Self::Sidecar => "pool-element",
             Self::SipGateway => "sip-gateway",

@@ -46,7 +46,7 @@ const START_DATABASES: Duration = Duration::from_secs(120);
 const RESTART: Duration = Duration::from_millis(500);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 
-/// Run the whole system on this machine: registrars, gateways, proxies, location database
+/// Run the whole system on this machine: registrars, gateways, proxies, media relays, location database
 ///
 /// Starts each as a process of its own, waits until all are in service, shows a table
 /// and keeps it true until Ctrl-C, which stops everything in order. Kill what you like
@@ -79,6 +79,9 @@ pub struct Args {
     /// Number of proxies, 1 to 19
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=19))]
     pub proxies: u8,
+    /// Number of media relays, 0 to 19; 0: phones send media to each other
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(0..=19))]
+    pub relays: u8,
     /// Users need a password to register and to call; some are made. Old phones (baresip 1.0) give up when
     /// they see SHA-256: for those, --auth=MD5
     #[arg(long, value_name = "ALGORITHMS", num_args = 0..=1, require_equals = true, default_missing_value = "SHA-256,MD5", value_parser = Auth::parse)]
@@ -202,6 +205,7 @@ fn serve(args: &Args) -> Result<(), Failure> {
         edge_port: Some(args.base_port),
         location: args.location(),
         registrars: args.registrars,
+        relays: args.relays,
         ..Layout::default()
     };
     // The running program, whatever happens to its file meanwhile.
@@ -286,7 +290,7 @@ struct Localnet<'a> {
 
 impl Localnet<'_> {
     fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
-        let Args { registrars, gateways, proxies, .. } = *self.args;
+        let Args { registrars, gateways, proxies, relays, .. } = *self.args;
         let location = self.args.location();
         let database = match location {
             Location::Galera { nodes: 1 } => "a database node".to_owned(),
@@ -294,7 +298,7 @@ impl Localnet<'_> {
             Location::Sqlite => "the location database".to_owned(),
         };
         println!(
-            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies and {database}"
+            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies, {relays} media relays and {database}"
         );
         for n in 1..=registrars {
             self.launcher.spawn_registrar(n)?;
@@ -309,6 +313,9 @@ impl Localnet<'_> {
             return Ok(());
         }
         let users = if asks { Some(self.users()?) } else { None };
+        for n in 1..=relays {
+            self.launcher.spawn_media_relay(n)?;
+        }
         for n in 1..=proxies {
             self.launcher.spawn_proxy(n)?;
         }

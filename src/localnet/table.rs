@@ -155,6 +155,7 @@ pub(super) fn how_to_break(rows: &[Row]) -> Vec<String> {
     if rows.iter().any(|row| row.seen.addresses.contains_key("mysql")) {
         say("kill -9", Role::LocationDb, "registrations go on through the others");
     }
+    say("kill -9", Role::MediaRelay, "its calls lose their sound, new ones use another");
     say("kill -9", Role::RegistrarNs, "nobody notices, its elements move");
     say("kill -9", Role::SipGateway, "its phones have to find another one");
     lines

@@ -374,7 +374,7 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 sip(at("sip-core")?);
                 10
             }
-            Role::GaleraArbitrator | Role::LocationDb | Role::Sidecar => {
+            Role::GaleraArbitrator | Role::LocationDb | Role::MediaRelay | Role::Sidecar => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
                 10
             }
