@@ -128,6 +128,9 @@ pub struct DialogCookie {
 }
 
 impl DialogCookie {
+    /// In `flags`: the INVITE that began the dialog had no SDP, so that its answer's is the offer.
+    pub const LATE_OFFER: u16 = 1;
+
     /// The signed text for the dialog that a request without a To tag begins; `caller` is its From tag, empty if it has
     /// none.
     #[must_use]
@@ -150,16 +153,31 @@ impl DialogCookie {
         call_id: &str,
         parties: [&str; 2],
     ) -> Result<Self, Error> {
-        let read =
-            |caller| keys.verify_bound(Purpose::DialogCookie, cookie, &dialog(call_id, caller));
-        let payload = read(parties[0]).or_else(|_| read(parties[1]))?;
+        Self::verify_caller(keys, cookie, call_id, parties).map(|(cookie, _)| cookie)
+    }
+
+    /// As [`DialogCookie::verify`]; also says which of the parties is the caller, 0 or 1.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_caller(
+        keys: &Keys,
+        cookie: &[u8],
+        call_id: &str,
+        parties: [&str; 2],
+    ) -> Result<(Self, usize), Error> {
+        let read = |party: usize| {
+            let bound = dialog(call_id, parties[party]);
+            keys.verify_bound(Purpose::DialogCookie, cookie, &bound).map(|payload| (payload, party))
+        };
+        let (payload, caller) = read(0).or_else(|_| read(1))?;
         let mut rest = payload.as_slice();
         let cookie = Self {
             preferred: u32::from_be_bytes(take(&mut rest)?),
             relay: u32::from_be_bytes(take(&mut rest)?),
             flags: u16::from_be_bytes(take(&mut rest)?),
         };
-        if rest.is_empty() { Ok(cookie) } else { Err(Error::Refused) }
+        if rest.is_empty() { Ok((cookie, caller)) } else { Err(Error::Refused) }
     }
 }
 
@@ -253,6 +271,10 @@ mod tests {
         let read = |call_id, from, to| {
             DialogCookie::verify(&keys(), text.as_bytes(), call_id, [from, to]).ok()
         };
+        let caller = |from, to| {
+            DialogCookie::verify_caller(&keys(), text.as_bytes(), "call", [from, to]).unwrap().1
+        };
+        assert_eq!((caller("a", "b"), caller("b", "a")), (0, 1));
         assert_eq!(read("call", "a", "b"), Some(cookie), "from the caller");
         assert_eq!(read("call", "b", "a"), Some(cookie), "from the callee");
         // Elsewhere it is of no use.

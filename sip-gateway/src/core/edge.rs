@@ -9,7 +9,7 @@ use dialtone_sip::{HeaderName, Message, Method};
 use dialtone_sip_pool::token::{DialogCookie, FlowToken, Use};
 use dialtone_sip_pool::uri;
 
-use super::legs::{Leg, Way};
+use super::legs::{Beyond, Leg, Way};
 use super::{Gateway, Peer};
 
 /// More Route values than this are no route set of ours.
@@ -169,6 +169,14 @@ impl Gateway {
         }
         match ways.as_slice() {
             // The first value is the phone's own flow, the second says where to go.
+            [Way::Gateway(_) | Way::Loop, Way::PreferredProxy { element, .. }, rest @ ..] => {
+                let beyond = match rest.first() {
+                    Some(Way::Gateway(element)) => Some(Beyond::Gateway(*element)),
+                    Some(Way::Loop) => Some(Beyond::Loop),
+                    _ => None,
+                };
+                Ok((Way::PreferredProxy { element: *element, beyond }, Some(1)))
+            }
             [Way::Gateway(_) | Way::Loop, second, ..] => Ok((second.clone(), Some(1))),
             _ => Err(403),
         }
@@ -176,22 +184,24 @@ impl Gateway {
 
     fn way_of_route(&self, request: &Message, route: &dialtone_sip::SipUri<'_>) -> Option<Way> {
         let user = route.user?.as_bytes();
-        if let dialtone_sip::Host::Name(name) = route.host
-            && let Some(pool) = uri::pool_of_host(name.as_bytes())
-        {
+        let pool = match route.host {
+            dialtone_sip::Host::Name(name) => uri::pool_of_host(name.as_bytes()),
+            dialtone_sip::Host::V4(_) | dialtone_sip::Host::V6(_) => None,
+        };
+        let token = if pool.is_none() { FlowToken::verify(&self.keys, user).ok() } else { None };
+        let Some(token) = token else {
+            // A proxy stays in the route by the name of its pool, one that has phones of its own by its address.
+            pool.is_none_or(|pool| pool.eq_ignore_ascii_case(b"sip-proxy")).then_some(())?;
             let parties = [request.from().ok()?.tag().unwrap_or(""), request.to().ok()?.tag()?];
-            let call_id = request.call_id().ok()?;
-            let cookie = DialogCookie::verify(&self.keys, user, call_id, parties).ok()?;
-            return pool
-                .eq_ignore_ascii_case(b"sip-proxy")
-                .then_some(Way::PreferredProxy(cookie.preferred));
-        }
-        let token =
-            FlowToken::verify(&self.keys, user).ok().filter(|token| token.use_ == Use::Dialog)?;
-        Some(if token.flow.gateway == self.settings.element {
-            Way::Loop
-        } else {
-            Way::Gateway(token.flow.gateway)
+            let cookie = DialogCookie::verify(&self.keys, user, request.call_id().ok()?, parties);
+            return Some(Way::PreferredProxy { element: cookie.ok()?.preferred, beyond: None });
+        };
+        (token.use_ == Use::Dialog).then(|| {
+            if token.flow.gateway == self.settings.element {
+                Way::Loop
+            } else {
+                Way::Gateway(token.flow.gateway)
+            }
         })
     }
 

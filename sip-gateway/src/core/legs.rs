@@ -30,9 +30,26 @@ pub(super) enum Way {
     /// The other half of this gateway.
     Loop,
     /// Any proxy, this one if it lives.
-    PreferredProxy(u32),
+    PreferredProxy { element: u32, beyond: Option<Beyond> },
     /// Any proxy.
     Proxy,
+}
+
+/// Where a request inside a dialog goes after the proxy that stays in it. While there is no proxy at all, what has no body
+/// goes there by itself: a call can be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    Gateway(u32),
+    Loop,
+}
+
+impl From<Beyond> for Way {
+    fn from(beyond: Beyond) -> Self {
+        match beyond {
+            Beyond::Gateway(element) => Self::Gateway(element),
+            Beyond::Loop => Self::Loop,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +142,11 @@ impl Gateway {
         self.launch(now, id);
     }
 
+    pub(super) fn next_request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
     /// Tries all legs that wait once more.
     pub(super) fn launch_waiting(&mut self, now: Instant) {
         for leg in std::mem::take(&mut self.waiting) {
@@ -149,8 +171,7 @@ impl Gateway {
         let invite = leg.invite;
         let attempt = leg.attempt;
         let limit = now + if invite { INVITE_LIMIT } else { REQUEST_LIMIT };
-        let request = RequestId(self.next_request);
-        self.next_request += 1;
+        let request = self.next_request();
         let sent = match way {
             _ if attempt > ATTEMPTS => None,
             Way::Loop => {
@@ -163,7 +184,7 @@ impl Gateway {
             Way::Gateway(element) => {
                 self.gateways.send_to(now, element, request, bytes).ok().map(|()| element)
             }
-            Way::Proxy | Way::PreferredProxy(_) => {
+            Way::Proxy | Way::PreferredProxy { .. } => {
                 let element = self.choose(now, id);
                 element
                     .and_then(|element| self.proxies.send_any(now, &[element], request, bytes).ok())
@@ -177,6 +198,14 @@ impl Gateway {
             self.leg_of_request.insert(request, id);
             self.set_leg_deadline(id, Some(limit));
             return;
+        }
+        if let Way::PreferredProxy { beyond: Some(beyond), .. } = leg.way
+            && leg.request.body().is_empty()
+            && attempt <= ATTEMPTS
+        {
+            leg.way = beyond.into();
+            leg.keep_routes = leg.keep_routes.map(|from| from + 1);
+            return self.launch(now, id);
         }
         let until = *leg.waits_until.get_or_insert(now + self.settings.wait);
         // Nobody but that gateway can take it. While the pool has it, it may be starting anew or short of time.
@@ -200,7 +229,7 @@ impl Gateway {
     /// The proxy to try next: a usable one by the pool's policy or by key, one that has not failed this leg if possible.
     fn choose(&mut self, now: Instant, id: LegId) -> Option<u32> {
         let leg = self.legs.get(&id)?;
-        if let Way::PreferredProxy(preferred) = leg.way
+        if let Way::PreferredProxy { element: preferred, .. } = leg.way
             && !leg.tried.contains(&preferred)
             && self.proxies.is_usable(preferred)
         {
@@ -242,6 +271,9 @@ impl Gateway {
 
     /// The hop of a request has failed: the same leg, the next attempt.
     pub(super) fn hop_failed(&mut self, now: Instant, request: RequestId, element: u32) {
+        if self.ack_failed(now, request) {
+            return;
+        }
         let Some(id) = self.leg_of_request.remove(&request) else { return };
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.hop = None;
@@ -318,7 +350,8 @@ impl Gateway {
         // A proxy that stops or is overloaded answers 503: another one may be better off (RFC 3263 section 4.3).
         if code == 503
             && leg.cancel == Cancel::No
-            && let (Way::Proxy, Some(element)) = (&leg.way, leg.element)
+            && let (Way::Proxy | Way::PreferredProxy { .. }, Some(element)) =
+                (&leg.way, leg.element)
         {
             leg.tried.push(element);
             let tried = leg.tried.clone();
@@ -389,7 +422,7 @@ impl Gateway {
                 return;
             }
             (Way::Gateway(_), Some(element)) => self.gateways.send_only(now, element, bytes),
-            (Way::Proxy | Way::PreferredProxy(_), Some(element)) => {
+            (Way::Proxy | Way::PreferredProxy { .. }, Some(element)) => {
                 self.proxies.send_only(now, element, bytes)
             }
             (_, None) => return,
@@ -397,36 +430,6 @@ impl Gateway {
         if sent.is_err() {
             self.counters.stray += 1;
         }
-    }
-
-    /// Sends the ACK for a 2xx on its way.
-    pub(super) fn forward_ack(
-        &mut self,
-        now: Instant,
-        ack: &Message,
-        way: &Way,
-        keep_routes: Option<usize>,
-    ) {
-        // A leg of its own, since nothing answers it and nothing is repeated.
-        let branch = LegId::mint(&mut self.rng).branch(&self.keys, 1);
-        let via =
-            format!("SIP/2.0/TCP {};branch={branch}", dialtone_sip::host_port(self.settings.core));
-        let mut edit = Edit::new(ack);
-        edit.push_via(via);
-        common_edits(&mut edit, ack, keep_routes);
-        let element = match way {
-            Way::Gateway(element) => Some(*element),
-            Way::Loop => None,
-            Way::PreferredProxy(preferred) if self.proxies.is_usable(*preferred) => {
-                Some(*preferred)
-            }
-            Way::PreferredProxy(_) | Way::Proxy => {
-                let mut members = self.selector.view().members.iter().map(|member| member.pe_id.0);
-                members.find(|element| self.proxies.is_usable(*element))
-            }
-        };
-        let bytes = edit.finish();
-        self.send_beside(now, way, element, bytes);
     }
 
     /// The server transaction of a leg is gone.
@@ -567,7 +570,7 @@ fn forwarded(leg: &Leg, via: &str) -> Bytes {
 }
 
 /// What changes in every request of a phone: routes that are not ours, Path and Record-Route go, Max-Forwards falls.
-fn common_edits(edit: &mut Edit<'_>, request: &Message, keep_routes: Option<usize>) {
+pub(super) fn common_edits(edit: &mut Edit<'_>, request: &Message, keep_routes: Option<usize>) {
     match keep_routes {
         Some(from) => edit.remove_values(HeaderName::Route, from),
         None => edit.remove_headers(HeaderName::Route),

@@ -10,6 +10,7 @@
 //!   the delivery table.
 
 mod accepted;
+mod acks;
 mod deliver;
 mod edge;
 mod flows;
@@ -39,6 +40,7 @@ pub use interface::{
 };
 
 use accepted::Accepted;
+use acks::Acks;
 use deliver::Delivery;
 use flows::Flows;
 use legs::Leg;
@@ -102,6 +104,7 @@ pub struct Gateway {
     waiting: BTreeSet<LegId>,
     leg_of_server: HashMap<ServerId, LegId>,
     leg_of_request: HashMap<hops::RequestId, LegId>,
+    acks: Acks,
     next_request: u64,
     table: Table<ServerId, Message>,
     deliveries: BTreeMap<ClientId, Delivery>,
@@ -151,6 +154,7 @@ impl Gateway {
             waiting: BTreeSet::new(),
             leg_of_server: HashMap::new(),
             leg_of_request: HashMap::new(),
+            acks: Acks::default(),
             next_request: 0,
             deliveries: BTreeMap::new(),
             cancel_deadlines: BTreeSet::new(),
@@ -244,6 +248,7 @@ impl Gateway {
             self.dialogs.next_deadline(),
             self.flows.next_deadline(),
             self.leg_deadlines.first().map(|(deadline, _)| *deadline),
+            self.acks.next_deadline(),
             self.cancel_deadlines.first().map(|(deadline, _)| *deadline),
         ]
         .into_iter()
@@ -305,6 +310,7 @@ impl Gateway {
             self.set_leg_deadline(leg, None);
             self.leg_expired(now, leg);
         }
+        self.acks_due(now);
         while self.cancel_deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some((_, delivery)) = self.cancel_deadlines.pop_first() {
                 self.cancelled_in_vain(now, delivery);

@@ -5,7 +5,7 @@ use dialtone_sip::{HeaderName, Method, cancel_for};
 use super::super::*;
 use super::lab::{Lab, Phone, edge_of};
 
-fn answered_call(lab: &mut Lab, alice: &Phone, bob: &Phone) -> (Message, Message) {
+pub(super) fn answered_call(lab: &mut Lab, alice: &Phone, bob: &Phone) -> (Message, Message) {
     alice.invite(lab, bob.user);
     assert_eq!(alice.got(lab), ["100"]);
     let invite = bob.take(lab).remove(0);
@@ -263,26 +263,32 @@ fn phones_over_tcp_are_reached_by_their_connection_and_430_says_that_it_is_gone(
 
 #[test]
 fn an_invite_of_1200_bytes_with_video_grows_by_less_than_350_bytes() {
-    let mut lab = Lab::new(2, 1);
-    let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
-    bob.register(&mut lab);
-    let mut sdp = String::from(
-        "v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n",
-    );
-    sdp.push_str("m=audio 4000 RTP/AVP 0 8 96\r\na=rtpmap:96 opus/48000/2\r\na=sendrecv\r\n");
-    sdp.push_str("m=video 4002 RTP/AVP 97\r\na=rtpmap:97 H264/90000\r\n");
-    while sdp.len() < 830 {
-        sdp.push_str("a=fmtp:97 profile-level-id=42e01f;packetization-mode=1\r\n");
+    for stays in [false, true] {
+        let mut lab = Lab::new(2, 1);
+        lab.stays = stays;
+        let (alice, bob) = (Phone::new("alice", 0, 1), Phone::new("bob", 1, 2));
+        bob.register(&mut lab);
+        let mut sdp = String::from(
+            "v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n",
+        );
+        sdp.push_str("m=audio 4000 RTP/AVP 0 8 96\r\na=rtpmap:96 opus/48000/2\r\na=sendrecv\r\n");
+        sdp.push_str("m=video 4002 RTP/AVP 97\r\na=rtpmap:97 H264/90000\r\n");
+        while sdp.len() < 830 {
+            sdp.push_str("a=fmtp:97 profile-level-id=42e01f;packetization-mode=1\r\n");
+        }
+        let invite = alice
+            .request(&mut lab, Method::Invite, "bob")
+            .body("application/sdp", sdp.clone())
+            .build();
+        assert!((1_150..1_250).contains(&invite.len()), "{}", invite.len());
+        alice.send(&mut lab, invite.clone());
+        let got = bob.take(&mut lab).remove(0);
+        assert_eq!(got.body(), sdp.as_bytes());
+        assert_eq!(got.record_routes().count(), if stays { 3 } else { 2 });
+        let added = got.bytes().len() as i64 - invite.len() as i64;
+        assert!(added <= 350, "{added} bytes added");
+        println!("{added} bytes added to {}, stays: {stays}", invite.len());
     }
-    let invite =
-        alice.request(&mut lab, Method::Invite, "bob").body("application/sdp", sdp.clone()).build();
-    assert!((1_150..1_250).contains(&invite.len()), "{}", invite.len());
-    alice.send(&mut lab, invite.clone());
-    let got = bob.take(&mut lab).remove(0);
-    assert_eq!(got.body(), sdp.as_bytes());
-    let added = got.bytes().len() as i64 - invite.len() as i64;
-    assert!(added <= 350, "{added} bytes added");
-    println!("{added} bytes added to {}", invite.len());
 }
 
 #[test]

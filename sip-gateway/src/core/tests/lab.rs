@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dialtone_sip::{HeaderName, Method, RequestBuilder, ack_for};
 use dialtone_sip_pool::hops::{ACCEPTED, PING};
 use dialtone_sip_pool::keys::Generation;
-use dialtone_sip_pool::token::EdgeTransport;
+use dialtone_sip_pool::token::{DialogCookie, EdgeTransport, FlowToken};
+use dialtone_sip_pool::uri::pool_uri;
 
 use super::super::*;
 
@@ -60,6 +61,8 @@ pub(super) struct Lab {
     /// What is done to the proxy that gets the message of this number (pings aside), and when.
     pub(super) fault: Option<(usize, Fault)>,
     pub(super) messages: usize,
+    /// Proxies stay in the way of dialogs.
+    pub(super) stays: bool,
 }
 
 /// What happens to a proxy.
@@ -109,6 +112,7 @@ impl Lab {
             sabotage: None,
             fault: None,
             messages: 0,
+            stays: false,
         };
         for number in 0..gateways {
             let listeners = vec![
@@ -313,6 +317,10 @@ impl Lab {
         }
         self.at_proxy.push(message.clone());
         self.handled_by.push(proxy);
+        if self.stays && message.to().unwrap().tag().is_some() {
+            self.follow(proxy, link, message);
+            return;
+        }
         let respond =
             |code: u16| ResponseBuilder::new(&message, code).to_tag(format!("proxy{proxy}"));
         let user = |uri: dialtone_sip::Uri<'_>| {
@@ -373,13 +381,15 @@ impl Lab {
                     edit.push_via(format!("SIP/2.0/TCP {};branch={branch}", proxy_address(proxy)));
                     edit.add_after(HeaderName::Via, "Route", path.as_str());
                     edit.set_request_uri(contact.as_str());
+                    if self.stays && method == Method::Invite {
+                        let cookie = DialogCookie { preferred: proxy as u32, relay: 7, flags: 0 };
+                        let caller = message.from().unwrap().tag().unwrap();
+                        let cookie = cookie.sign(&keys(), message.call_id().unwrap(), caller);
+                        let route = format!("<{}>", pool_uri("sip-proxy", &cookie));
+                        edit.add_before(HeaderName::RecordRoute, "Record-Route", route);
+                    }
                     let sent = Message::parse(edit.finish()).unwrap();
-                    let token = sent.routes().next().unwrap().unwrap();
-                    let token = token.uri.sip().unwrap().user.unwrap().to_owned();
-                    let token =
-                        dialtone_sip_pool::token::FlowToken::verify(&keys(), token.as_bytes())
-                            .unwrap();
-                    let to = self.dial(proxy, token.flow.gateway as usize - 100);
+                    let to = self.dial(proxy, gateway_of(&sent));
                     let forwarded =
                         Forwarded { from: link, request: message.clone(), sent: sent.clone(), to };
                     self.proxies[proxy].forwarded.insert(branch, forwarded);
@@ -387,6 +397,29 @@ impl Lab {
                 }
             }
         }
+    }
+
+    /// A request inside a dialog that this pool stays in: to the gateway that the next Route value names.
+    fn follow(&mut self, proxy: usize, link: usize, message: Message) {
+        let route = message.routes().next().unwrap().unwrap();
+        assert!(route.raw.ends_with("@sip-proxy.pool.invalid;lr>"), "{}", route.raw);
+        if message.method() == Some(Method::Invite) {
+            let trying = ResponseBuilder::new(&message, 100).build().unwrap();
+            self.write(proxy, link, trying);
+        }
+        self.serial += 1;
+        let branch = format!("z9hG4bKp{proxy}x{}", self.serial);
+        let mut edit = dialtone_sip::Edit::new(&message);
+        edit.push_via(format!("SIP/2.0/TCP {};branch={branch}", proxy_address(proxy)));
+        edit.remove_values(HeaderName::Route, 1);
+        let sent = Message::parse(edit.finish()).unwrap();
+        let to = self.dial(proxy, gateway_of(&sent));
+        let bytes = sent.bytes().clone();
+        if message.method() != Some(Method::Ack) {
+            let forwarded = Forwarded { from: link, request: message.clone(), sent, to };
+            self.proxies[proxy].forwarded.insert(branch, forwarded);
+        }
+        self.write(proxy, to, bytes);
     }
 
     fn proxy_response(&mut self, proxy: usize, response: &Message) {
@@ -504,6 +537,14 @@ impl Lab {
         self.serial += 1;
         self.serial
     }
+}
+
+/// The number of the gateway that the first Route value leads to.
+fn gateway_of(request: &Message) -> usize {
+    let token = request.routes().next().unwrap().unwrap();
+    let token = token.uri.sip().unwrap().user.unwrap().to_owned();
+    let token = FlowToken::verify(&keys(), token.as_bytes()).unwrap();
+    token.flow.gateway as usize - 100
 }
 
 /// A phone over UDP.
