@@ -10,9 +10,10 @@ use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, ad
 use dialtone_handlespace::Handle;
 use dialtone_location::WriterId;
 use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
-use dialtone_pool_user::{Users, UsersConfig};
+use dialtone_pool_user::{PoolUser, Users, UsersConfig};
 use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
 use dialtone_sip_pool::keys::Keys;
+use dialtone_wire::PeId;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
@@ -20,7 +21,7 @@ use crate::POOL;
 use crate::config::{Config, WhenFull};
 use crate::core::{Names, Proxy, Settings};
 use crate::database;
-use crate::driver::{self, Gateways, Network};
+use crate::driver::{self, Network, Pool, Pools};
 use crate::intake::intake;
 
 /// Messages that wait for the driver.
@@ -64,21 +65,23 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
         }
     };
 
-    let gateways = match user {
-        Some(user) => {
-            let handle = self::handle("sip-gateway")?;
-            let view = user.watch(&handle).map_err(Error::other)?;
-            Some(Gateways { user: user.clone(), handle, view })
-        }
-        None => None,
+    let watch = |pool: &str, user: &PoolUser| -> Result<Pool, Error> {
+        let handle = handle(pool)?;
+        let view = user.watch(&handle).map_err(Error::other)?;
+        Ok(Pool { user: user.clone(), handle, view })
+    };
+    let relays = config.media.pool.as_deref();
+    let used = Pools {
+        gateways: user.map(|user| watch("sip-gateway", user)).transpose()?,
+        relays: relays.zip(user).map(|(pool, user)| watch(pool, user)).transpose()?,
     };
     let core_address = network.core_address;
-    let proxy = new_proxy(&config, &network, keys);
+    let proxy = new_proxy(&config, &network, keys, pe_id);
     let (serving, mut is_serving) = watch::channel(false);
     let drain = CancellationToken::new();
     let span = tracing::info_span!("proxy", name = config.name);
     let driver =
-        driver::run(proxy, network, store.clone(), store_events, gateways, serving, drain.clone());
+        driver::run(proxy, network, store.clone(), store_events, used, serving, drain.clone());
     let mut driver = tokio::spawn(driver.instrument(span));
 
     let mut ended = None;
@@ -177,12 +180,13 @@ fn open_network(config: &Config) -> Result<(Network, Addresses), Error> {
     Ok((network, addresses))
 }
 
-fn new_proxy(config: &Config, network: &Network, keys: Keys) -> Proxy {
+fn new_proxy(config: &Config, network: &Network, keys: Keys, pe_id: PeId) -> Proxy {
     let (now, wall) = clocks();
     let edge_udp = network.edge_udp.as_ref().map(UdpTransport::local_addr);
     let edge_tcp = network.edge_tcp_address;
     let registration = config.registration;
     let settings = Settings {
+        element: pe_id.0,
         edge_udp,
         edge_tcp,
         record_route: config.edge.record_route,
@@ -193,6 +197,7 @@ fn new_proxy(config: &Config, network: &Network, keys: Keys) -> Proxy {
         evict_oldest: registration.when_full == WhenFull::EvictOldest,
         store_timeout: Duration::from_millis(registration.store_timeout_ms),
         auth: config.auth.settings(&config.domains),
+        media: config.media.settings(),
         ..Settings::new(network.core_address, (now, wall))
     };
     let own: Vec<SocketAddr> =

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use dialtone_asap_client::parse_registrar;
 use dialtone_daemon::{Checked, Problems};
+use dialtone_handlespace::Handle;
 use dialtone_sip::digest::Algorithm;
 use serde::Deserialize;
 
-use crate::core::{AuthSettings, Limits};
+use crate::core::{AuthSettings, Limits, MediaSettings, WithoutRelay};
 
 /// `sip-proxy.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +47,37 @@ pub struct Config {
     pub registration: Registration,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub media: Media,
+}
+
+/// Whether calls get their audio through media relays.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// Handle of the pool of the relays; without it phones send media to each other.
+    pub pool: Option<String>,
+    pub without_relay: WithoutRelay,
+    /// Milliseconds.
+    pub answer_within_ms: u64,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        let MediaSettings { without_relay, answer_within } = MediaSettings::default();
+        Self { pool: None, without_relay, answer_within_ms: answer_within.as_millis() as u64 }
+    }
+}
+
+impl Media {
+    /// For the core; `None` when no relays are used.
+    pub fn settings(&self) -> Option<MediaSettings> {
+        self.pool.as_ref()?;
+        Some(MediaSettings {
+            without_relay: self.without_relay,
+            answer_within: Duration::from_millis(self.answer_within_ms),
+        })
+    }
 }
 
 /// Whether users need a password, and how they prove that they know it.
@@ -234,6 +266,14 @@ impl Checked for Config {
         }
         problems.section("registration", &self.registration);
         problems.section("auth", &self.auth);
+        problems.section("media", &self.media);
+        if self.media.pool.is_some() && self.registrars.is_empty() {
+            problems.add(
+                "media.pool",
+                "without registrars no relay can be found",
+                "name registrars, or leave it out",
+            );
+        }
     }
 }
 
@@ -248,6 +288,17 @@ impl Checked for Registration {
         );
         problems.in_range("max_contacts", self.max_contacts, 1..=100);
         problems.in_range("store_timeout_ms", self.store_timeout_ms, 50..=30_000);
+    }
+}
+
+impl Checked for Media {
+    fn check(&self, problems: &mut Problems) {
+        if let Some(pool) = &self.pool
+            && pool.parse::<Handle>().is_err()
+        {
+            problems.add("pool", format!("{pool:?} is no pool handle"), "use \"media-relay\"");
+        }
+        problems.in_range("answer_within_ms", self.answer_within_ms, 20..=1000);
     }
 }
 
@@ -315,6 +366,12 @@ mod tests {
             format!("{:?}", all.auth),
             format!("{:?}", Auth { realm: all.auth.realm.clone(), ..Auth::default() })
         );
+        assert_eq!(
+            format!("{:?}", all.media),
+            format!("{:?}", Media { pool: all.media.pool.clone(), ..Media::default() })
+        );
+        assert!(config.media.settings().is_none(), "off by default");
+        assert_eq!(all.media.settings(), Some(MediaSettings::default()));
         assert!(all.auth.settings(&all.domains).is_none(), "off by default");
         let auth = Auth { required: true, ..Auth::default() }.settings(&all.domains);
         let auth = auth.expect("switched on");
@@ -350,5 +407,14 @@ mod tests {
         for key in ["auth.algorithms[1]", "auth.algorithms[2]", "auth.realm", "auth.window"] {
             assert!(error.contains(&format!("key {key}")), "{key}: {error}");
         }
+        let broken = format!("{EXAMPLE}\n[media]\npool = \"\"\nanswer_within_ms = 5\n");
+        let error = dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &broken)
+            .expect_err("refused")
+            .to_string();
+        for key in ["media.pool", "media.answer_within_ms"] {
+            assert!(error.contains(&format!("key {key}")), "{key}: {error}");
+        }
+        let misspelt = format!("{EXAMPLE}\n[media]\nwithout_relay = \"drop\"\n");
+        assert!(dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &misspelt).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | driver (one) | the core, maps of connections | asked to, after requests under way have ended or 5 s |
 //! | of [`dialtone_sip::transport`] | sockets and connections | their handles are dropped |
+//! | one for each media relay | receives from it | not used for a minute |
 //! | threads of [`dialtone_location::sqlite`] or [`dialtone_location::mysql`] | the database | the store is dropped |
 //!
 //! Everything comes in through channels whose receiving is cancel safe. What has arrived goes before what is due, so
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{ClockNotice, Hop, Lacking, Output, Proxy, Stats};
 use crate::intake::Intake;
+use crate::relays::{RelayEvent, RelaySockets};
 
 /// A pause of the driver longer than this means that the process was stopped.
 const FROZEN: Duration = Duration::from_secs(2);
@@ -43,6 +45,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a proxy that starts waits for its connections to gateways.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// Datagrams of relays that wait for the driver.
+const RELAY_QUEUE: usize = 4096;
 
 /// Where a proxy's messages come from and go to.
 #[derive(Debug)]
@@ -62,12 +66,19 @@ pub struct Network {
     pub edge_events: mpsc::Receiver<TransportEvent>,
 }
 
-/// The pool of the gateways, as seen by this process.
+/// A pool that the proxy uses, as seen by this process.
 #[derive(Debug)]
-pub struct Gateways {
+pub struct Pool {
     pub user: PoolUser,
     pub handle: Handle,
     pub view: watch::Receiver<Arc<View>>,
+}
+
+/// The pools that the proxy uses.
+#[derive(Debug, Default)]
+pub struct Pools {
+    pub gateways: Option<Pool>,
+    pub relays: Option<Pool>,
 }
 
 /// Runs a proxy until `drain` is cancelled and requests under way have ended. `serving` becomes true when it is open for
@@ -77,10 +88,14 @@ pub async fn run(
     mut network: Network,
     store: Arc<dyn LocationStore>,
     mut store_events: Intake,
-    mut gateways: Option<Gateways>,
+    pools: Pools,
     serving: watch::Sender<bool>,
     drain: CancellationToken,
 ) {
+    let Pools { mut gateways, relays: mut relay_pool } = pools;
+    let user_of =
+        |pool: &Option<Pool>| pool.as_ref().map(|pool| (pool.user.clone(), pool.handle.clone()));
+    let (relay_sender, mut relay_events) = mpsc::channel(RELAY_QUEUE);
     let mut driver = Driver {
         proxy,
         core: network.core,
@@ -88,8 +103,11 @@ pub async fn run(
         edge_udp: network.edge_udp,
         edge_tcp: network.edge_tcp,
         store,
-        user: gateways.as_ref().map(|gateways| (gateways.user.clone(), gateways.handle.clone())),
-        knows_gateways: false,
+        user: user_of(&gateways),
+        relay_user: user_of(&relay_pool),
+        relays: RelaySockets::new(network.core_address.ip(), relay_sender),
+        knows_gateways: gateways.is_none(),
+        knows_relays: relay_pool.is_none(),
         core_ids: HashMap::new(),
         transport_ids: HashMap::new(),
         edge_ids: HashMap::new(),
@@ -101,19 +119,22 @@ pub async fn run(
     };
     let mut core_events = Vec::with_capacity(BATCH);
     let mut edge_events = Vec::with_capacity(BATCH);
+    let mut relay_batch = Vec::with_capacity(BATCH);
     let mut metrics_at = clock();
     let mut draining_until = None;
     let mut opening = Some(Opening { listener: network.core_listener, until: None });
     driver.gateways_changed(clock(), gateways.as_mut());
+    driver.relays_changed(clock(), relay_pool.as_mut());
     loop {
         let before = driver.look();
         if before >= metrics_at {
             driver.export();
             driver.look_at_wall(before);
+            driver.relays.tidy(before);
             metrics_at = before + METRICS_EVERY;
         }
         if let Some(ready) = opening.take_if(|opening| {
-            opening.is_due(before, &driver.proxy, driver.user.is_none() || driver.knows_gateways)
+            opening.is_due(before, &driver.proxy, driver.knows_gateways, driver.knows_relays)
         }) {
             if let Err(error) = driver.core.open(ready.listener) {
                 tracing::error!(%error, address = %driver.core_address, "cannot listen for gateways");
@@ -140,7 +161,13 @@ pub async fn run(
                 core_closed = count == 0;
                 Input::Core
             }
+            count = relay_events.recv_many(&mut relay_batch, BATCH) => {
+                // The driver has a sender itself.
+                debug_assert!(count > 0);
+                Input::Relay
+            }
             () = changed(&mut gateways) => Input::Gateways,
+            () = changed(&mut relay_pool) => Input::Relays,
             _ = network.edge_events.recv_many(&mut edge_events, BATCH) => Input::Edge,
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
             () = drain.cancelled(), if draining_until.is_none() => Input::Time,
@@ -154,6 +181,8 @@ pub async fn run(
             Input::Core => core_events.drain(..).for_each(|event| driver.core_event(event)),
             Input::Edge => edge_events.drain(..).for_each(|event| driver.edge_event(event)),
             Input::Gateways => driver.gateways_changed(now, gateways.as_mut()),
+            Input::Relay => relay_batch.drain(..).for_each(|event| driver.relay_event(event)),
+            Input::Relays => driver.relays_changed(now, relay_pool.as_mut()),
             Input::Time => {}
             Input::Store(None) => {
                 tracing::error!("the location store ended");
@@ -181,13 +210,20 @@ struct Opening {
 }
 
 impl Opening {
-    /// Whether calls could be routed now: bindings are known, and gateways connected, those that answer soon.
-    fn is_due(&mut self, now: Instant, proxy: &Proxy, knows_gateways: bool) -> bool {
+    /// Whether calls could be routed now: bindings are known, and gateways connected and relays heard of, those that
+    /// answer soon.
+    fn is_due(
+        &mut self,
+        now: Instant,
+        proxy: &Proxy,
+        knows_gateways: bool,
+        knows_relays: bool,
+    ) -> bool {
         if !proxy.is_loaded() || !knows_gateways {
             return false;
         }
         let until = *self.until.get_or_insert(now + CONNECTED_WITHIN);
-        proxy.is_connected() || now >= until
+        (proxy.is_connected() && knows_relays) || now >= until
     }
 }
 
@@ -195,15 +231,17 @@ enum Input {
     Core,
     Edge,
     Gateways,
+    Relay,
+    Relays,
     Store(Option<Vec<StoreEvent>>),
     Time,
 }
 
-/// Waits for a change of the gateway pool; for ever if there is none to come.
-async fn changed(gateways: &mut Option<Gateways>) {
-    match gateways {
-        Some(gateways) => {
-            if gateways.view.changed().await.is_err() {
+/// Waits for a change of a pool; for ever if there is none to come.
+async fn changed(pool: &mut Option<Pool>) {
+    match pool {
+        Some(pool) => {
+            if pool.view.changed().await.is_err() {
                 // The agent ended: the last members stay.
                 std::future::pending::<()>().await;
             }
@@ -219,9 +257,13 @@ struct Driver {
     edge_udp: Option<UdpTransport>,
     edge_tcp: TcpTransport,
     store: Arc<dyn LocationStore>,
+    /// For the pool of the gateways, and for that of the relays.
     user: Option<(PoolUser, Handle)>,
-    /// Whether the pool of the gateways has been heard of.
+    relay_user: Option<(PoolUser, Handle)>,
+    relays: RelaySockets,
+    /// Whether these pools have been heard of.
     knows_gateways: bool,
+    knows_relays: bool,
     /// Core connections by both names.
     core_ids: HashMap<TransportId, ConnId>,
     transport_ids: HashMap<ConnId, TransportId>,
@@ -410,7 +452,24 @@ impl Driver {
         self.lacking = kinds;
     }
 
-    fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Gateways>) {
+    fn relay_event(&mut self, event: RelayEvent) {
+        let now = self.look();
+        match event {
+            RelayEvent::Datagram { from, bytes } => self.proxy.handle_relay(now, from, &bytes),
+            RelayEvent::Unreachable { relay } => self.proxy.handle_relay_unreachable(now, relay),
+        }
+        self.drain();
+    }
+
+    fn relays_changed(&mut self, now: Instant, relays: Option<&mut Pool>) {
+        let Some(relays) = relays else { return };
+        let view = relays.view.borrow_and_update().clone();
+        self.knows_relays |= view.freshness != Freshness::Unknown;
+        self.proxy.set_relays(now, view);
+        self.drain();
+    }
+
+    fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Pool>) {
         let Some(gateways) = gateways else { return };
         let view = gateways.view.borrow_and_update().clone();
         if view.freshness == Freshness::Unknown {
@@ -477,6 +536,21 @@ impl Driver {
                 }
                 Output::Trust { element } => {
                     if let Some((user, handle)) = &self.user {
+                        user.trust(handle, PeId(element));
+                    }
+                }
+                Output::Relay { to, bytes } => self.relays.send(now, to, &bytes),
+                Output::ReportRelay { element } => {
+                    tracing::info!(
+                        element = format_args!("{element:#010x}"),
+                        "media relay does not answer"
+                    );
+                    if let Some((user, handle)) = &self.relay_user {
+                        user.report_unreachable(handle, PeId(element));
+                    }
+                }
+                Output::TrustRelay { element } => {
+                    if let Some((user, handle)) = &self.relay_user {
                         user.trust(handle, PeId(element));
                     }
                 }
@@ -550,6 +624,7 @@ impl Driver {
             ("dialtone_sip_proxy_contexts", sizes.contexts),
             ("dialtone_sip_proxy_client_transactions", sizes.clients),
             ("dialtone_sip_proxy_server_transactions", sizes.servers),
+            ("dialtone_sip_proxy_relay_questions", sizes.questions),
             ("dialtone_sip_proxy_core_connections", self.core_ids.len()),
             ("dialtone_sip_proxy_phone_connections", self.edge_ids.len()),
         ] {
@@ -562,6 +637,20 @@ impl Driver {
                 metrics::counter!("dialtone_sip_transport_total", "listener" => listener, "what" => what)
                     .absolute(value);
             }
+        }
+        let media = self.proxy.media_stats();
+        for (what, value) in [
+            ("offer", media.offers),
+            ("answer", media.answers),
+            ("delete", media.deletes),
+            ("timeout", media.timeouts),
+            ("error", media.errors),
+            ("direct", media.direct),
+            ("refused", media.refused),
+            ("silenced", media.silenced),
+            ("sealed", media.sealed),
+        ] {
+            metrics::counter!("dialtone_sip_proxy_media_total", "what" => what).absolute(value);
         }
         let auth = self.proxy.auth_stats();
         if auth.limited > self.limited {

@@ -10,6 +10,9 @@ pub mod core;
 mod database;
 pub mod driver;
 pub mod intake;
+mod relays;
 
 /// The pool of the proxies.
 pub const POOL: &str = "sip-proxy";
+/// The pool of the media relays.
+pub const RELAYS: &str = "media-relay";

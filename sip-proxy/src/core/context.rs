@@ -1,12 +1,16 @@
 //! The response context of a forwarded request (RFC 3261 section 16.7): its branches, and which answer is the best.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use dialtone_location::Ticket;
+use dialtone_ng::client::RequestId as Question;
 use dialtone_sip::transaction::{ClientId, ServerId};
 use dialtone_sip::{Message, Method};
 
 use crate::core::hop::{Binding, Hop};
+use crate::core::media::Session;
 
 /// RFC 5393 section 5.3.3.1: Max-Breadth of a request without one.
 const MAX_BREADTH: u32 = 60;
@@ -23,6 +27,12 @@ pub(super) struct Context {
     pub(super) own_routes: usize,
     /// Whose bindings are tried; `None` for a request that follows its Route.
     pub(super) aor: Option<Box<str>>,
+    /// Where a request that follows its Route goes, until its branch is started.
+    pub(super) hop: Option<Hop>,
+    /// The address of the phone there, as far as it is known.
+    pub(super) callee: Option<IpAddr>,
+    /// What media relays have to do with it.
+    pub(super) session: Option<Session>,
     pub(super) branches: Vec<Branch>,
     /// Groups of equal q still to be tried, the best last.
     pub(super) queue: Vec<Vec<Binding>>,
@@ -51,6 +61,9 @@ pub(super) struct Branch {
     pub(super) provisional: bool,
     pub(super) cancel: Cancel,
     pub(super) timer: Option<Instant>,
+    /// Responses that have not gone up yet: a relay is asked about the first.
+    pub(super) held: VecDeque<Message>,
+    pub(super) question: Option<Question>,
 }
 
 /// Whether a branch is being cancelled.
@@ -95,6 +108,9 @@ impl Context {
             loop_hash,
             own_routes,
             aor: None,
+            hop: None,
+            callee: None,
+            session: None,
             branches: Vec::new(),
             queue: Vec::new(),
             spare: Vec::new(),
@@ -153,6 +169,16 @@ impl Context {
                 .any(|waiting| waiting.same_flow(binding))
     }
 
+    /// Whether there is something left to try.
+    pub(super) fn has_targets(&self) -> bool {
+        self.hop.is_some() || !self.queue.is_empty()
+    }
+
+    /// Whether responses wait for relays.
+    pub(super) fn is_holding(&self) -> bool {
+        self.branches.iter().any(|branch| !branch.held.is_empty())
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.branches.iter().all(|branch| matches!(branch.state, State::Done(_)))
     }
@@ -192,6 +218,8 @@ impl Branch {
             provisional: false,
             cancel: Cancel::No,
             timer: None,
+            held: VecDeque::new(),
+            question: None,
         }
     }
 }

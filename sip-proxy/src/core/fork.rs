@@ -1,6 +1,7 @@
 //! Forwarding: branches, their answers, CANCEL, Timer C, other flows of a phone (RFC 3261 sections 16.6 to 16.10,
 //! RFC 5626 section 5.3).
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use dialtone_sip::transaction::{ClientId, ServerId};
 use dialtone_sip::{Edit, HeaderName, Message, ResponseBuilder};
 use dialtone_sip_pool::hops::RequestId;
 use dialtone_sip_pool::token::DialogCookie;
+use dialtone_sip_pool::uri::pool_uri;
 
+use crate::POOL;
 use crate::core::context::{Branch, Cancel, Context, Outcome, State};
 use crate::core::hop::{self, Binding, Hop};
 use crate::core::{Proxy, Timer, Waiting};
@@ -35,13 +38,11 @@ impl Proxy {
     }
 
     /// Forwards a request that follows its Route, without any lookup.
-    pub(super) fn forward(&mut self, now: Instant, context: Context, hop: Hop) {
+    pub(super) fn forward(&mut self, now: Instant, mut context: Context, hop: Hop) {
         let server = context.server;
+        context.hop = Some(hop);
         self.contexts.insert(server, Box::new(context));
-        self.with_context(now, server, |proxy, context| {
-            proxy.start(now, context, None, Some(hop), None);
-            proxy.settle(now, context);
-        });
+        self.with_context(now, server, |proxy, context| proxy.settle(now, context));
     }
 
     /// The database answered a lookup, or did not in time (then `records` is empty).
@@ -94,9 +95,14 @@ impl Proxy {
         while !context.answered && context.is_done() {
             // Whoever sent it and is lost has it sent on by somebody else: nothing more is started on its behalf here.
             let over = context.cancelled || context.gone || context.has_global_failure();
-            match context.queue.pop().filter(|_| !over) {
-                Some(group) => self.start_group(now, context, group),
-                None => self.answer_best(now, context),
+            if over || !context.has_targets() {
+                self.answer_best(now, context);
+            } else if !self.is_media_ready(now, context) {
+                return;
+            } else if let Some(hop) = context.hop.take() {
+                self.start(now, context, None, Some(hop), None);
+            } else if let Some(group) = context.queue.pop() {
+                self.start_group(now, context, group);
             }
         }
     }
@@ -156,6 +162,8 @@ impl Proxy {
             provisional: false,
             cancel: Cancel::No,
             timer: None,
+            held: VecDeque::new(),
+            question: None,
         };
         if context.invite {
             let deadline = now + self.settings.timer_c;
@@ -179,13 +187,8 @@ impl Proxy {
             // Step 2; header parameters of a contact have no place in a Request-URI.
             edit.set_request_uri(binding.contact.split('?').next().unwrap_or_default().to_owned());
         }
-        // Step 4: for phones that use this proxy without a gateway.
-        if self.settings.record_route && request.to().is_ok_and(|to| to.tag().is_none()) {
-            edit.add_before(
-                HeaderName::RecordRoute,
-                "Record-Route",
-                self.record_route(request, hop),
-            );
+        if let Some(route) = self.record_route(context, hop) {
+            edit.add_before(HeaderName::RecordRoute, "Record-Route", route);
         }
         self.edit_forwarded(&mut edit, request, context.source, hop, &branch);
         edit.remove_values(HeaderName::Route, context.own_routes);
@@ -204,10 +207,27 @@ impl Proxy {
         edit.finish()
     }
 
-    fn record_route(&self, request: &Message, hop: Hop) -> String {
+    /// Step 4: stays in the way of dialogs that have a relay, and of phones that use this proxy without a gateway. These
+    /// need an address; gateways know how to find another proxy.
+    fn record_route(&self, context: &Context, hop: Hop) -> Option<String> {
+        let request = &context.request;
+        if !request.to().is_ok_and(|to| to.tag().is_none()) {
+            return None;
+        }
+        let relayed =
+            context.session.as_ref().and_then(|session| session.cookie(self.settings.element));
+        let cookie = match relayed {
+            Some(cookie) => cookie,
+            None if self.settings.record_route => {
+                DialogCookie { preferred: self.settings.element, ..DialogCookie::default() }
+            }
+            None => return None,
+        };
         let caller = request.from().ok().and_then(|from| from.tag()).unwrap_or("");
-        let call_id = request.call_id().unwrap_or("");
-        let cookie = DialogCookie::default().sign(&self.keys, call_id, caller);
+        let cookie = cookie.sign(&self.keys, request.call_id().unwrap_or(""), caller);
+        if relayed.is_some() && context.source.is_core() && hop.is_core() {
+            return Some(format!("<{}>", pool_uri(POOL, &cookie)));
+        }
         let (address, transport) = match hop {
             Hop::Udp { .. } => (self.settings.edge_udp, ""),
             Hop::Tcp(_) | Hop::Core(_) | Hop::Element(_) => {
@@ -215,7 +235,7 @@ impl Proxy {
             }
         };
         let address = address.unwrap_or(self.settings.core_address);
-        format!("<sip:{cookie}@{address}{transport};lr>")
+        Some(format!("<sip:{cookie}@{address}{transport};lr>"))
     }
 
     /// A response to one of our requests (RFC 3261 section 16.7).
@@ -229,13 +249,16 @@ impl Proxy {
                     _ => proxy.hops.finished(RequestId(client.0)),
                 }
             }
+            if code >= 300 {
+                proxy.note_relay(now, context, &response);
+            }
             match code {
-                0..200 => proxy.provisional(now, context, index, code, &response),
+                0..200 => proxy.provisional(now, context, index, code, response),
                 // Every 2xx to an INVITE goes up, also one that comes again or late (step 5, RFC 6026 section 7.3).
                 200..300 if context.invite || !context.answered => {
                     proxy.finish_branch(context, index, Outcome::Code(code));
                     context.answered = true;
-                    proxy.pass_up(now, context, &response, code);
+                    proxy.pass(now, context, index, response);
                     proxy.cancel_branches(now, context);
                 }
                 _ if matches!(context.branches[index].state, State::Done(_)) => {}
@@ -257,7 +280,7 @@ impl Proxy {
         context: &mut Context,
         index: usize,
         code: u16,
-        response: &Message,
+        response: Message,
     ) {
         let branch = &mut context.branches[index];
         if !matches!(branch.state, State::Running) {
@@ -277,12 +300,13 @@ impl Proxy {
             self.set_timer(&mut context.branches[index], context.server, index, Some(deadline));
         }
         if !context.answered {
-            self.pass_up(now, context, response, code);
+            self.pass(now, context, index, response);
         }
     }
 
     /// Forwards a response: our Via goes, everything else stays (step 9).
-    fn pass_up(&mut self, now: Instant, context: &Context, response: &Message, code: u16) {
+    pub(super) fn pass_up(&mut self, now: Instant, context: &Context, response: &Message) {
+        let code = response.status().unwrap_or(500);
         let mut edit = Edit::new(response);
         edit.pop_via();
         if !matches!(context.source, Hop::Udp { .. }) {
@@ -295,6 +319,7 @@ impl Proxy {
     /// Step 6 and 7.
     fn answer_best(&mut self, now: Instant, context: &mut Context) {
         context.answered = true;
+        self.release(now, context);
         let best = match context.best() {
             Some(Outcome::Response(response)) => Ok(response),
             Some(outcome @ Outcome::Code(_)) => Err(outcome.code()),
@@ -333,6 +358,11 @@ impl Proxy {
     fn finish_branch(&mut self, context: &mut Context, index: usize, outcome: Outcome) {
         let server = context.server;
         let branch = &mut context.branches[index];
+        if outcome.code() >= 300 {
+            // What it said before is of no interest any more.
+            branch.held.clear();
+            branch.question = None;
+        }
         branch.state = State::Done(outcome);
         self.set_timer(branch, server, index, None);
     }

@@ -11,6 +11,7 @@ mod auth;
 mod context;
 mod fork;
 mod hop;
+mod media;
 mod register;
 mod respond;
 mod routing;
@@ -36,6 +37,8 @@ use auth::Auth;
 pub use auth::{Lacking, Limits, Settings as AuthSettings, Stats as AuthStats};
 use context::Context;
 pub use hop::Hop;
+use media::Media;
+pub use media::{Settings as MediaSettings, Stats as MediaStats, WithoutRelay};
 pub use settings::{Names, Settings};
 pub use wall::ClockNotice;
 
@@ -54,12 +57,18 @@ pub enum Output {
     Dial { conn: ConnId, address: SocketAddr },
     /// An element of the pool `sip-gateway` does not answer: to be reported to the registrar.
     Report { element: u32 },
+    /// Send this datagram to a media relay; what comes back is for [`Proxy::handle_relay`].
+    Relay { to: SocketAddr, bytes: Bytes },
+    /// An element of the pool `media-relay` does not answer: to be reported to the registrar.
+    ReportRelay { element: u32 },
     /// Send to a phone: a datagram, or over the TCP connection with this peer, dialled if there is none.
     Send { to: Hop, bytes: Bytes },
     /// Ask the location store; answered by [`Proxy::handle_store`].
     Store { ticket: Ticket, request: Request },
     /// An element of the pool `sip-gateway` answers again.
     Trust { element: u32 },
+    /// An element of the pool `media-relay` answers again.
+    TrustRelay { element: u32 },
     /// Write to a core connection.
     Write { conn: ConnId, bytes: Bytes },
 }
@@ -120,6 +129,8 @@ pub struct Proxy {
     replica: Replica,
     /// `None`: nobody is asked who he is.
     auth: Option<Box<Auth>>,
+    /// `None`: phones send media to each other.
+    media: Option<Box<Media>>,
     credentials: Credentials,
     contexts: HashMap<ServerId, Box<Context>>,
     clients: HashMap<ClientId, (ServerId, usize)>,
@@ -153,10 +164,13 @@ impl Proxy {
         timers.insert((now + EXPIRE_EVERY.mul_f64(0.5 + rng.f64()), Timer::Expire));
         let secret = rng.u64(..);
         let auth = settings.auth.clone().map(|auth| Box::new(Auth::new(now, auth, secret)));
+        let most = settings.max_contexts;
+        let media = settings.media.map(|media| Box::new(Media::new(media, most, rng.fork())));
         Self {
             layer: Layer::new(settings.timers),
             secret,
             auth,
+            media,
             credentials: Credentials::new(),
             settings,
             names,
@@ -250,7 +264,12 @@ impl Proxy {
         for server in stale {
             self.forget_context(server);
         }
-        self.outputs.retain(|output| !matches!(output, Output::Write { .. }));
+        let contexts = &self.contexts;
+        if let Some(media) = &mut self.media {
+            media.stood_still(|server| contexts.contains_key(&server));
+        }
+        self.outputs
+            .retain(|output| !matches!(output, Output::Write { .. } | Output::Relay { .. }));
         self.hops.stood_still(now);
         self.pump(now);
     }
@@ -366,13 +385,18 @@ impl Proxy {
     /// When to call [`Proxy::handle_timeout`].
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = self.timers.first().map(|(at, _)| *at);
-        [own, self.layer.next_deadline(), self.hops.next_deadline()].into_iter().flatten().min()
+        let media = self.media.as_ref().and_then(|media| media.next_deadline());
+        let [layer, hops] = [self.layer.next_deadline(), self.hops.next_deadline()];
+        [own, media, layer, hops].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.layer.handle_timeout(now);
         self.hops.handle_timeout(now);
+        if let Some(media) = &mut self.media {
+            media.handle_timeout(now);
+        }
         self.pump(now);
         while let Some(&(at, timer)) = self.timers.first() {
             if at > now {
@@ -410,10 +434,13 @@ impl Proxy {
         }
     }
 
-    /// Passes on what the transaction layer and the hops want until they want nothing more.
+    /// Passes on what the parts of the core want until they want nothing more.
     fn pump(&mut self, now: Instant) {
         loop {
-            if let Some(output) = self.layer.poll() {
+            // First: whoever hears of the end of a call may begin it anew, after its relay has heard of the end as well.
+            if let Some(output) = self.media.as_mut().and_then(|media| media.poll()) {
+                self.media_output(now, output);
+            } else if let Some(output) = self.layer.poll() {
                 self.layer_output(now, output);
             } else if let Some(output) = self.hops.poll() {
                 match output {
@@ -491,8 +518,11 @@ impl Proxy {
 
     /// Requests under way, answered ones not counted.
     pub fn pending(&self) -> usize {
-        let calls = self.contexts.values().filter(|context| !context.answered).count();
+        let is_pending = |context: &&Box<Context>| !context.answered || context.is_holding();
+        let calls = self.contexts.values().filter(is_pending).count();
+        let acks = self.media.as_ref().map_or(0, |media| media.waiting());
         calls
+            + acks
             + self
                 .tickets
                 .values()
@@ -523,6 +553,7 @@ impl Proxy {
             servers: layer.servers,
             tickets: self.tickets.len(),
             timers: self.timers.len(),
+            questions: self.media.as_ref().map_or(0, |media| media.questions()),
         }
     }
 
@@ -546,4 +577,6 @@ pub struct Sizes {
     pub servers: usize,
     pub tickets: usize,
     pub timers: usize,
+    /// To media relays.
+    pub questions: usize,
 }

@@ -285,7 +285,7 @@ impl Proxy {
 
 /// Where a request came from: the source of its datagram or connection; what comes from a gateway has the phone's Via
 /// below the gateway's, which has noted there where it came from (RFC 3261 section 18.2.1). `None`: it has not.
-fn phone_address(request: &Message, source: Hop) -> Option<IpAddr> {
+pub(super) fn phone_address(request: &Message, source: Hop) -> Option<IpAddr> {
     if let Some(address) = source.edge_address() {
         return Some(address.ip());
     }

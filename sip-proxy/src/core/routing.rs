@@ -1,6 +1,7 @@
 //! What a request is and where it goes (RFC 3261 sections 16.3 to 16.5).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use dialtone_location::Request;
@@ -12,6 +13,7 @@ use dialtone_sip_pool::uri::pool_of_host;
 use crate::POOL;
 use crate::core::context::Context;
 use crate::core::hop::{self, Hop};
+use crate::core::media::Cookie;
 use crate::core::{Proxy, Waiting, register};
 
 /// Route values that are looked at; more are no route but an attack.
@@ -19,6 +21,17 @@ const MAX_ROUTES: usize = 32;
 
 /// Option tags of Proxy-Require that ask nothing of us which we do not do; gateways let the same pass.
 const GRANTED: [&str; 3] = ["gruu", "outbound", "path"];
+
+/// What the Route of a request, or its Request-URI, says.
+struct Found {
+    way: Way,
+    /// How many Route values on top are ours and go.
+    own_routes: usize,
+    /// What one of them says: we stayed in this dialog.
+    cookie: Option<Cookie>,
+    /// The address of the phone behind the next hop.
+    callee: Option<IpAddr>,
+}
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +95,7 @@ impl Proxy {
                 response.header("Unsupported", demanded)
             });
         }
-        let (way, own_routes) = self.way(&request, &uri, source);
+        let Found { way, own_routes, cookie, callee } = self.way(&request, &uri, source);
         // Whoever wants to register, or something of a user. What follows the Route of a dialog that we stayed in has
         // been asked at its beginning; a To tag alone is no proof of that.
         let asks_for_a_user = match way {
@@ -102,38 +115,47 @@ impl Proxy {
             Way::Hop(_) | Way::Bindings(_) if self.contexts.len() >= self.settings.max_contexts => {
                 self.unavailable(now, server, &request, source);
             }
-            Way::Hop(hop) => {
+            Way::Hop(_) | Way::Bindings(_) => {
+                if request.method() == Some(Method::Bye)
+                    && let Some(cookie) = cookie
+                {
+                    self.end_dialog(now, &request, cookie);
+                }
+                let session = self.session_of(&request, cookie);
                 let context = Context::new(server, request, source, loop_hash, own_routes);
-                self.forward(now, context, hop);
-            }
-            Way::Bindings(aor) => {
-                let context = Context::new(server, request, source, loop_hash, own_routes);
-                self.call(now, context, aor);
+                let context = Context { session, callee, ..context };
+                match way {
+                    Way::Bindings(aor) => self.call(now, context, aor),
+                    Way::Hop(hop) => self.forward(now, context, hop),
+                    Way::Here | Way::Refused(_) => {}
+                }
             }
         }
     }
 
-    /// RFC 3261 sections 16.4, 16.5. Also says how many Route values on top are ours and go.
-    fn way(&self, request: &Message, uri: &SipUri<'_>, source: Hop) -> (Way, usize) {
-        let mut own = 0;
-        // Whether a Route of ours says that we stayed in this dialog.
-        let mut in_dialog = false;
+    /// RFC 3261 sections 16.4, 16.5.
+    fn way(&self, request: &Message, uri: &SipUri<'_>, source: Hop) -> Found {
+        let mut found = Found { way: Way::Refused(400), own_routes: 0, cookie: None, callee: None };
         let mut next = None;
         for route in request.routes().take(MAX_ROUTES) {
-            let Ok(route) = route else { return (Way::Refused(400), 0) };
-            let Some(route_uri) = route.uri.sip().copied() else { return (Way::Refused(416), 0) };
+            let Ok(route) = route else { return found };
+            let Some(route_uri) = route.uri.sip().copied() else {
+                return Found { way: Way::Refused(416), ..found };
+            };
             if !self.is_own_route(&route_uri) {
                 next = Some(route_uri);
                 break;
             }
-            own += 1;
-            in_dialog |= self.is_of_dialog(&route_uri, request);
+            found.own_routes += 1;
+            found.cookie = self.cookie_of(&route_uri, request).or(found.cookie);
         }
-        let way = match next {
+        let in_dialog = found.cookie.is_some();
+        found.way = match next {
             // A token of a gateway is permission enough; other routes are followed for pool elements only, and for
             // dialogs that we stayed in: this is no open relay.
             Some(route) => match hop::token_of(&route, &self.keys) {
                 Some(token) if token.use_ == Use::Dialog => {
+                    found.callee = Some(token.flow.remote.ip());
                     Way::Hop(Hop::Element(token.flow.gateway))
                 }
                 Some(_) => Way::Refused(403),
@@ -144,7 +166,7 @@ impl Proxy {
             },
             None => self.way_by_uri(request, uri, in_dialog),
         };
-        (way, own)
+        found
     }
 
     fn way_by_uri(&self, request: &Message, uri: &SipUri<'_>, in_dialog: bool) -> Way {
@@ -166,7 +188,7 @@ impl Proxy {
     }
 
     /// Whether a Route value names this proxy or its pool.
-    fn is_own_route(&self, uri: &SipUri<'_>) -> bool {
+    pub(super) fn is_own_route(&self, uri: &SipUri<'_>) -> bool {
         let pool = match uri.host {
             Host::Name(name) => pool_of_host(name.as_bytes()),
             Host::V4(_) | Host::V6(_) => None,
@@ -176,14 +198,14 @@ impl Proxy {
             || (self.names.domain_of(uri).is_some() && hop::token_of(uri, &self.keys).is_none())
     }
 
-    /// Whether a Route value of ours was made for the dialog that a request says it belongs to.
-    fn is_of_dialog(&self, route: &SipUri<'_>, request: &Message) -> bool {
-        let (Some(cookie), Ok(from), Ok(to)) = (route.user, request.from(), request.to()) else {
-            return false;
-        };
-        let (Some(to), call_id) = (to.tag(), request.call_id().unwrap_or("")) else { return false };
-        let parties = [from.tag().unwrap_or(""), to];
-        DialogCookie::verify(&self.keys, cookie.as_bytes(), call_id, parties).is_ok()
+    /// What a Route value of ours says, if it was made for the dialog that a request says it belongs to.
+    fn cookie_of(&self, route: &SipUri<'_>, request: &Message) -> Option<Cookie> {
+        let cookie = route.user?.as_bytes();
+        let call_id = request.call_id().unwrap_or("");
+        let (from, to) = (request.from().ok()?, request.to().ok()?);
+        let parties = [from.tag().unwrap_or(""), to.tag()?];
+        let read = DialogCookie::verify_caller(&self.keys, cookie, call_id, parties);
+        read.ok().map(|(content, caller)| Cookie { content, from_caller: caller == 0 })
     }
 
     /// REGISTER and OPTIONS for this proxy.
@@ -237,17 +259,29 @@ impl Proxy {
 
     /// An ACK for a 2xx, or a stray one: forwarded without state if it has a way (RFC 3261 section 16.11).
     pub(super) fn ack(&mut self, now: Instant, request: &Message, source: Hop) {
-        let uri = request.request_uri();
-        let way = match &uri {
+        let found = match request.request_uri() {
             Ok(Uri::Sip(uri)) if request.max_forwards() != Ok(Some(0)) => {
-                self.way(request, uri, source)
+                Some(self.way(request, &uri, source))
             }
-            _ => (Way::Refused(400), 0),
+            _ => None,
         };
-        let (Way::Hop(hop), own_routes) = way else {
-            self.stats.dropped += 1;
-            return;
-        };
+        match found {
+            Some(Found { way: Way::Hop(hop), own_routes, cookie, .. }) => {
+                self.pass_ack(now, request, source, hop, own_routes, cookie);
+            }
+            _ => self.stats.dropped += 1,
+        }
+    }
+
+    /// Sends an ACK to its next hop.
+    pub(super) fn forward_ack(
+        &mut self,
+        now: Instant,
+        request: &Message,
+        source: Hop,
+        hop: Hop,
+        own_routes: usize,
+    ) {
         // "The branch must be the same for retransmitted requests": derived from the branch below.
         let mut hasher = DefaultHasher::new();
         self.secret.hash(&mut hasher);

@@ -8,6 +8,7 @@ use dialtone_sip::transaction::Timers;
 use dialtone_sip::{Host, SipUri};
 
 use crate::core::auth::Settings as AuthSettings;
+use crate::core::media::Settings as MediaSettings;
 use crate::core::wall::Wall;
 
 /// Names that this proxy answers for.
@@ -107,6 +108,8 @@ pub(crate) fn escape_controls(text: &str) -> Cow<'_, str> {
 /// Everything else.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Own element identifier in the pool of the proxies, 0 without one.
+    pub element: u32,
     /// What stands in Via of requests to gateways: the core listener.
     pub core_address: SocketAddr,
     /// What stands in Via of requests over UDP and TCP to phones: the edge listeners, if there are any.
@@ -142,6 +145,8 @@ pub struct Settings {
     pub max_transactions: usize,
     /// `None`: users need no password.
     pub auth: Option<AuthSettings>,
+    /// `None`: no media relays are used.
+    pub media: Option<MediaSettings>,
     pub timers: Timers,
     /// The time by which bindings end.
     pub(crate) wall: Wall,
@@ -151,6 +156,7 @@ impl Settings {
     /// `epoch` is a moment by both clocks, the second in milliseconds since 1970.
     pub fn new(core_address: SocketAddr, epoch: (Instant, u64)) -> Self {
         Self {
+            element: 0,
             core_address,
             edge_udp: None,
             edge_tcp: None,
@@ -168,6 +174,7 @@ impl Settings {
             max_contexts: 100_000,
             max_transactions: 200_000,
             auth: None,
+            media: None,
             timers: Timers::default(),
             wall: Wall::new(epoch.0, epoch.1),
         }

@@ -4,20 +4,26 @@ mod auth;
 mod calls;
 mod checks;
 mod flows;
+mod media;
 mod registrar;
+mod relay;
+mod relayed;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_location::{
     Answer, BindingKey, Change, Record, Request, SaveOutcome, StoreEvent, Ticket, Version, WriterId,
 };
+use dialtone_pool_user::View;
 use dialtone_sip::{HeaderName, Message, ResponseBuilder};
 use dialtone_sip_pool::hops::{ConnId, Member};
 use dialtone_sip_pool::keys::{Generation, Keys};
 use dialtone_sip_pool::token::{EdgeTransport, Flow, FlowToken, Use};
 
+use self::relay::{FakeRelay, Manner, relay_address};
 use super::*;
 
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -49,6 +55,11 @@ struct World {
     dead: Vec<SocketAddr>,
     stalled: Vec<(Ticket, Request)>,
     elements: BTreeMap<ConnId, u32>,
+    relays: BTreeMap<u32, FakeRelay>,
+    relays_reported: Vec<u32>,
+    /// Datagrams of relays on their way.
+    coming: BTreeMap<(Instant, u64), (SocketAddr, Vec<u8>)>,
+    serial: u64,
 }
 
 impl World {
@@ -80,6 +91,10 @@ impl World {
             dead: Vec::new(),
             stalled: Vec::new(),
             elements: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            relays_reported: Vec::new(),
+            coming: BTreeMap::new(),
+            serial: 0,
         };
         world.proxy.handle_store(now, StoreEvent::Loaded);
         world.run();
@@ -119,6 +134,11 @@ impl World {
                     }
                     Output::Report { element } => self.reported.push(element),
                     Output::Trust { element } => self.reported.retain(|other| *other != element),
+                    Output::Relay { to, bytes } => self.ask_relay(to, &bytes),
+                    Output::ReportRelay { element } => self.relays_reported.push(element),
+                    Output::TrustRelay { element } => {
+                        self.relays_reported.retain(|other| *other != element);
+                    }
                     Output::Send { to, bytes } => {
                         self.sent.push((to, Message::parse(bytes).expect("proper SIP")))
                     }
@@ -145,13 +165,52 @@ impl World {
     /// Lets time pass, deadline by deadline.
     fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some(deadline) = self.proxy.next_deadline().filter(|deadline| *deadline <= end) {
-            assert!(deadline >= self.now, "deadlines are never in the past");
-            self.now = deadline;
-            self.proxy.handle_timeout(self.now);
+        loop {
+            let coming = self.coming.first_key_value().map(|((at, _), _)| *at);
+            let deadline = self.proxy.next_deadline();
+            let Some(next) = coming.into_iter().chain(deadline).min().filter(|at| *at <= end)
+            else {
+                break;
+            };
+            if coming == Some(next) {
+                self.now = self.now.max(next);
+                let (_, (from, bytes)) = self.coming.pop_first().unwrap();
+                self.proxy.handle_relay(self.now, from, &bytes);
+            } else {
+                assert!(next >= self.now, "deadlines are never in the past");
+                self.now = next;
+                self.proxy.handle_timeout(self.now);
+            }
             self.run();
         }
         self.now = end;
+    }
+
+    fn ask_relay(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let found = self.relays.iter_mut().find(|(element, _)| relay_address(**element) == to);
+        let Some((element, relay)) = found else { return };
+        let after = match relay.manner {
+            Manner::Absent => return self.proxy.handle_relay_unreachable(self.now, to),
+            Manner::Slow(after) => after,
+            _ => Duration::ZERO,
+        };
+        let Some(answer) = relay.take(*element, datagram) else { return };
+        if after.is_zero() {
+            self.proxy.handle_relay(self.now, to, &answer);
+        } else {
+            self.serial += 1;
+            self.coming.insert((self.now + after, self.serial), (to, answer));
+        }
+    }
+
+    /// Relays, the first of which is the least used.
+    fn set_relays(&mut self, elements: &[u32]) {
+        for element in elements {
+            self.relays.entry(*element).or_insert_with(|| FakeRelay::new(Manner::Answers));
+        }
+        self.serial += 1;
+        self.proxy.set_relays(self.now, relay::relay_view(self.serial, elements));
+        self.run();
     }
 
     fn ask_store(&mut self, ticket: Ticket, request: Request) {
