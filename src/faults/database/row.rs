@@ -10,6 +10,10 @@ use serde::Serialize;
 
 use super::super::table::TOLERANCE;
 
+/// How long a REGISTER may wait that is refused in the end: a stall of the cluster, after which there might have been
+/// somebody. Those that come later are refused at once.
+const REFUSED_WITHIN: Duration = Duration::from_secs(4);
+
 /// A fault, or none, and what was seen under it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -34,6 +38,9 @@ pub struct Row {
     pub registers_failed: usize,
     /// Answered 503 with Retry-After: only right when all nodes are gone.
     pub registers_refused: usize,
+    /// When these were refused.
+    pub refused_median_ms: f64,
+    pub refused_worst_ms: f64,
     pub register_worst_ms: f64,
     pub register_bound_ms: f64,
     /// Acknowledged bindings that the database does not have as they were acknowledged.
@@ -86,6 +93,8 @@ impl Row {
             seen.registers.into_iter().partition(|register| may_refuse && refusal(register));
         let calls = summarise(&seen.calls, &[]);
         let report = summarise(&[], &registers);
+        let mut waits: Vec<Duration> = refused.iter().map(|register| register.answer).collect();
+        waits.sort_unstable();
         let failures = calls.failures.iter().chain(&report.failures).cloned().collect();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let mut row = Self {
@@ -103,6 +112,8 @@ impl Row {
             registers: registers.len() + refused.len(),
             registers_failed: report.registers_failed,
             registers_refused: refused.len(),
+            refused_median_ms: waits.get(waits.len() / 2).copied().map_or(0.0, ms),
+            refused_worst_ms: waits.last().copied().map_or(0.0, ms),
             register_worst_ms: report.register_ms.max,
             register_bound_ms: bounds.1.map_or(f64::INFINITY, ms),
             lost: seen.lost,
@@ -131,6 +142,7 @@ impl Row {
         let within = |times: f64| {
             row.beyond_ms() <= row.bound_ms * times
                 && row.register_worst_ms <= row.register_bound_ms * times
+                && row.refused_worst_ms <= ms(REFUSED_WITHIN) * times
         };
         (row.held, row.broken) = (clean && within(1.0), !clean || !within(f64::from(TOLERANCE)));
         row
@@ -158,6 +170,8 @@ pub fn table(rows: &[Row]) -> String {
             "REGISTERs",
             "failed",
             "503",
+            "median",
+            "latest",
             "worst",
             "bound",
             "lost",
@@ -193,6 +207,8 @@ pub fn table(rows: &[Row]) -> String {
             row.registers.to_string(),
             row.registers_failed.to_string(),
             row.registers_refused.to_string(),
+            shown(row.refused_median_ms),
+            shown(row.refused_worst_ms),
             shown(row.register_worst_ms),
             shown(row.register_bound_ms),
             row.lost.to_string(),
@@ -214,7 +230,7 @@ pub fn table(rows: &[Row]) -> String {
             let _ = match column {
                 0 => write!(text, "{cell:width$}"),
                 1 => write!(text, "  {cell:width$}"),
-                20 => writeln!(text, "  {cell}"),
+                22 => writeln!(text, "  {cell}"),
                 _ => write!(text, "  {cell:>width$}"),
             };
         }

@@ -15,7 +15,10 @@ use dialtone_location::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Error, usage::memory},
+    super::{
+        Error,
+        usage::{cpu_seconds, memory},
+    },
     database::{self, Database},
 };
 use crate::launcher::clock;
@@ -33,6 +36,8 @@ pub struct Loaded {
     pub contacts: usize,
     /// From opening the database until the last record was in the replica.
     pub seconds: f64,
+    /// Of the process meanwhile.
+    pub cpu_seconds: f64,
     /// By how much the memory of the process grew, bytes.
     pub memory: u64,
     /// What the replica says of itself, bytes.
@@ -65,7 +70,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 fn load(store: &StoreArgs) -> Result<Loaded, Error> {
     let own = std::process::id();
-    let (before, begun) = (memory(own)?, clock());
+    let (before, begun, cpu) = (memory(own)?, clock(), cpu_seconds(own)?);
     // Bounded: what is read faster than it is taken in would be memory that is never given back.
     let (sender, events) = sync_channel(16);
     let store = database::open(store, TOOL, move |batch| drop(sender.send(batch)))?;
@@ -84,10 +89,11 @@ fn load(store: &StoreArgs) -> Result<Loaded, Error> {
         }
     }
     let seconds = clock().saturating_duration_since(begun).as_secs_f64();
+    let cpu_seconds = cpu_seconds(own)? - cpu;
     let memory = memory(own)?.saturating_sub(before);
     let stats = replica.stats();
     drop(store);
-    Ok(Loaded { contacts: stats.contacts, seconds, memory, counted: stats.bytes })
+    Ok(Loaded { contacts: stats.contacts, seconds, cpu_seconds, memory, counted: stats.bytes })
 }
 
 /// Has `binary` load it.
