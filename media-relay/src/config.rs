@@ -302,7 +302,7 @@ impl Checked for Config {
         problems.section("limits", &self.limits);
         problems.section("timeouts", &self.timeouts);
         problems.section("recording", &self.recording);
-        let pairs = (usize::from(self.ports.last.saturating_sub(self.ports.first)) + 1) / 2;
+        let pairs = (self.ports.first..self.ports.last).filter(|port| port % 2 == 0).count();
         if self.limits.sessions * 2 > pairs * self.interface.len().max(1) {
             let what =
                 format!("{} calls need more than {pairs} pairs of ports", self.limits.sessions);
