@@ -2,8 +2,10 @@
 //!
 //! - [`mix`] is everything about sound, without sockets and clocks.
 //! - [`core`] is everything about SIP that decides, without IO.
+//! - [`media`] puts rooms on sockets and threads.
 
 pub mod core;
+pub mod media;
 pub mod mix;
 
 /// The pool of the conference servers.

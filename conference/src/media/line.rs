@@ -1,0 +1,137 @@
+//! One participant's line: where its packets come from, and where ours go. Decides without IO.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// A stream that was silent for so many ticks may go on from another address: a NAT has forgotten it.
+const MOVED: u64 = 100;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// Where the other side says that it is.
+    said: Option<SocketAddr>,
+    said_rtcp: Option<SocketAddr>,
+    pub(super) mux: bool,
+    /// Where its packets come from.
+    found: Option<SocketAddr>,
+    found_rtcp: Option<SocketAddr>,
+    ssrc: u32,
+    /// Tick of the last packet.
+    heard: u64,
+    /// Packets from elsewhere.
+    pub(super) strangers: u64,
+}
+
+impl Line {
+    /// What signalling says. Another address opens the line for whoever comes first.
+    pub(super) fn set(&mut self, rtp: Option<SocketAddr>, rtcp: Option<SocketAddr>, mux: bool) {
+        if self.said != rtp {
+            (self.found, self.found_rtcp) = (None, None);
+        }
+        (self.said, self.said_rtcp, self.mux) = (rtp, rtcp, mux);
+    }
+
+    /// Whether an RTP packet from this address, with this source, belongs to the line. The first one fixes the address,
+    /// behind whatever NAT; the very one that was signalled, or one of the same host, may still take its place.
+    pub(super) fn takes(&mut self, from: SocketAddr, ssrc: u32, tick: u64) -> bool {
+        if self.found != Some(from) {
+            let is_better = self.found.is_none_or(|found| self.rank(from) > self.rank(found));
+            let has_moved = self.ssrc == ssrc && tick.saturating_sub(self.heard) >= MOVED;
+            if !is_better && !has_moved {
+                self.strangers += 1;
+                return false;
+            }
+            self.found = Some(from);
+            self.found_rtcp = None;
+        }
+        (self.ssrc, self.heard) = (ssrc, tick);
+        true
+    }
+
+    fn rank(&self, address: SocketAddr) -> u8 {
+        let ip = self.said.map(|said| said.ip());
+        u8::from(self.said == Some(address)) + u8::from(ip == Some(address.ip()))
+    }
+
+    /// Whether an RTCP packet from this address belongs to the line: one from the host that speaks, or that was
+    /// signalled.
+    pub(super) fn takes_rtcp(&mut self, from: SocketAddr) -> bool {
+        let hosts: [Option<IpAddr>; 2] =
+            [self.found.map(|found| found.ip()), self.said_rtcp.map(|said| said.ip())];
+        if !hosts.contains(&Some(from.ip())) {
+            self.strangers += 1;
+            return false;
+        }
+        self.found_rtcp = Some(from);
+        true
+    }
+
+    /// Where RTP goes.
+    pub(super) fn rtp(&self) -> Option<SocketAddr> {
+        // Who is on hold by an address of zero hears nothing.
+        self.said.and(self.found.or(self.said))
+    }
+
+    /// Where RTCP goes.
+    pub(super) fn rtcp(&self) -> Option<SocketAddr> {
+        if self.mux { self.rtp() } else { self.said_rtcp.and(self.found_rtcp.or(self.said_rtcp)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn the_first_one_counts_unless_a_better_one_comes() {
+        let said = address("192.0.2.1:4000");
+        let mut line = Line::default();
+        line.set(Some(said), Some(address("192.0.2.1:4001")), false);
+        assert_eq!(line.rtp(), Some(said), "before anything has come");
+        let (nat, stranger) = (address("198.51.100.1:999"), address("203.0.113.1:1"));
+        assert!(line.takes(nat, 1, 1) && line.takes(nat, 1, 2));
+        assert!(!line.takes(stranger, 1, 3), "even if it knows the source");
+        assert_eq!(line.rtp(), Some(nat));
+        // The same host by another port, then the very address.
+        let host = address("192.0.2.1:7777");
+        assert!(line.takes(host, 1, 4) && !line.takes(nat, 1, 4));
+        assert!(line.takes(said, 1, 5) && !line.takes(host, 1, 6));
+        assert_eq!((line.rtp(), line.strangers), (Some(said), 3));
+    }
+
+    #[test]
+    fn a_stream_may_move_after_silence_and_others_may_not() {
+        let mut line = Line::default();
+        line.set(Some(address("10.0.0.1:4000")), None, true);
+        let (before, after) = (address("198.51.100.1:999"), address("198.51.100.1:1000"));
+        assert!(line.takes(before, 7, 10));
+        assert!(!line.takes(after, 7, 10 + MOVED - 1));
+        assert!(!line.takes(after, 8, 10 + 2 * MOVED), "another source");
+        assert!(line.takes(after, 7, 10 + 2 * MOVED));
+        assert_eq!((line.rtp(), line.rtcp()), (Some(after), Some(after)));
+        // The same description again changes nothing, another one opens the line.
+        line.set(Some(address("10.0.0.1:4000")), None, true);
+        assert!(!line.takes(before, 7, 211));
+        line.set(Some(address("10.0.0.1:4002")), None, true);
+        assert!(line.takes(before, 7, 212));
+        line.set(None, None, true);
+        assert_eq!(line.rtp(), None, "on hold");
+    }
+
+    #[test]
+    fn reports_come_from_the_host_that_speaks() {
+        let mut line = Line::default();
+        line.set(Some(address("10.0.0.1:4000")), Some(address("10.0.0.1:4001")), false);
+        let rtp = address("198.51.100.1:999");
+        assert!(!line.takes_rtcp(address("198.51.100.1:1000")));
+        assert!(line.takes(rtp, 7, 1));
+        assert_eq!(line.rtcp(), Some(address("10.0.0.1:4001")));
+        assert!(line.takes_rtcp(address("198.51.100.1:1000")));
+        assert_eq!(line.rtcp(), Some(address("198.51.100.1:1000")));
+        assert!(!line.takes_rtcp(address("203.0.113.1:1000")));
+    }
+}

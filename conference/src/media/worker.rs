@@ -1,0 +1,477 @@
+//! One thread: its rooms, their sockets, every 5 ms.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::core::{CallId, MediaCommand, MediaEvent, MediaSession, RoomId};
+use crate::media::line::Line;
+use crate::media::ports::{Pair, Ports};
+use crate::media::record::Recorder;
+use crate::media::{Counters, LineStats, Published};
+use crate::mix::room::Seat;
+use crate::mix::rtcp::is_rtcp;
+use crate::mix::{Room, RoomEvent, RoomSettings, Sink, WIDE};
+
+/// A worker wakes so often; each room is mixed at every fourth time.
+const BEAT: Duration = Duration::from_millis(5);
+const PHASES: u64 = 4;
+/// Beats that are made up for when the worker was late; more are left out.
+const MAX_LATE: u64 = 12;
+const PUBLISH_EVERY: u64 = 200;
+/// How often in one beat it is asked which sockets have something, and how many at a time: one datagram of each is taken
+/// then. What is more waits in the sockets' buffers, or is lost there.
+const ROUNDS: usize = 8;
+const READY: usize = 1024;
+/// Longest datagram of any interest.
+const MAX_DATAGRAM: usize = 2048;
+/// Samples of a recording handed over at a time: a second.
+const PIECE: usize = 50 * WIDE;
+/// From 1900, where NTP begins, to 1970.
+const NTP_OFFSET: u64 = 2_208_988_800;
+
+/// What a worker is told.
+pub(super) enum Order {
+    Command(MediaCommand),
+    End,
+}
+
+/// The way to a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Orders(Sender<Order>);
+
+impl Orders {
+    /// It is taken within a beat.
+    pub(super) fn give(&self, order: Order) {
+        // A worker that has ended needs no orders.
+        let _ = self.0.send(order);
+    }
+}
+
+/// A participant with its sockets; its index is its token.
+struct Station {
+    call: CallId,
+    hall: usize,
+    /// None until something was agreed upon.
+    seat: Option<Seat>,
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    line: Line,
+}
+
+/// A room, and who stands in it.
+struct Hall {
+    id: RoomId,
+    room: Room,
+    phase: u64,
+    members: usize,
+    /// What was mixed and is to be written.
+    recording: Option<Vec<i16>>,
+}
+
+pub(super) struct Worker {
+    ports: Arc<Ports>,
+    orders: Receiver<Order>,
+    events: mpsc::Sender<MediaEvent>,
+    /// Events that found no room in the channel: a few for each call at most.
+    waiting: VecDeque<MediaEvent>,
+    recorder: Option<Recorder>,
+    published: Arc<Mutex<Published>>,
+    epoll: Epoll,
+    stations: Vec<Option<Station>>,
+    free: Vec<usize>,
+    calls: HashMap<CallId, usize>,
+    halls: Vec<Option<Hall>>,
+    by_room: HashMap<RoomId, usize>,
+    beat: u64,
+    counters: Counters,
+}
+
+impl Worker {
+    pub(super) fn new(
+        ports: Arc<Ports>,
+        events: mpsc::Sender<MediaEvent>,
+        recorder: Option<Recorder>,
+        published: Arc<Mutex<Published>>,
+    ) -> io::Result<(Self, Orders)> {
+        let (sender, orders) = channel();
+        let worker = Self {
+            ports,
+            orders,
+            events,
+            waiting: VecDeque::new(),
+            recorder,
+            published,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            stations: Vec::new(),
+            free: Vec::new(),
+            calls: HashMap::new(),
+            halls: Vec::new(),
+            by_room: HashMap::new(),
+            beat: 0,
+            counters: Counters::default(),
+        };
+        Ok((worker, Orders(sender)))
+    }
+
+    /// Until it is told to end, or nobody is there who could.
+    pub(super) fn run(mut self) {
+        let mut due = now();
+        loop {
+            let is_idle = self.calls.is_empty() && self.waiting.is_empty();
+            if is_idle {
+                self.publish();
+            }
+            match self.take_orders(is_idle) {
+                Some(waited) if waited => due = now(),
+                Some(_) => {}
+                None => return,
+            }
+            let clock = Clock::read();
+            self.receive(&clock);
+            self.mix(&clock);
+            self.flush();
+            self.beat += 1;
+            if self.beat.is_multiple_of(PUBLISH_EVERY) {
+                self.publish();
+            }
+            due += BEAT;
+            let left = due.saturating_duration_since(now());
+            if left.is_zero() {
+                self.counters.late += 1;
+                let behind = now().saturating_duration_since(due);
+                let beats = (behind.as_micros() / BEAT.as_micros()) as u64;
+                if beats > MAX_LATE {
+                    self.counters.left_out += beats;
+                    due = now();
+                }
+            } else {
+                std::thread::sleep(left);
+            }
+        }
+    }
+
+    /// Takes what was ordered; waits for it if there is nothing else to do. Whether it waited; `None`: the end.
+    fn take_orders(&mut self, waits: bool) -> Option<bool> {
+        if waits {
+            match self.orders.recv() {
+                Ok(Order::Command(command)) => self.obey(command),
+                Ok(Order::End) | Err(_) => return None,
+            }
+        }
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Command(command)) => self.obey(command),
+                Err(TryRecvError::Empty) => return Some(waits),
+                Ok(Order::End) | Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: MediaCommand) {
+        match command {
+            MediaCommand::Open { call, room, name, settings } => {
+                let event = match self.open(call, room, &name, *settings) {
+                    Ok(rtp) => MediaEvent::Opened { call, rtp },
+                    Err(error) => {
+                        tracing::warn!(%error, "no sockets for another participant");
+                        MediaEvent::Failed { call }
+                    }
+                };
+                self.tell(event);
+            }
+            MediaCommand::Set { call, session } => self.set(call, &session),
+            MediaCommand::Close { call } => self.close(call),
+        }
+    }
+
+    fn open(
+        &mut self,
+        call: CallId,
+        room: RoomId,
+        name: &str,
+        settings: RoomSettings,
+    ) -> io::Result<SocketAddr> {
+        let Pair { rtp, rtcp, address } = self.ports.take()?;
+        let token = self.free.last().copied().unwrap_or(self.stations.len());
+        let key = (token as u64) << 1;
+        self.epoll.add(&rtp, EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+        self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, key | 1))?;
+        let hall = self.hall(room, name, settings);
+        let station = Station { call, hall, seat: None, rtp, rtcp, line: Line::default() };
+        if self.free.pop().is_some() {
+            self.stations[token] = Some(station);
+        } else {
+            self.stations.push(Some(station));
+        }
+        self.calls.insert(call, token);
+        if let Some(hall) = &mut self.halls[hall] {
+            hall.members += 1;
+        }
+        Ok(address)
+    }
+
+    /// The index of a room, which begins if it is not there.
+    fn hall(&mut self, id: RoomId, name: &str, settings: RoomSettings) -> usize {
+        if let Some(index) = self.by_room.get(&id) {
+            return *index;
+        }
+        let recorder = self.recorder.as_ref().filter(|_| settings.records);
+        if let Some(recorder) = recorder {
+            recorder.begin(id, name, wall().as_secs());
+        }
+        let recording = recorder.is_some().then(|| Vec::with_capacity(PIECE));
+        let settings = RoomSettings { records: recording.is_some(), ..settings };
+        let room = Room::new(settings);
+        let hall = Hall { id, room, phase: id.0 % PHASES, members: 0, recording };
+        let index = self.halls.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.halls.push(None);
+            self.halls.len() - 1
+        });
+        self.halls[index] = Some(hall);
+        self.by_room.insert(id, index);
+        index
+    }
+
+    fn set(&mut self, call: CallId, session: &MediaSession) {
+        let Some(token) = self.calls.get(&call).copied() else { return };
+        let Some(station) = &mut self.stations[token] else { return };
+        let Some(hall) = &mut self.halls[station.hall] else { return };
+        station.line.set(session.rtp, session.rtcp, session.mux);
+        match station.seat {
+            Some(seat) => hall.room.change(seat, &session.member),
+            None => station.seat = Some(hall.room.join(token, &session.member)),
+        }
+        let index = station.hall;
+        self.room_events(index);
+    }
+
+    fn close(&mut self, call: CallId) {
+        let Some(token) = self.calls.remove(&call) else { return };
+        let Some((index, seat)) = self.stations[token].as_ref().map(|s| (s.hall, s.seat)) else {
+            return;
+        };
+        if let Some(hall) = &mut self.halls[index] {
+            if let Some(seat) = seat {
+                let mut out =
+                    Out { stations: &self.stations, counters: &mut self.counters, recording: None };
+                hall.room.leave(seat, Clock::read().ntp, &mut out);
+            }
+            hall.members -= 1;
+            if hall.members == 0 {
+                self.by_room.remove(&hall.id);
+                if let (Some(recorder), Some(rest)) = (&self.recorder, hall.recording.take()) {
+                    recorder.piece(hall.id, rest);
+                    recorder.end(hall.id);
+                }
+                self.halls[index] = None;
+            }
+        }
+        if let Some(station) = self.stations[token].take() {
+            self.counters.strangers += station.line.strangers;
+        }
+        self.free.push(token);
+    }
+
+    /// Takes what has come.
+    fn receive(&mut self, clock: &Clock) {
+        let mut ready = [EpollEvent::empty(); READY];
+        let mut buffer = [0; MAX_DATAGRAM];
+        for _ in 0..ROUNDS {
+            let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
+            for event in &ready[..count] {
+                let (token, is_rtcp) = ((event.data() >> 1) as usize, event.data() & 1 != 0);
+                self.take(token, is_rtcp, &mut buffer, clock);
+            }
+            if count == 0 {
+                break;
+            }
+        }
+    }
+
+    fn take(&mut self, token: usize, rtcp: bool, buffer: &mut [u8], clock: &Clock) {
+        let Some(Some(station)) = self.stations.get_mut(token) else { return };
+        let socket = if rtcp { &station.rtcp } else { &station.rtp };
+        // Errors are those of packets that we have sent.
+        let Ok((length, from)) = socket.recv_from(buffer) else { return };
+        self.counters.received += 1;
+        let datagram = &buffer[..length];
+        let Some(seat) = station.seat else { return };
+        let Some(hall) = &mut self.halls[station.hall] else { return };
+        if rtcp || station.line.mux && is_rtcp(datagram) {
+            if station.line.takes_rtcp(from) && !hall.room.handle_rtcp(seat, datagram, clock.ntp) {
+                self.counters.invalid += 1;
+            }
+            return;
+        }
+        let ssrc = match datagram {
+            [first, _, _, _, _, _, _, _, s0, s1, s2, s3, ..] if first >> 6 == 2 => {
+                u32::from_be_bytes([*s0, *s1, *s2, *s3])
+            }
+            _ => {
+                self.counters.invalid += 1;
+                return;
+            }
+        };
+        if station.line.takes(from, ssrc, self.beat / PHASES) {
+            if !hall.room.handle_rtp(seat, datagram, clock.units) {
+                self.counters.invalid += 1;
+            }
+            let index = station.hall;
+            self.room_events(index);
+        }
+    }
+
+    /// Mixes the rooms whose turn it is.
+    fn mix(&mut self, clock: &Clock) {
+        for index in 0..self.halls.len() {
+            let Some(hall) = &mut self.halls[index] else { continue };
+            if self.beat % PHASES != hall.phase {
+                continue;
+            }
+            let recording = hall.recording.as_mut();
+            let mut out = Out { stations: &self.stations, counters: &mut self.counters, recording };
+            hall.room.tick(clock.ntp, &mut out);
+            if let (Some(recorder), Some(samples)) = (&self.recorder, &mut hall.recording)
+                && samples.len() >= PIECE
+            {
+                recorder.piece(hall.id, std::mem::replace(samples, Vec::with_capacity(PIECE)));
+            }
+            self.room_events(index);
+        }
+    }
+
+    fn room_events(&mut self, index: usize) {
+        while let Some(event) = self.halls[index].as_mut().and_then(|hall| hall.room.poll()) {
+            let (RoomEvent::Entered { token }
+            | RoomEvent::Lost { token }
+            | RoomEvent::Muted { token, .. }
+            | RoomEvent::Refused { token }) = event;
+            let Some(Some(Station { call, .. })) = self.stations.get(token) else { continue };
+            let call = *call;
+            self.tell(match event {
+                RoomEvent::Entered { .. } => MediaEvent::Entered { call },
+                RoomEvent::Lost { .. } => MediaEvent::Lost { call },
+                RoomEvent::Muted { muted, .. } => MediaEvent::Muted { call, muted },
+                RoomEvent::Refused { .. } => MediaEvent::Refused { call },
+            });
+        }
+    }
+
+    fn tell(&mut self, event: MediaEvent) {
+        // Of somebody who plays with the keys only the last is of interest.
+        if let (MediaEvent::Muted { call, .. }, Some(MediaEvent::Muted { call: last, muted })) =
+            (event, self.waiting.back_mut())
+            && call == *last
+            && let MediaEvent::Muted { muted: now, .. } = event
+        {
+            *muted = now;
+            return;
+        }
+        self.waiting.push_back(event);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(event) = self.waiting.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.waiting.push_front(event);
+                return;
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let halls = self.halls.iter().flatten();
+        let lines = halls.flat_map(|hall| {
+            hall.room.stats().filter_map(|member| {
+                let station = self.stations.get(member.token)?.as_ref()?;
+                let strangers = station.line.strangers;
+                Some(LineStats { call: station.call, room: hall.id, member, strangers })
+            })
+        });
+        let lines: Arc<[LineStats]> = lines.collect();
+        let mut counters = self.counters;
+        counters.strangers += lines.iter().map(|line| line.strangers).sum::<u64>();
+        counters.rooms = self.by_room.len() as u64;
+        counters.participants = self.calls.len() as u64;
+        counters.unrecorded = self.recorder.as_ref().map_or(0, Recorder::dropped);
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        *published = Published { counters, lines };
+    }
+}
+
+/// Sends what a room wants sent.
+struct Out<'a> {
+    stations: &'a [Option<Station>],
+    counters: &'a mut Counters,
+    recording: Option<&'a mut Vec<i16>>,
+}
+
+impl Out<'_> {
+    fn send(&mut self, socket: &UdpSocket, packet: &[u8], to: SocketAddr) {
+        match socket.send_to(packet, to) {
+            Ok(_) => self.counters.sent += 1,
+            Err(_) => self.counters.send_errors += 1,
+        }
+    }
+}
+
+impl Sink for Out<'_> {
+    fn rtp(&mut self, token: usize, packet: &[u8]) {
+        if let Some(Some(station)) = self.stations.get(token)
+            && let Some(to) = station.line.rtp()
+        {
+            self.send(&station.rtp, packet, to);
+        }
+    }
+
+    fn rtcp(&mut self, token: usize, packet: &[u8]) {
+        if let Some(Some(station)) = self.stations.get(token)
+            && let Some(to) = station.line.rtcp()
+        {
+            let socket = if station.line.mux { &station.rtp } else { &station.rtcp };
+            self.send(socket, packet, to);
+        }
+    }
+
+    fn mixed(&mut self, frame: &[i16; WIDE]) {
+        if let Some(recording) = &mut self.recording {
+            recording.extend_from_slice(frame);
+        }
+    }
+}
+
+/// What time it is in a beat.
+struct Clock {
+    ntp: u64,
+    /// In units of 125 µs, from anywhere.
+    units: u32,
+}
+
+impl Clock {
+    fn read() -> Self {
+        let wall = wall();
+        let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
+        let ntp = (wall.as_secs() + NTP_OFFSET) << 32 | fraction;
+        Self { ntp, units: (wall.as_micros() / 125) as u32 }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a worker lives by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Since 1970.
+#[expect(clippy::disallowed_methods, reason = "reports carry the time of day")]
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
