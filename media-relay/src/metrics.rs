@@ -28,7 +28,8 @@ pub(crate) fn export(figures: &Figures<'_>) {
         ("offer", stats.offers),
         ("ping", stats.pings),
         ("query", stats.queries),
-        ("recording", stats.recordings),
+        ("start recording", stats.recording_starts),
+        ("stop recording", stats.recording_stops),
         ("statistics", stats.statistics),
         ("unknown", stats.unknown_commands),
     ] {

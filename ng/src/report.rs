@@ -28,6 +28,7 @@ pub struct Counters {
 /// One party of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagReport<'a> {
+    /// Empty while nobody has answered.
     pub tag: &'a [u8],
     pub via_branch: Option<&'a [u8]>,
     pub label: Option<&'a [u8]>,
@@ -110,8 +111,12 @@ impl<'a> CallReport<'a> {
             }
         });
         dict.dict("tags", |dict| {
-            for tag in &self.tags {
-                dict.dict(tag.tag, |dict| tag.write(dict));
+            for (number, tag) in self.tags.iter().enumerate() {
+                if tag.tag.is_empty() {
+                    dict.dict(format!("<untagged {number}>"), |dict| tag.write(dict));
+                } else {
+                    dict.dict(tag.tag, |dict| tag.write(dict));
+                }
             }
         });
         dict.dict("totals", |dict| {
@@ -447,7 +452,7 @@ mod tests {
                         flags: vec![b"initialized", b"send", b"recv"],
                     }],
                 },
-                TagReport { tag: b"b", ..TagReport::default() },
+                TagReport { tag: b"", ..TagReport::default() },
             ],
             rtp: Counters { packets: 3, bytes: 516, errors: 1 },
             rtcp: Counters::default(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use dialtone::launcher::{Exclusive, Launcher, Layout};
 use dialtone_ng::{
     bencode::{Dict, Value},
-    message::{Command, Flags, Request},
+    message::{Command, Flags, Reply, Request},
 };
 
 use crate::rtpengine::{self, NgUser, Rtpengine};
@@ -75,14 +75,19 @@ const VIDEO: &str = "m=video 7002 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n";
 fn requests() -> Vec<(&'static str, Vec<u8>)> {
     let body = |request: Request<'_>| request.encode(b"x")[2..].to_vec();
     let (audio, both) = (sdp(AUDIO), sdp(&format!("{AUDIO}{VIDEO}")));
-    let of = |command, call: Option<&'static [u8]>, from: Option<&'static [u8]>| Request {
-        call_id: call,
-        from_tag: from,
+    let of = |command, call: &'static str| Request {
+        call_id: Some(call.as_bytes()),
+        from_tag: Some(b"a"),
         ..Request::new(command)
     };
-    let (call, a, b) = (Some(&b"call"[..]), Some(&b"a"[..]), Some(&b"b"[..]));
-    let offer = Request { sdp: Some(audio.as_bytes()), ..of(Command::Offer, call, a) };
-    let answer = Request { to_tag: b, sdp: Some(audio.as_bytes()), ..of(Command::Answer, call, a) };
+    let offer = |call| Request { sdp: Some(audio.as_bytes()), ..of(Command::Offer, call) };
+    let answer = |call| Request {
+        to_tag: Some(b"b"),
+        sdp: Some(audio.as_bytes()),
+        ..of(Command::Answer, call)
+    };
+    let query = |call| Request { from_tag: None, ..of(Command::Query, call) };
+    let video = |request| body(Request { sdp: Some(both.as_bytes()), ..request });
     let fatal = Flags { fatal: true, ..Flags::default() };
     vec![
         ("ping", body(Request::new(Command::Ping))),
@@ -96,64 +101,174 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("an unknown command", body(Request::new(Command::Other(b"dance")))),
         ("a command in capitals", body(Request::new(Command::Other(b"PING")))),
         ("offer without anything", body(Request::new(Command::Offer))),
-        ("offer without call-id", body(Request { call_id: None, ..offer.clone() })),
-        ("offer without from-tag", body(Request { from_tag: None, ..offer.clone() })),
-        ("offer of what is no SDP", body(Request { sdp: Some(b"hello"), ..offer.clone() })),
-        ("offer of an empty SDP", body(Request { sdp: Some(b""), ..offer.clone() })),
-        ("answer without to-tag", body(Request { to_tag: None, ..answer.clone() })),
-        ("answer in an unknown call", body(answer.clone())),
+        ("offer without call-id", body(Request { call_id: None, ..offer("0") })),
+        ("offer without from-tag", body(Request { from_tag: None, ..offer("0") })),
+        ("offer of what is no SDP", body(Request { sdp: Some(b"hello"), ..offer("0") })),
+        ("answer without to-tag", body(Request { to_tag: None, ..answer("0") })),
+        ("answer in an unknown call", body(answer("0"))),
         ("delete without call-id", body(Request::new(Command::Delete))),
-        ("delete of an unknown call", body(of(Command::Delete, call, a))),
+        ("delete of an unknown call", body(of(Command::Delete, "0"))),
         (
             "delete of an unknown call, fatal",
-            body(Request { flags: fatal, ..of(Command::Delete, call, a) }),
+            body(Request { flags: fatal, ..of(Command::Delete, "0") }),
         ),
         ("query without call-id", body(Request::new(Command::Query))),
-        ("query of an unknown call", body(of(Command::Query, call, None))),
+        ("query of an unknown call", body(query("0"))),
         ("start recording without call-id", body(Request::new(Command::StartRecording))),
-        ("start recording of an unknown call", body(of(Command::StartRecording, call, None))),
-        ("stop recording of an unknown call", body(of(Command::StopRecording, call, None))),
+        ("start recording of an unknown call", body(of(Command::StartRecording, "0"))),
+        ("stop recording of an unknown call", body(of(Command::StopRecording, "0"))),
         ("list", body(Request::new(Command::List))),
         ("list, limit -1", body(Request { limit: Some(-1), ..Request::new(Command::List) })),
-        ("offer", body(offer.clone())),
-        ("query of half a call", body(of(Command::Query, call, None))),
-        ("answer", body(answer.clone())),
+        ("offer", body(offer("1"))),
+        ("query of half a call", body(query("1"))),
+        ("answer", body(answer("1"))),
         ("list of one", body(Request::new(Command::List))),
         ("list, limit 0", body(Request { limit: Some(0), ..Request::new(Command::List) })),
-        ("list, limit in words", b"d7:command4:list5:limit1:5e".to_vec()),
-        ("query", body(of(Command::Query, call, None))),
-        ("query from a tag", body(of(Command::Query, call, a))),
-        ("query of an unknown tag", body(of(Command::Query, call, Some(b"z")))),
-        ("offer again", body(Request { to_tag: b, ..offer.clone() })),
-        ("offer of the other side", { body(Request { from_tag: b, to_tag: a, ..offer.clone() }) }),
-        ("answer with an unknown tag", body(Request { from_tag: Some(b"z"), ..answer.clone() })),
-        ("delete with an unknown tag", body(of(Command::Delete, call, Some(b"y")))),
-        ("delete", body(of(Command::Delete, call, a))),
-        ("query of what was deleted", body(of(Command::Query, call, None))),
-        ("offer of two media", body(Request { sdp: Some(both.as_bytes()), ..offer.clone() })),
-        ("answer with two media", body(Request { sdp: Some(both.as_bytes()), ..answer.clone() })),
-        ("query of two media", body(of(Command::Query, call, None))),
-        ("delete without from-tag", body(of(Command::Delete, call, None))),
-        ("statistics", body(Request::new(Command::Statistics))),
+        ("list, limit in digits", b"d7:command4:list5:limit1:5e".to_vec()),
+        ("query", body(query("1"))),
+        ("query from a tag", body(of(Command::Query, "1"))),
+        ("query of an unknown tag", body(Request { from_tag: Some(b"z"), ..query("1") })),
+        ("offer again", body(Request { to_tag: Some(b"b"), ..offer("1") })),
+        ("answer again", body(answer("1"))),
+        (
+            "offer of the other side",
+            body(Request { from_tag: Some(b"b"), to_tag: Some(b"a"), ..offer("1") }),
+        ),
+        (
+            "answer of the other side",
+            body(Request { from_tag: Some(b"b"), to_tag: Some(b"a"), ..answer("1") }),
+        ),
+        ("query after offers of both", body(query("1"))),
+        (
+            "delete with an unknown tag",
+            body(Request { from_tag: Some(b"y"), ..of(Command::Delete, "1") }),
+        ),
+        ("delete", body(of(Command::Delete, "1"))),
+        ("query of what was deleted", body(query("1"))),
+        ("offer of two media", video(offer("2"))),
+        ("answer with two media", video(answer("2"))),
+        ("query of two media", body(query("2"))),
+        ("delete with both tags", body(Request { to_tag: Some(b"b"), ..of(Command::Delete, "2") })),
+        (
+            "offer with a label",
+            body(Request { label: Some(b"caller"), via_branch: Some(b"z9"), ..offer("3") }),
+        ),
+        ("query of one with a label", body(query("3"))),
+        ("delete of what was not answered", body(of(Command::Delete, "3"))),
+        ("list of none", body(Request::new(Command::List))),
     ]
 }
 
-/// The answers by request.
-fn answers(user: &NgUser) -> Vec<(&'static str, Vec<u8>)> {
-    requests().into_iter().map(|(name, body)| (name, user.ask_bytes(&body))).collect()
+/// The shapes of the answers, by request.
+fn answers(relay: &NgUser) -> Vec<(&'static str, Shape)> {
+    let shape = |body: &[u8]| Shape::of(&relay.ask_bytes(body));
+    requests().into_iter().map(|(name, body)| (name, shape(&body))).collect()
+}
+
+/// rtpengine and ours, for as long as the launcher lives.
+fn relays() -> (Launcher, Rtpengine, [NgUser; 2]) {
+    let layout = Layout { registrars: 1, relays: 1, relay_workers: Some(1), ..Layout::default() };
+    let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
+    let folder = launcher.folder().join("rtpengine");
+    let theirs = Rtpengine::start(&folder, launcher.slice().host(80), &(30_000..=30_999));
+    launcher.start_registrar(1).unwrap();
+    launcher.start_media_relay(1).unwrap();
+    let ours = launcher.addresses("media-relay-1").unwrap()["ng"].parse().unwrap();
+    let users = [theirs.ng, ours].map(NgUser::new);
+    (launcher, theirs, users)
 }
 
 #[test]
-fn our_answers_are_those_of_rtpengine() {
+fn our_answers_are_like_those_of_rtpengine() {
     if !rtpengine::is_installed() {
         return;
     }
     let _turn = Exclusive::wait().unwrap();
-    let layout = Layout::default();
-    let launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
-    let folder = launcher.folder().join("rtpengine");
-    let theirs = Rtpengine::start(&folder, launcher.slice().host(80), &(30_000..=30_999));
-    for (name, answer) in answers(&NgUser::new(theirs.ng)) {
-        println!("{name}: {:?}", Shape::of(&answer));
+    let (_launcher, _rtpengine, [theirs, ours]) = relays();
+    let mut others = Vec::new();
+    let pairs = answers(&theirs).into_iter().zip(answers(&ours));
+    let count = pairs.len();
+    for ((name, theirs), (_, ours)) in pairs {
+        if theirs != ours {
+            others.push(format!("{name}\n  rtpengine: {theirs:?}\n  ours:      {ours:?}"));
+        }
+    }
+    assert!(others.is_empty(), "of {count} answers are not alike:\n{}", others.join("\n"));
+    println!("table: {count} answers are like those of rtpengine");
+}
+
+/// Of what rtpengine counts, ours counts a part, under the same names; errors as its documentation has it.
+#[test]
+fn our_statistics_have_the_names_of_rtpengine() {
+    if !rtpengine::is_installed() {
+        return;
+    }
+    let _turn = Exclusive::wait().unwrap();
+    let (_launcher, _rtpengine, users) = relays();
+    let statistics = Request::new(Command::Statistics);
+    let [theirs, ours] = users.map(|user| {
+        // Whoever has asked before has a line in the second answer.
+        user.ask(&statistics);
+        Shape::of(&user.ask(&statistics))
+    });
+    let (theirs, ours) = (paths(&theirs), paths(&ours));
+    let extra = ["statistics controlstatistics totalerrorcount integer"];
+    let unknown: Vec<_> = ours
+        .iter()
+        .filter(|path| !theirs.contains(path) && !extra.contains(&path.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "rtpengine has no {unknown:#?}");
+    for path in [
+        "result \"ok\"",
+        "statistics currentstatistics sessionstotal integer",
+        "statistics currentstatistics packetrate integer",
+        "statistics totalstatistics managedsessions integer",
+        "statistics totalstatistics relayedpackets integer",
+        "statistics totalstatistics uptime text",
+        "statistics controlstatistics totaloffercount integer",
+    ] {
+        assert!(ours.iter().any(|found| found == path), "no {path} in {ours:#?}");
+    }
+    println!("table: statistics: {} of rtpengine's {} values", ours.len(), theirs.len());
+}
+
+/// All values, by the way to them.
+fn paths(shape: &Shape) -> Vec<String> {
+    match shape {
+        Shape::Dict(dict) => {
+            let below =
+                |(key, value)| paths(value).into_iter().map(move |path| format!("{key} {path}"));
+            dict.iter().flat_map(below).collect()
+        }
+        Shape::List(list) => list.iter().flat_map(paths).collect(),
+        leaf => vec![format!("{leaf:?}")],
+    }
+}
+
+/// What is done once stays done once, whoever repeats it.
+#[test]
+fn a_repeated_cookie_gets_the_same_answer() {
+    if !rtpengine::is_installed() {
+        return;
+    }
+    let _turn = Exclusive::wait().unwrap();
+    let (_launcher, _rtpengine, users) = relays();
+    let audio = sdp(AUDIO);
+    let request = |command| Request {
+        call_id: Some(b"repeated"),
+        from_tag: Some(b"a"),
+        sdp: (command == Command::Offer).then_some(audio.as_bytes()),
+        ..Request::new(command)
+    };
+    for user in users {
+        for command in [Command::Offer, Command::Delete] {
+            let datagram = request(command).encode(format!("{:x}", fastrand::u64(..)).as_bytes());
+            let first = user.exchange(&datagram);
+            assert_eq!(user.exchange(&datagram), first, "{command:?}");
+        }
+        // With another cookie it is another request.
+        let again = user.ask(&request(Command::Delete));
+        let again = Reply::decode(&again).unwrap();
+        assert_eq!(again.warning(), Some(&b"Call-ID not found or tags didn't match"[..]));
     }
 }

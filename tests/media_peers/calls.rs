@@ -37,8 +37,23 @@ fn kamailio_uses_rtpengine() {
     serve(&launcher, relay.ng);
 }
 
+#[test]
+fn kamailio_uses_our_relay() {
+    if !kamailio::is_installed() {
+        return;
+    }
+    let _turn = Exclusive::wait().unwrap();
+    let mut launcher = launcher();
+    launcher.start_registrar(1).unwrap();
+    launcher.start_media_relay(1).unwrap();
+    let ng = launcher.addresses("media-relay-1").unwrap()["ng"].parse().unwrap();
+    serve(&launcher, ng);
+    assert!(launcher.stop("media-relay-1").unwrap(), "stopped in order");
+}
+
 fn launcher() -> Launcher {
-    Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), Layout::default()).unwrap()
+    let layout = Layout { registrars: 1, relays: 1, relay_workers: Some(1), ..Layout::default() };
+    Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap()
 }
 
 /// Two phones at a Kamailio that uses the relay at `ng`.

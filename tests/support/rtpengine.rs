@@ -112,6 +112,16 @@ impl NgUser {
         })
     }
 
+    /// Sends a datagram as it is; the next one that comes back.
+    pub(crate) fn exchange(&self, datagram: &[u8]) -> Vec<u8> {
+        self.socket.set_read_timeout(Some(LIMIT)).unwrap();
+        self.socket.send(datagram).unwrap();
+        let mut answer = vec![0; MAX_DATAGRAM];
+        let length = self.socket.recv(&mut answer).expect("an answer");
+        answer.truncate(length);
+        answer
+    }
+
     /// As [`Self::ask_bytes`], if an answer comes in time.
     pub(crate) fn try_ask(&self, body: &[u8], limit: Duration) -> Option<Vec<u8>> {
         let cookie = format!("{:016x}", fastrand::u64(..));

@@ -155,7 +155,8 @@ pub struct Stats {
     pub queries: u64,
     pub lists: u64,
     pub statistics: u64,
-    pub recordings: u64,
+    pub recording_starts: u64,
+    pub recording_stops: u64,
     /// Commands that are not known here.
     pub unknown_commands: u64,
     /// Answered by an error.
@@ -389,7 +390,10 @@ impl<P: PortPool> Relay<P> {
                 Ok(reply)
             }
             Command::StartRecording | Command::StopRecording => {
-                self.stats.recordings += 1;
+                match request.command {
+                    Command::StartRecording => self.stats.recording_starts += 1,
+                    _ => self.stats.recording_stops += 1,
+                }
                 let (_, key) = self.find(request.call_id)?;
                 if !self.settings.recording {
                     return Err(Refusal::Error("Recording is not configured"));

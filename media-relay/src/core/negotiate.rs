@@ -64,7 +64,7 @@ impl<P: PortPool> Relay<P> {
         let Some(key) = known else {
             self.admit()?;
             let mut call = Call::new(call_id, now);
-            let leg = new_leg(now, tags);
+            let leg = new_leg(now, tags, request.label);
             self.last_key += 1;
             let key = CallKey(self.last_key);
             call.legs.push(leg);
@@ -93,7 +93,7 @@ impl<P: PortPool> Relay<P> {
                 return Err(Refusal::Error("Too many branches"));
             }
             None => {
-                call.legs.push(new_leg(now, tags));
+                call.legs.push(new_leg(now, tags, request.label));
                 (call.legs.len() - 1, Side::Offerer)
             }
         };
@@ -502,8 +502,10 @@ struct Essentials<'a> {
     from_tag: &'a [u8],
 }
 
-fn new_leg(now: Instant, tags: Tags<'_>) -> Leg {
-    let mut leg = Leg::new(Party::new(now, tags.from), tags.branch);
+fn new_leg(now: Instant, tags: Tags<'_>, label: Option<&[u8]>) -> Leg {
+    let mut offerer = Party::new(now, tags.from);
+    offerer.label = label.map(Into::into);
+    let mut leg = Leg::new(offerer, tags.branch);
     if let Some(to) = tags.to {
         // The caller has sent no description: the callee offers, and knows whom.
         leg.note(now, Side::Answerer, to, None);

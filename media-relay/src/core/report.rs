@@ -13,6 +13,9 @@ use super::end::{loss, opinion, round_trip, worst_jitter};
 use super::{PortPool, Relay, Stats};
 use crate::plane::{EndStats, Kind, PairId, PairStats, Side};
 
+/// The tag of whoever has none yet.
+const NOBODY: &[u8] = b"";
+
 type Known = [(PairId, Box<PairStats>)];
 
 impl<P: PortPool> Relay<P> {
@@ -40,6 +43,9 @@ impl<P: PortPool> Relay<P> {
         for leg in call.legs.iter().filter(|leg| tag.is_none_or(|tag| leg.has(tag))) {
             for (side, party) in leg.parties() {
                 report.tags.push(self.describe_party(leg, side, party, known));
+            }
+            if leg.answerers.is_empty() {
+                report.tags.push(self.describe_nobody(leg, known));
             }
             for pair in leg.pairs() {
                 let Some(stats) = stats_of(known, pair) else { continue };
@@ -81,11 +87,11 @@ impl<P: PortPool> Relay<P> {
             Side::Answerer => leg.answerers.last().is_some_and(|last| std::ptr::eq(last, party)),
         };
         let partner = match side {
-            Side::Offerer => leg.answerers.last(),
-            Side::Answerer => Some(&leg.offerer).filter(|_| has_ports),
+            Side::Offerer => Some(leg.answerers.last().map_or(NOBODY, |party| &*party.tag)),
+            Side::Answerer => Some(&*leg.offerer.tag).filter(|_| has_ports),
         };
-        let partners: Vec<&[u8]> = partner.into_iter().map(|party| &*party.tag).collect();
-        let medias = leg.medias.iter().enumerate().filter(|_| has_ports);
+        let partners: Vec<&[u8]> = partner.into_iter().collect();
+        let medias = leg.medias.iter().filter(|_| has_ports);
         TagReport {
             tag: &party.tag,
             via_branch: leg.branch.as_deref().filter(|_| side == Side::Answerer),
@@ -93,10 +99,31 @@ impl<P: PortPool> Relay<P> {
             created: self.settings.wall_seconds(party.created),
             subscriptions: partners.clone(),
             subscribers: partners,
-            medias: medias
-                .map(|(index, media)| self.describe_media(index, media, side, known))
-                .collect(),
+            medias: self.describe_medias(medias, side, known),
         }
+    }
+
+    /// The party that is to answer: it has ports already.
+    fn describe_nobody<'a>(&self, leg: &'a Leg, known: &Known) -> TagReport<'a> {
+        TagReport {
+            tag: NOBODY,
+            via_branch: leg.branch.as_deref(),
+            label: None,
+            created: self.settings.wall_seconds(leg.offerer.created),
+            subscriptions: vec![&leg.offerer.tag],
+            subscribers: vec![&leg.offerer.tag],
+            medias: self.describe_medias(leg.medias.iter(), Side::Answerer, known),
+        }
+    }
+
+    fn describe_medias<'a>(
+        &self,
+        medias: impl Iterator<Item = &'a Media>,
+        side: Side,
+        known: &Known,
+    ) -> Vec<MediaReport<'a>> {
+        let numbered = medias.enumerate();
+        numbered.map(|(index, media)| self.describe_media(index, media, side, known)).collect()
     }
 
     fn describe_media<'a>(
@@ -198,9 +225,7 @@ impl<P: PortPool> Relay<P> {
 
     pub(super) fn write_statistics(&self, now: Instant, reply: &mut ReplyEncoder) {
         let sample = self.sample;
-        let Stats {
-            pings, offers, answers, deletes, queries, lists, statistics, recordings, ..
-        } = self.stats;
+        let Stats { pings, offers, answers, deletes, queries, lists, statistics, .. } = self.stats;
         let s = self.stats;
         reply.dict().dict("statistics", |all| {
             Workload {
@@ -213,8 +238,8 @@ impl<P: PortPool> Relay<P> {
             all.dict("totalstatistics", |dict| {
                 let up = now.saturating_duration_since(self.started).as_secs();
                 let ended = s.deleted + s.drained + s.silent + s.silent_on_hold + s.unanswered;
+                dict.bytes("uptime", up.to_string());
                 for (name, value) in [
-                    ("uptime", up),
                     ("managedsessions", ended),
                     ("rejectedsessions", s.refused),
                     ("timeoutsessions", s.silent),
@@ -241,8 +266,10 @@ impl<P: PortPool> Relay<P> {
                     ("totaldeletecount", deletes),
                     ("totalquerycount", queries),
                     ("totallistcount", lists),
-                    ("totalstatisticscount", statistics),
-                    ("totalrecordingcount", recordings),
+                    ("totalstartreccount", s.recording_starts),
+                    ("totalstopreccount", s.recording_stops),
+                    ("totalstatscount", statistics),
+                    // Documented there, but not in its answers.
                     ("totalerrorcount", s.errors),
                 ] {
                     dict.count(name, value);
