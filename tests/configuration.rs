@@ -187,6 +187,15 @@ fn wrong_values_are_named_by_file_line_and_key() {
         ),
         ("sip-proxy", "#udp =", "udp = \"5060\"", "edge.udp", "use ADDRESS:PORT such as"),
         ("sip-proxy", "#udp =", "upd = \"\"", "edge.upd", "did you mean udp?"),
+        ("media-relay", "control =", "contrl = \"x\"", "contrl", "did you mean control?"),
+        ("media-relay", "control =", "control = \"127.0.0.81\"", "control", "use ADDRESS:PORT"),
+        ("media-relay", "ipv4 =", "ipv4 = \"0.0.0.0\"", "interface[0].ipv4", "name one address"),
+        ("media-relay", "ipv4 =", "ipv4 = \"::1\"", "interface[0].ipv4", "use an address"),
+        ("media-relay", "ipv4 =", "ipv5 = \"::1\"", "interface[0].ipv5", "did you mean ipv4?"),
+        ("media-relay", "#first =", "first = 80", "ports.first", "use 1024 to 65500"),
+        ("media-relay", "#load =", "load = 101", "limits.load", "use 1 to 100"),
+        ("media-relay", "#media =", "media = 0", "timeouts.media", "use 1 to 86400"),
+        ("media-relay", "#folder =", "folder = \"x\"", "recording.folder", "an absolute path"),
     ];
     for (daemon, before, wrong, key, right) in table {
         let example = files.example(daemon);
@@ -206,9 +215,12 @@ fn wrong_values_are_named_by_file_line_and_key() {
 #[test]
 fn what_is_missing_or_no_configuration_at_all_is_named() {
     let files = Files::new("files");
-    for (daemon, key) in
-        [("registrar-ns", "address"), ("sip-gateway", "core"), ("sip-proxy", "data_dir")]
-    {
+    for (daemon, key) in [
+        ("registrar-ns", "address"),
+        ("sip-gateway", "core"),
+        ("sip-proxy", "data_dir"),
+        ("media-relay", "control"),
+    ] {
         let place = format!("{}/{daemon}.toml:1:1: key ", files.folder.display());
         files.refused(daemon, b"", WRONG, &[&place, "is missing; the file needs it"]);
         let example = files.example(daemon);
@@ -258,6 +270,8 @@ fn ports_in_use_are_named() {
         ("sip-gateway", own("sip-gateway", "edge"), "TCP", "edge", ""),
         ("sip-proxy", own("sip-proxy", "core"), "TCP", "core", ""),
         ("sip-proxy", format!("{}:9090", files.address(41)), "TCP", "admin", ""),
+        ("media-relay", own("media-relay", "control"), "UDP", "control", ""),
+        ("media-relay", format!("{}:9090", files.address(81)), "TCP", "admin", ""),
         ("sip-proxy", phones.clone(), "UDP", "edge.udp", &udp),
         ("sip-proxy", phones.clone(), "TCP", "edge.tcp", &tcp),
     ] {
@@ -278,6 +292,10 @@ fn ports_in_use_are_named() {
     let elsewhere = files.example("registrar-ns").replacen(&registrar, "192.0.2.201", 1);
     let expected = "not an address of this machine: 192.0.2.201:";
     files.refused("registrar-ns", elsewhere.as_bytes(), UNAVAILABLE, &[expected]);
+    let own = format!("ipv4 = \"{}\"", files.address(81));
+    let elsewhere = files.example("media-relay").replacen(&own, "ipv4 = \"192.0.2.201\"", 1);
+    let expected = [expected, "key interface[0].ipv4"];
+    files.refused("media-relay", elsewhere.as_bytes(), UNAVAILABLE, &expected);
 }
 
 #[test]
@@ -287,7 +305,7 @@ fn folders_that_cannot_be_written_are_named() {
     let file = files.folder.join("file");
     fs::write(&file, "").unwrap();
     let below = format!("{}/data", file.display());
-    for daemon in ["registrar-ns", "sip-gateway", "sip-proxy"] {
+    for daemon in ["media-relay", "registrar-ns", "sip-gateway", "sip-proxy"] {
         let example = files.example(daemon);
         let first = example.lines().find(|line| line.starts_with("name =")).unwrap();
         let text: String = example

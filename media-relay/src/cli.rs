@@ -1,5 +1,7 @@
 //! The daemon `dialtone media-relay`.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -170,8 +172,11 @@ fn open_recorder(config: &Config) -> Result<Option<(Recorder, Formats, AuditLog)
     let cannot = |what: &std::path::Path, key: &str, error: std::io::Error| {
         Error::Usage(format!("{} (key recording.{key}): {error}", what.display()))
     };
-    let audit = AuditLog::open(&audit_log).map_err(|e| cannot(&audit_log, "audit_log", e))?;
     let folder = recorder.folder.clone();
+    // For nobody but the owner to read.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.map_err(|e| cannot(&folder, "folder", e))?;
+    let audit = AuditLog::open(&audit_log).map_err(|e| cannot(&audit_log, "audit_log", e))?;
     let recorder = Recorder::start(recorder).map_err(|e| cannot(&folder, "folder", e))?;
     Ok(Some((recorder, formats, audit)))
 }

@@ -258,7 +258,11 @@ impl Checked for Config {
         }
         for (index, registrar) in self.registrars.iter().enumerate() {
             if let Err(error) = parse_registrar(registrar) {
-                problems.add(&format!("registrars[{index}]"), error, "use IP or IP:UDP-PORT");
+                problems.add(
+                    &format!("registrars[{index}]"),
+                    error,
+                    "use IP, IP:UDP-PORT or tcp:IP",
+                );
             }
         }
         if let Some(workers) = self.workers {
