@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use dialtone::{
-    figures::{Error, location, name_service, sip},
+    figures::{Error, location, media, name_service, sip},
     launcher::{self, Exclusive},
 };
 use dialtone_bench::phone::Transport;
@@ -82,4 +82,40 @@ fn resolutions_and_memory_of_a_registrar() {
     let ways: Vec<_> = figures.rows.iter().map(|row| (row.link, row.outstanding)).collect();
     assert_eq!(ways, [("TCP", 1), ("TCP", 64), ("SCTP", 1), ("SCTP", 64)]);
     assert!(figures.rows.iter().all(|row| row.per_second > 1.0), "{figures:?}");
+}
+
+#[test]
+fn packets_and_calls_of_a_relay() {
+    let _turn = Exclusive::wait().unwrap();
+    let plan = media::Plan {
+        rates: vec![4000, 1000],
+        duration: Duration::from_millis(600),
+        warm_up: Duration::from_millis(300),
+        rounds: 1,
+        setups: 100,
+        threads: None,
+    };
+    let figures = media::measure(Path::new(BINARY), &plan, |line| println!("{line}")).unwrap();
+    media::table(&plan, &figures).lines().for_each(|line| println!("table: {line}"));
+    let relays = if figures.rtpengine.is_some() {
+        2
+    } else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "rtpengine not installed");
+        println!("skipped: rtpengine not installed");
+        1
+    };
+    assert_eq!(figures.weights.len(), relays);
+    assert_eq!(figures.runs.len(), plan.rates.len() * (relays + 1));
+    for run in &figures.runs {
+        // Directly for half of the time.
+        assert!(run.received >= u64::from(run.rate) / 4, "{run:?}");
+        assert_eq!(run.wrong, 0, "{run:?}");
+        // Other work on the machine takes its share; that of single packets is seen here, not how fast it goes.
+        assert!(run.loss() < 0.05, "{run:?}");
+        assert_eq!(run.relay.is_some(), run.cpu_seconds > 0.0, "{run:?}");
+    }
+    for weight in &figures.weights {
+        assert_eq!(weight.calls, 40);
+        assert!(weight.setup_cpu_ms > 0.0 && weight.descriptors >= 2.0, "{weight:?}");
+    }
 }

@@ -14,15 +14,16 @@ use std::{
 
 use clap::value_parser;
 use dialtone_bench::{
-    board::Call,
     load::{CallPlan, Load, LoadConfig, summarise},
     phone::Transport,
 };
-use dialtone_daemon::exit;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::table::TOLERANCE;
+use super::{
+    explain::explain,
+    table::{TOLERANCE, Verdict, columns, conduct},
+};
 use crate::launcher::{self, Launcher, Layout, Signal, clock, wait_for};
 
 const REGISTRARS: u8 = 2;
@@ -171,6 +172,16 @@ impl Row {
     }
 }
 
+impl Verdict for Row {
+    fn held(&self) -> bool {
+        self.held
+    }
+
+    fn broken(&self) -> bool {
+        self.broken
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Args) -> ExitCode {
     let plan = Plan {
@@ -183,22 +194,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         undisturbed: Duration::from_secs(args.undisturbed.into()),
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
-    let measured = std::env::current_exe()
-        .map_err(Error::from)
-        .and_then(|binary| measure(&binary, plan, |line| eprintln!("{line}")));
-    match measured {
-        Ok(rows) => {
-            match serde_json::to_string_pretty(&rows) {
-                Ok(json) if args.json => println!("{json}"),
-                _ => print!("{}", table(&rows)),
-            }
-            ExitCode::from(u8::from(rows.iter().any(|row| row.broken)))
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(exit::UNAVAILABLE)
-        }
-    }
+    conduct(args.json, table, |binary, progress| measure(binary, plan, progress))
 }
 
 /// Inflicts every fault on processes of `binary`, under calls. `progress` receives a line at a time.
@@ -337,7 +333,8 @@ impl<P: FnMut(&str) + Send> Lab<P> {
         });
         let moments = inflicted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let row = self.row(fault.name(), count, from, Some(undisturbed_ms), fault.bound());
-        self.explain(&row, from, &moments);
+        let late = Duration::from_secs_f64((row.undisturbed_ms + row.bound_ms) / 1e3);
+        explain(&self.load.board().calls(), from, late, &moments, &mut self.progress);
         Ok(row)
     }
 
@@ -377,42 +374,6 @@ impl<P: FnMut(&str) + Send> Lab<P> {
             broken: false,
         }
         .judged()
-    }
-
-    /// Names the calls that noticed something, and the fault before each.
-    fn explain(&mut self, row: &Row, from: Instant, moments: &[(Instant, String)]) {
-        let bound = Duration::from_secs_f64((row.undisturbed_ms + row.bound_ms) / 1e3);
-        let noticed = |call: &Call| {
-            call.failure.is_some()
-                || !call.done
-                || call.rings > 1
-                || call.retransmissions > 0
-                || call.answer_delay().is_some_and(|delay| delay > bound)
-        };
-        let calls = self.load.board().calls();
-        for call in calls.iter().filter(|call| call.started >= from && noticed(call)).take(20) {
-            let before = moments
-                .iter()
-                .rfind(|(at, _)| *at <= call.started + call.final_answer.unwrap_or_default());
-            let (at, what) = before.map_or((from, "the beginning"), |(at, what)| (*at, what));
-            let relative = if call.started >= at {
-                format!("{} ms after", (call.started - at).as_millis())
-            } else {
-                format!("{} ms before", (at - call.started).as_millis())
-            };
-            (self.progress)(&format!(
-                "  {relative} {what}: call {}: first answer {}, answered {}, of that ringing {} and not run {}, rang {} times, sent again {}, BYE {}, {}",
-                call.id,
-                ms(call.first_answer),
-                ms(call.final_answer),
-                ms(Some(call.ring)),
-                ms(Some(call.stood_still)),
-                call.rings,
-                call.retransmissions,
-                ms(call.bye),
-                call.failure.as_deref().unwrap_or("ended"),
-            ));
-        }
     }
 }
 
@@ -504,10 +465,6 @@ fn registrar(n: u8) -> String {
     format!("registrar-ns-{n}")
 }
 
-fn ms(time: Option<Duration>) -> String {
-    time.map_or("never".to_owned(), |time| format!("{} ms", time.as_millis()))
-}
-
 /// The rows in columns; what failed stands below.
 pub fn table(rows: &[Row]) -> String {
     let mut cells = vec![
@@ -533,11 +490,6 @@ pub fn table(rows: &[Row]) -> String {
     let mut failures = String::new();
     for row in rows {
         let shown = |value: f64| format!("{value:.1} ms");
-        let held = match (row.held, row.broken) {
-            (true, _) => "yes",
-            (_, false) => "no",
-            (_, true) => "BROKEN",
-        };
         cells.push([
             row.fault.to_owned(),
             row.count.to_string(),
@@ -553,22 +505,11 @@ pub fn table(rows: &[Row]) -> String {
             row.bindings_lost.to_string(),
             row.retransmissions.to_string(),
             shown(row.still_ms),
-            held.to_owned(),
+            row.word(),
         ]);
         for (failure, count) in &row.failures {
             let _ = writeln!(failures, "{}: {count} x {failure}", row.fault);
         }
     }
-    let mut text = String::new();
-    for row in &cells {
-        for (column, cell) in row.iter().enumerate() {
-            let width = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            let _ = match column {
-                0 => write!(text, "{cell:width$}"),
-                14 => writeln!(text, "  {cell}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
-        }
-    }
-    text + &failures
+    columns(&cells, 1) + &failures
 }

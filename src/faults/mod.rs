@@ -5,6 +5,8 @@ pub mod abuse;
 pub mod calls;
 pub mod database;
 mod echo;
+mod explain;
+pub mod media;
 pub mod name_service;
 mod observe;
 pub mod table;
@@ -25,6 +27,7 @@ enum Command {
     Calls(calls::Args),
     Database(database::Args),
     EchoServer(echo::Args),
+    Media(media::Args),
     NameService(name_service::Args),
 }
 
@@ -35,6 +38,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Calls(args) => calls::run(&args),
         Command::Database(args) => database::run(&args),
         Command::EchoServer(args) => echo::run(&args),
+        Command::Media(args) => media::run(&args),
         Command::NameService(args) => name_service::run(&args),
     }
 }

@@ -1,12 +1,84 @@
-//! What was measured, as a table for people and as JSON for scripts.
+//! What was measured, as a table for people and as JSON for scripts: what all these commands have in common.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::{Display, Write as _},
+    io,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
+use dialtone_daemon::exit;
 use serde::Serialize;
 
 /// Other work on the machine may stretch a bound by this much before the command calls it broken: real time is not
 /// what decides about a protocol, simulated time is.
 pub const TOLERANCE: u32 = 3;
+
+/// A row that says whether its bounds held.
+pub trait Verdict {
+    /// They held every time.
+    fn held(&self) -> bool;
+
+    /// Other work on the machine does not explain what was measured.
+    fn broken(&self) -> bool;
+
+    /// What stands in the last column.
+    fn word(&self) -> String {
+        let word = match (self.held(), self.broken()) {
+            (true, _) => "yes",
+            (_, false) => "no",
+            (_, true) => "BROKEN",
+        };
+        word.to_owned()
+    }
+}
+
+/// Measures with processes of this program, which tells a line at a time what it does, and prints the rows; exit code 1
+/// when one is broken.
+pub(super) fn conduct<R, E>(
+    json: bool,
+    table: impl FnOnce(&[R]) -> String,
+    measure: impl FnOnce(&Path, fn(&str)) -> Result<Vec<R>, E>,
+) -> ExitCode
+where
+    R: Serialize + Verdict,
+    E: Display + From<io::Error>,
+{
+    let binary = std::env::current_exe().map_err(E::from);
+    match binary.and_then(|binary| measure(&binary, |line| eprintln!("{line}"))) {
+        Ok(rows) => {
+            match serde_json::to_string_pretty(&rows) {
+                Ok(text) if json => println!("{text}"),
+                _ => print!("{}", table(&rows)),
+            }
+            ExitCode::from(u8::from(rows.iter().any(R::broken)))
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(exit::UNAVAILABLE)
+        }
+    }
+}
+
+/// Cells in columns: the first `names` and the last one to the left, numbers to the right.
+pub(super) fn columns<const N: usize>(cells: &[[String; N]], names: usize) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in cells {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            let _ = match column {
+                _ if column == N - 1 => writeln!(text, "{gap}{cell}"),
+                _ if column < names => write!(text, "{gap}{cell:width$}"),
+                _ => write!(text, "{gap}{cell:>width$}"),
+            };
+        }
+    }
+    text
+}
 
 /// One fault, inflicted several times.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,18 +168,7 @@ pub fn table(rows: &[Row]) -> String {
             verdict,
         ]);
     }
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 6] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let mut text = String::new();
-    for row in &cells {
-        let [fault, numbers @ .., held] = row;
-        let _ = write!(text, "{fault:0$}", widths[0]);
-        for (number, width) in numbers.iter().zip(&widths[1..]) {
-            let _ = write!(text, "  {number:>width$}");
-        }
-        let _ = writeln!(text, "  {held}");
-    }
-    text
+    columns(&cells, 1)
 }
 
 /// The rows as one JSON array; times in seconds.

@@ -1,10 +1,11 @@
-//! `dialtone figures`: what the system costs on this machine: CPU time for what it does, memory for what it keeps, and
-//! how fast registrars answer.
+//! `dialtone figures`: what the system costs on this machine: CPU time for what it does, memory for what it keeps, how
+//! fast registrars answer, and how its media relay compares with rtpengine.
 //!
 //! Each starts a system of its own in a loopback slice of its own. Whoever plays phones and pool users runs in this
 //! process and is not counted, but uses the same cores: rates are lower bounds.
 
 pub mod location;
+pub mod media;
 pub mod name_service;
 pub mod sip;
 mod usage;
@@ -18,7 +19,7 @@ pub use usage::{Conditions, Disk};
 
 use crate::launcher;
 
-/// Measure CPU time per registration and call, rates of the name service and of the database, and memory
+/// Measure CPU time per registration, call and packet, rates of the name service and of the database, and memory
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -30,6 +31,7 @@ enum Command {
     #[command(hide = true)]
     LoadReplica(location::LoadArgs),
     Location(location::Args),
+    Media(media::Args),
     NameService(name_service::Args),
     Sip(sip::Args),
 }
@@ -53,6 +55,7 @@ pub fn run(args: Args) -> ExitCode {
     match args.command {
         Command::LoadReplica(args) => location::load(&args),
         Command::Location(args) => location::run(&args),
+        Command::Media(args) => media::run(&args),
         Command::NameService(args) => name_service::run(&args),
         Command::Sip(args) => sip::run(&args),
     }

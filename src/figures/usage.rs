@@ -3,7 +3,9 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    net::IpAddr,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -157,8 +159,75 @@ pub(super) fn memory(pid: u32) -> io::Result<u64> {
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or(io::ErrorKind::InvalidData.into())
 }
 
+/// The same as [`cpu_seconds`] of what runs now, to the nanosecond: threads that have ended are left out.
+pub(super) fn run_seconds(pid: u32) -> io::Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // Whoever ends meanwhile is left out.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanoseconds += first_number(&text)?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+/// The same of one thread of this process.
+pub(super) fn thread_seconds(tid: u32) -> io::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?;
+    Ok(first_number(&text)? as f64 / 1e9)
+}
+
+/// The time of the kernel's threads that deliver packets when nobody's own time is used for it.
+pub(super) fn softirq_thread_seconds() -> f64 {
+    let threads = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        name.starts_with("ksoftirqd/").then_some(entry.path())
+    });
+    let nanoseconds = threads
+        .filter_map(|path| first_number(&fs::read_to_string(path.join("schedstat")).ok()?).ok());
+    nanoseconds.sum::<u64>() as f64 / 1e9
+}
+
+fn first_number(text: &str) -> io::Result<u64> {
+    let first = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    first.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Resident memory of a process in bytes, with what is mapped from files.
+pub(super) fn resident(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kilobytes = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+    Ok(first_number(kilobytes.unwrap_or_default())? * 1024)
+}
+
+/// Open descriptors of a process.
+pub(super) fn descriptors(pid: u32) -> io::Result<u64> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
+}
+
+/// Bytes that the buffers of all UDP sockets at this address have now, as `ss` of iproute2 says; `None` without it.
+pub(super) fn udp_buffers(address: IpAddr) -> Option<u64> {
+    let output = Command::new("ss").args(["-Huanm", "src", &address.to_string()]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then(|| {
+        // Received, sent, set aside for either, options, backlog; limits and drops aside.
+        let sizes = text
+            .split("skmem:(")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+            .flat_map(|fields| fields.split(','))
+            .filter_map(|field| {
+                let digits = field.find(|c: char| c.is_ascii_digit())?;
+                let (name, size) = field.split_at(digits);
+                ["r", "t", "f", "o", "bl"].contains(&name).then(|| size.parse::<u64>().ok())?
+            });
+        sizes.sum()
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -171,6 +240,19 @@ mod tests {
         while cpu_seconds(pid).unwrap() == before {
             sum = std::hint::black_box(sum + 1);
         }
+        let (run, thread) = (run_seconds(pid).unwrap(), nix::unistd::gettid().as_raw());
+        let own = thread_seconds(thread.cast_unsigned()).unwrap();
+        assert!(run >= own && own > 0.0, "{run} {own}");
+        assert!(resident(pid).unwrap() >= memory(pid).unwrap() / 2);
+        let (before, file) = (descriptors(pid).unwrap(), File::open("/dev/null").unwrap());
+        // Other tests open files meanwhile.
+        assert!(before > 0 && file.metadata().is_ok());
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        socket.send_to(&[0; 1000], socket.local_addr().unwrap()).unwrap();
+        if let Some(bytes) = udp_buffers([127, 0, 0, 1].into()) {
+            assert!(bytes >= 1000, "{bytes}");
+        }
+        softirq_thread_seconds();
         assert!(Conditions::begin().end().cores > 0);
     }
 }

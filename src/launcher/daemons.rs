@@ -60,6 +60,8 @@ pub struct Layout {
     pub registrars: u8,
     /// Media relays. 0: proxies use none, and phones send media to each other.
     pub relays: u8,
+    /// Threads of a relay that forward packets. `None`: as many as there are processors.
+    pub relay_workers: Option<u32>,
 }
 
 /// Where bindings are kept.
@@ -83,6 +85,7 @@ impl Default for Layout {
             location: Location::default(),
             registrars: 2,
             relays: 0,
+            relay_workers: None,
         }
     }
 }
@@ -180,6 +183,9 @@ pub(super) fn media_relay(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "control", SocketAddr::new(address, dialtone_ng::NG_PORT));
     key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "registrars", registrars(launcher).collect::<Vec<_>>());
+    if let Some(workers) = launcher.layout.relay_workers {
+        key(&mut toml, "workers", workers);
+    }
     toml.push_str("[[interface]]\n");
     key(&mut toml, "name", "default");
     key(&mut toml, if media.is_ipv4() { "ipv4" } else { "ipv6" }, media);
