@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     explain::explain,
+    service::{is_complete, registrar},
     table::{TOLERANCE, Verdict, columns, conduct},
 };
 use crate::launcher::{self, Launcher, Layout, Signal, clock, wait_for};
@@ -401,18 +402,8 @@ pub fn start(launcher: &mut Launcher) -> Result<(), Error> {
 
 /// Waits until every registrar knows every element.
 fn await_service(launcher: &mut Launcher) -> Result<(), Error> {
-    let complete = wait_for(SETTLE, || {
-        (1..=REGISTRARS)
-            .all(|n| {
-                launcher.pools(&registrar(n)).is_some_and(|pools| {
-                    let size = |pool| pools.elements(pool).len();
-                    size("sip-proxy") == usize::from(PROXIES)
-                        && size("sip-gateway") == usize::from(GATEWAYS)
-                        && size("location-db") == 1
-                })
-            })
-            .then_some(())
-    });
+    let pools = [("sip-proxy", PROXIES), ("sip-gateway", GATEWAYS), ("location-db", 1)];
+    let complete = wait_for(SETTLE, || is_complete(launcher, REGISTRARS, &pools).then_some(()));
     complete.ok_or_else(|| Error::Unsettled { folder: launcher.keep_folder().to_owned() })
 }
 
@@ -459,10 +450,6 @@ pub fn inflict(
     // The last fault has its consequences under calls, too.
     sleep(Duration::from_millis(PAUSE_MS));
     Ok(moments)
-}
-
-fn registrar(n: u8) -> String {
-    format!("registrar-ns-{n}")
 }
 
 /// The rows in columns; what failed stands below.

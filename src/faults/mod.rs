@@ -9,6 +9,7 @@ mod explain;
 pub mod media;
 pub mod name_service;
 mod observe;
+mod service;
 pub mod table;
 mod traffic;
 

@@ -22,11 +22,14 @@ use dialtone_bench::{
     load::{CallPlan, Load, LoadConfig},
     phone::Transport,
 };
-use dialtone_daemon::exit;
 use nix::sys::signal::kill;
 use tokio::runtime::Runtime;
 
 pub use super::calls::Error;
+use super::{
+    service::{self, registrar},
+    table::conduct,
+};
 use crate::launcher::{Launcher, Layout, Location, Signal, clock, wait_for};
 
 pub use row::{Row, table};
@@ -151,22 +154,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         undisturbed: Duration::from_secs(args.undisturbed.into()),
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
-    let measured = std::env::current_exe()
-        .map_err(Error::from)
-        .and_then(|binary| measure(&binary, plan, |line| eprintln!("{line}")));
-    match measured {
-        Ok(rows) => {
-            match serde_json::to_string_pretty(&rows) {
-                Ok(json) if args.json => println!("{json}"),
-                _ => print!("{}", table(&rows)),
-            }
-            ExitCode::from(u8::from(rows.iter().any(|row| row.broken)))
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(exit::UNAVAILABLE)
-        }
-    }
+    conduct(args.json, table, |binary, progress| measure(binary, plan, progress))
 }
 
 /// Inflicts every fault on processes of `binary`, under calls. `progress` receives a line at a time.
@@ -511,14 +499,8 @@ pub fn start(launcher: &mut Launcher) -> Result<(), Error> {
 
 /// Whether every registrar knows every element and so many database nodes.
 fn is_complete(launcher: &mut Launcher, nodes: u8) -> bool {
-    (1..=REGISTRARS).all(|n| {
-        launcher.pools(&registrar(n)).is_some_and(|pools| {
-            let size = |pool| pools.elements(pool).len();
-            size("sip-proxy") == usize::from(PROXIES)
-                && size("sip-gateway") == usize::from(GATEWAYS)
-                && size("location-db") == usize::from(nodes)
-        })
-    })
+    let pools = [("sip-proxy", PROXIES), ("sip-gateway", GATEWAYS), ("location-db", nodes)];
+    service::is_complete(launcher, REGISTRARS, &pools)
 }
 
 /// Waits until that is so.
@@ -612,8 +594,4 @@ fn signal(launcher: &mut Launcher, n: u8, signal: Signal) {
     if let Some(pid) = launcher.database_pid(n) {
         let _ = kill(pid, signal);
     }
-}
-
-fn registrar(n: u8) -> String {
-    format!("registrar-ns-{n}")
 }

@@ -8,7 +8,7 @@ use dialtone_bench::{
 };
 use serde::Serialize;
 
-use super::super::table::TOLERANCE;
+use super::super::table::{TOLERANCE, Verdict, columns};
 
 /// How long a REGISTER may wait that is refused in the end: a stall of the cluster, after which there might have been
 /// somebody. Those that come later are refused at once.
@@ -154,6 +154,16 @@ impl Row {
     }
 }
 
+impl Verdict for Row {
+    fn held(&self) -> bool {
+        self.held
+    }
+
+    fn broken(&self) -> bool {
+        self.broken
+    }
+}
+
 /// The rows in columns; what failed stands below.
 pub fn table(rows: &[Row]) -> String {
     let mut cells = vec![
@@ -189,11 +199,6 @@ pub fn table(rows: &[Row]) -> String {
         let shown = |value: f64| {
             if value.is_finite() { format!("{value:.0} ms") } else { "-".to_owned() }
         };
-        let held = match (row.held, row.broken) {
-            (true, _) => "yes",
-            (_, false) => "no",
-            (_, true) => "BROKEN",
-        };
         cells.push([
             row.fault.to_owned(),
             row.node.to_owned(),
@@ -217,23 +222,11 @@ pub fn table(rows: &[Row]) -> String {
             format!("{:.1} s", row.back_s),
             row.incremental.to_string(),
             row.complete.to_string(),
-            held.to_owned(),
+            row.word(),
         ]);
         for (failure, count) in &row.failures {
             let _ = writeln!(failures, "{}, {}: {count} x {failure}", row.fault, row.node);
         }
     }
-    let mut text = String::new();
-    for row in &cells {
-        for (column, cell) in row.iter().enumerate() {
-            let width = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            let _ = match column {
-                0 => write!(text, "{cell:width$}"),
-                1 => write!(text, "  {cell:width$}"),
-                22 => writeln!(text, "  {cell}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
-        }
-    }
-    text + &failures
+    columns(&cells, 2) + &failures
 }

@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 pub use super::calls::Error;
 use super::{
     explain::explain,
+    service::is_complete,
     table::{Verdict, conduct},
 };
 use crate::launcher::{Launcher, Layout, Signal, clock, wait_for};
@@ -324,19 +325,13 @@ fn start(launcher: &mut Launcher) -> Result<(), Error> {
 
 /// Waits until every registrar knows every element.
 fn await_service(launcher: &mut Launcher) -> Result<(), Error> {
-    let complete = wait_for(SETTLE, || {
-        (1..=REGISTRARS)
-            .all(|n| {
-                launcher.pools(&format!("registrar-ns-{n}")).is_some_and(|pools| {
-                    let size = |pool| pools.elements(pool).len();
-                    size("sip-proxy") == usize::from(PROXIES)
-                        && size("sip-gateway") == usize::from(GATEWAYS)
-                        && size("media-relay") == usize::from(RELAYS)
-                        && size("location-db") == 1
-                })
-            })
-            .then_some(())
-    });
+    let pools = [
+        ("sip-proxy", PROXIES),
+        ("sip-gateway", GATEWAYS),
+        ("media-relay", RELAYS),
+        ("location-db", 1),
+    ];
+    let complete = wait_for(SETTLE, || is_complete(launcher, REGISTRARS, &pools).then_some(()));
     complete.ok_or_else(|| Error::Unsettled { folder: launcher.keep_folder().to_owned() })
 }
 
