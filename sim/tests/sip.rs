@@ -82,6 +82,12 @@ fn a_cancel_that_does_not_survive_fail_over_leaves_a_phone_ringing() {
 }
 
 #[test]
+fn answers_at_a_relay_that_the_phone_knows_nothing_of_are_noticed() {
+    let what = caught(Bugs { own_relays: true, ..Bugs::default() });
+    assert!(what.contains("media: call has"), "{what}");
+}
+
+#[test]
 fn a_proxy_that_goes_on_with_stale_input_rings_a_phone() {
     let what = caught(Bugs { stale_input: true, ..Bugs::default() });
     assert!(what.contains("rings twice"), "{what}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dialtone_sip::Method;
 
 use super::phone::Plan;
-use super::world::{Act, Blow, GATEWAYS, PROCESSES, World, name};
+use super::world::{Act, Blow, GATEWAYS, PROCESSES, RELAYS, World, name};
 use super::{Inflight, Options, outcome, parallel, texts};
 use crate::trace::Text;
 use crate::{Outcome, Violation};
@@ -20,10 +20,12 @@ pub struct Case {
     pub flow: usize,
     /// Phones that use UDP use TCP and the other way round.
     pub swapped: bool,
+    /// Media goes through relays.
+    pub relays: bool,
     pub fault: Option<Point>,
 }
 
-/// When a process is killed or stopped. Processes are numbered: gateways, then proxies.
+/// When a process is killed or stopped. Processes are numbered: gateways, then proxies, then relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// Whose outputs are counted.
@@ -39,6 +41,8 @@ pub struct Point {
 /// What happens to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// Nothing reaches it (relays only).
+    Cut(Duration),
     Freeze(Duration),
     /// Killed; with what becomes of what it has sent, and after how long it is started again.
     Kill(Inflight, Option<Duration>),
@@ -74,6 +78,7 @@ pub fn flows() -> &'static [&'static str] {
         "within one gateway",
         "nobody there",
         "rings for long",
+        "the offer comes with the answer",
     ]
 }
 
@@ -143,6 +148,15 @@ fn script(world: &mut World, flow: usize) -> Duration {
             acts.extend([(ms(0), invite("dave")), (ms(2000), within(DAVE, Method::Bye))]);
         }
         10 => acts.push((ms(0), invite("nobody"))),
+        12 => {
+            plan(BOB, ringing(300, 200));
+            world.phones[ALICE].late.insert(call());
+            acts.extend([
+                (ms(0), invite("bob")),
+                (ms(1500), within(BOB, Method::Invite)),
+                (ms(2500), within(ALICE, Method::Bye)),
+            ]);
+        }
         _ => {
             plan(BOB, ringing(7000, 200));
             acts.extend([(ms(0), invite("bob")), (ms(9000), within(ALICE, Method::Bye))]);
@@ -158,13 +172,13 @@ fn script(world: &mut World, flow: usize) -> Duration {
 /// Runs a flow: how it went, and how many outputs each process had.
 fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
     let mut seed = 0xcafe_u64;
-    for number in [case.flow, usize::from(case.swapped)] {
+    for number in [case.flow, usize::from(case.swapped) + 2 * usize::from(case.relays)] {
         seed = seed.wrapping_mul(31).wrapping_add(number as u64);
     }
     if let Some(point) = case.fault {
         seed = seed.wrapping_mul(31).wrapping_add((point.sender * 1000 + point.output) as u64);
     }
-    let mut world = World::new(seed, options.text, options.bugs);
+    let mut world = World::new(seed, options.text, options.bugs, case.relays);
     let phones: [(&str, &str, usize, bool); 6] = [
         ("alice", "alice", 0, false),
         ("bob", "bob", 1, true),
@@ -182,14 +196,16 @@ fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
     let mut quiet = ms(40_000);
     if let Some(Point { sender, output, victim: process, fault }) = case.fault {
         let act = match fault {
+            Fault::Cut(lasts) => Act::Cut { process, lasts },
             Fault::Freeze(lasts) => Act::Freeze { process, lasts },
             Fault::Kill(inflight, restart) => Act::Kill { process, inflight, restart },
         };
         world.blow = Some(Blow { sender, output, act });
+        world.phones.iter_mut().for_each(|phone| phone.ack_twice = true);
         if process < GATEWAYS {
             quiet = ms(110_000);
         }
-        if let Fault::Freeze(lasts) = fault {
+        if let Fault::Freeze(lasts) | Fault::Cut(lasts) = fault {
             quiet += lasts;
         }
     }
@@ -207,8 +223,21 @@ fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
         }
     }
     world.check_empty();
+    if strict {
+        check_relays(&mut world);
+    }
     let outputs = std::array::from_fn(|process| world.procs[process].outputs);
     (world, outputs)
+}
+
+/// Both phones of an established call have ports of one relay, and relays have been told of the end.
+fn check_relays(world: &mut World) {
+    let joined: Vec<usize> =
+        (0..world.phones.len()).filter(|phone| world.phones[*phone].joined("call")).collect();
+    if let [one, other] = joined[..] {
+        world.check_media("call", [one, other]);
+    }
+    world.check_relays();
 }
 
 type Marks = BTreeMap<String, (Duration, u16)>;
@@ -224,7 +253,7 @@ fn finish(case: Case, options: Options, calm: &Marks) -> Outcome {
     let (mut world, _) = play(case, options);
     if !world.gateway_killed {
         let bound = match case.fault {
-            Some(Point { fault: Fault::Freeze(_), .. }) => FROZEN,
+            Some(Point { fault: Fault::Freeze(_) | Fault::Cut(_), .. }) => FROZEN,
             _ => KILLED,
         };
         let mut faults = Vec::new();
@@ -271,8 +300,17 @@ pub struct Report {
     pub failed: Option<(Case, Vec<Violation>, Vec<String>)>,
 }
 
-/// What is done to a process: proxies are also stopped.
-fn faults(proxy: bool) -> Vec<Fault> {
+/// What is done to a process: proxies are also stopped, relays are cut off.
+fn faults(victim: usize) -> Vec<Fault> {
+    if victim >= PROCESSES {
+        return vec![
+            Fault::Kill(Inflight::Lost, None),
+            Fault::Kill(Inflight::Lost, Some(ms(300))),
+            Fault::Freeze(ms(1000)),
+            Fault::Cut(ms(40_000)),
+        ];
+    }
+    let proxy = victim >= GATEWAYS;
     let mut faults =
         vec![Fault::Kill(Inflight::Lost, None), Fault::Kill(Inflight::Arrives, Some(ms(300)))];
     if proxy {
@@ -289,21 +327,25 @@ fn faults(proxy: bool) -> Vec<Fault> {
 fn cases(options: Options, only: Option<usize>) -> Vec<Case> {
     let mut cases = Vec::new();
     for flow in (0..flows().len()).filter(|flow| only.is_none_or(|only| only == *flow)) {
-        for swapped in [false, true] {
-            let calm = Case { flow, swapped, fault: None };
+        for (swapped, relays) in [(false, false), (true, false), (false, true), (true, true)] {
+            let calm = Case { flow, swapped, relays, fault: None };
             let (_, outputs) = play(calm, Options { text: Text::None, ..options });
             cases.push(calm);
             for (sender, count) in outputs.into_iter().enumerate() {
-                // Also a proxy that has work before it: after an output of a gateway.
-                let victims = (0..PROCESSES).filter(|other| {
-                    *other == sender || (*other >= GATEWAYS && outputs[*other] > 0)
+                // Also a proxy that has work before it, after an output of a gateway, and relays: but not once more for
+                // the other transports.
+                let everybody = 0..PROCESSES + if relays { RELAYS } else { 0 };
+                let victims = everybody.filter(|other| {
+                    let busy = outputs.get(*other).is_none_or(|outputs| *outputs > 0);
+                    let beside = *other >= GATEWAYS && busy && !(relays && swapped);
+                    *other == sender || beside
                 });
                 for (victim, output) in
                     victims.flat_map(|victim| (1..=count).map(move |output| (victim, output)))
                 {
-                    for fault in faults(victim >= GATEWAYS) {
+                    for fault in faults(victim) {
                         let fault = Some(Point { sender, output, victim, fault });
-                        cases.push(Case { flow, swapped, fault });
+                        cases.push(Case { fault, ..calm });
                     }
                 }
             }
@@ -321,18 +363,19 @@ pub fn search_flows(
     say: impl Fn(&Case, &[Violation]) + Sync,
 ) -> Report {
     let cases = cases(options, only);
-    let calm: Mutex<BTreeMap<(usize, bool), Marks>> = Mutex::new(BTreeMap::new());
+    let kind = |case: &Case| (case.flow, case.swapped, case.relays);
+    let calm: Mutex<BTreeMap<(usize, bool, bool), Marks>> = Mutex::new(BTreeMap::new());
     let quick = Options { text: Text::None, ..options };
     for case in cases.iter().filter(|case| case.fault.is_none()) {
         let (world, _) = play(*case, quick);
         if let Ok(mut calm) = calm.lock() {
-            calm.insert((case.flow, case.swapped), world.marks);
+            calm.insert(kind(case), world.marks);
         }
     }
     let calm = calm.into_inner().unwrap_or_default();
     let failed = parallel(0..cases.len() as u64, threads, |number| {
         let case = cases[number as usize];
-        let outcome = finish(case, quick, &calm[&(case.flow, case.swapped)]);
+        let outcome = finish(case, quick, &calm[&kind(&case)]);
         if !outcome.violations.is_empty() {
             say(&case, &outcome.violations);
         }
@@ -345,7 +388,7 @@ pub fn search_flows(
     report.failed = failed.map(|number| {
         let case = cases[number as usize];
         let text = Options { text: Text::Tail(120), ..options };
-        let outcome = finish(case, text, &calm[&(case.flow, case.swapped)]);
+        let outcome = finish(case, text, &calm[&kind(&case)]);
         (case, outcome.violations, outcome.tail)
     });
     report
@@ -354,15 +397,19 @@ pub fn search_flows(
 impl std::str::FromStr for Case {
     type Err = String;
 
-    /// `FLOW:SWAPPED:SENDER:OUTPUT:VICTIM:FAULT`, as `2:false:0:4:3:kill-Lost`.
+    /// `FLOW:SWAPPED:RELAYS:SENDER:OUTPUT:VICTIM:FAULT`, as `2:false:true:0:4:3:kill-Lost`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text}: not FLOW:SWAPPED:SENDER:OUTPUT:VICTIM:FAULT");
+        let wrong = || format!("{text}: not FLOW:SWAPPED:RELAYS:SENDER:OUTPUT:VICTIM:FAULT");
         let parts: Vec<&str> = text.split(':').collect();
-        let [flow, swapped, sender, output, victim, fault] = parts[..] else { return Err(wrong()) };
-        let fault = faults(true).into_iter().find(|known| known.to_string() == fault);
+        let [flow, swapped, relays, sender, output, victim, fault] = parts[..] else {
+            return Err(wrong());
+        };
+        let known = [GATEWAYS, PROCESSES].map(faults).concat();
+        let fault = known.into_iter().find(|known| known.to_string() == fault);
         Ok(Self {
             flow: flow.parse().map_err(|_| wrong())?,
             swapped: swapped.parse().map_err(|_| wrong())?,
+            relays: relays.parse().map_err(|_| wrong())?,
             fault: Some(Point {
                 sender: sender.parse().map_err(|_| wrong())?,
                 output: output.parse().map_err(|_| wrong())?,
@@ -375,7 +422,7 @@ impl std::str::FromStr for Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.flow, self.swapped)?;
+        write!(f, "{}:{}:{}", self.flow, self.swapped, self.relays)?;
         match self.fault {
             Some(Point { sender, output, victim, fault }) => {
                 write!(f, ":{sender}:{output}:{victim}:{fault}")
@@ -388,6 +435,7 @@ impl fmt::Display for Case {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Cut(lasts) => write!(f, "cut-{}", lasts.as_secs()),
             Self::Freeze(lasts) => write!(f, "freeze-{}", lasts.as_secs()),
             Self::Kill(inflight, None) => write!(f, "kill-{inflight:?}"),
             Self::Kill(inflight, Some(restart)) => {

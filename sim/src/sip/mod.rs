@@ -1,11 +1,12 @@
-//! Deterministic simulation of SIP on the pools: the cores of two gateways and two proxies, a model of the database,
-//! phones that insist on legal SIP, and faults.
+//! Deterministic simulation of SIP on the pools: the cores of two gateways and two proxies, models of the database and of
+//! media relays, phones that insist on legal SIP, and faults.
 //!
 //! | file | what |
 //! |---|---|
 //! | `world` | clock, queue, core connections, processes as their drivers run them |
 //! | `phone` | user agents that check everything they see |
 //! | `store` | the location database |
+//! | `media` | where phones send media |
 //! | `flows` | flows in which a process is killed or stopped after every single output |
 //! | `random` | many calls with faults that a seed decides |
 //! | `registrations` | bindings that change all the time while the database and the clocks misbehave |
@@ -17,6 +18,7 @@
 mod bindings;
 pub mod cli;
 mod flows;
+mod media;
 mod phone;
 mod random;
 mod registrations;
@@ -42,6 +44,8 @@ pub struct Bugs {
     pub lost_cancels: bool,
     /// Leg ids do not reach the delivering gateway: as if there were no delivery table.
     pub no_leg_ids: bool,
+    /// A proxy takes every answer for one of a phone that has the ports of its own relay.
+    pub own_relays: bool,
     /// Calls wait for the database.
     pub patient_lookups: bool,
     /// A process that stood still goes on with what waits for it.

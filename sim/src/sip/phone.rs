@@ -2,7 +2,7 @@
 //!
 //! It keeps every transaction for the whole run, so that nothing that comes late or twice goes unnoticed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use dialtone_sip::{
 };
 
 use super::bindings::{Asked, Change};
+use super::media::{target, values};
 
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 /// 64*T1.
 const LIMIT: Duration = Duration::from_secs(32);
 const DOMAIN: &str = "dialtone.test";
-const SDP: &[u8] = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\n";
 
 /// What a phone does with an INVITE.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +123,12 @@ pub(crate) struct Phone {
     pub(crate) patient: bool,
     /// Datagrams may be lost and doubled.
     pub(crate) lossy: bool,
+    /// An ACK that a proxy may have lost comes once more.
+    pub(crate) ack_twice: bool,
+    /// Calls that it begins without a description.
+    pub(crate) late: BTreeSet<String>,
+    /// Where it was told to send media, by call.
+    pub(crate) remote_media: BTreeMap<String, String>,
     pub(crate) plans: BTreeMap<String, Plan>,
     clients: BTreeMap<Key, Client>,
     servers: BTreeMap<Key, Server>,
@@ -157,6 +163,9 @@ impl Phone {
             lenient: false,
             patient: false,
             lossy: false,
+            ack_twice: false,
+            late: BTreeSet::new(),
+            remote_media: BTreeMap::new(),
             plans: BTreeMap::new(),
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -172,6 +181,12 @@ impl Phone {
     pub(crate) fn contact(&self) -> String {
         let transport = if self.tcp { ";transport=tcp" } else { "" };
         format!("sip:{}@{}{transport}", self.user, self.local)
+    }
+
+    /// When it began this call.
+    pub(crate) fn began(&self, call: &str) -> Option<Duration> {
+        let clients = self.clients.iter().filter(|((_, method), _)| method == "INVITE");
+        clients.filter(|(_, client)| client.call == call).map(|(_, client)| client.began).min()
     }
 
     pub(crate) fn wrong(&mut self, what: impl Into<String>) {
@@ -237,14 +252,16 @@ impl Phone {
         let tag = self.next("from");
         let uri = format!("sip:{to}@{DOMAIN}");
         let (branch, builder) = self.start(Method::Invite, &uri);
-        let bytes = builder
+        let mut builder = builder
             .header("From", &format!("<sip:{}@{DOMAIN}>;tag={tag}", self.user))
             .header("To", &format!("<{uri}>"))
             .header("Call-ID", call)
             .header("CSeq", "1 INVITE")
-            .header("Contact", &format!("<{}>", self.contact()))
-            .body("application/sdp", SDP)
-            .build();
+            .header("Contact", &format!("<{}>", self.contact()));
+        if !self.late.contains(call) {
+            builder = builder.body("application/sdp", self.sdp());
+        }
+        let bytes = builder.build();
         self.mark(call, "calls", 0);
         self.send_request(now, call, branch, bytes);
     }
@@ -291,9 +308,13 @@ impl Phone {
             .header("Call-ID", call)
             .header("CSeq", &format!("{cseq} {method}"));
         if method == Method::Invite {
-            builder = builder
-                .header("Contact", &format!("<{}>", self.contact()))
-                .body("application/sdp", SDP);
+            builder = builder.header("Contact", &format!("<{}>", self.contact()));
+        }
+        // A re-INVITE has an offer even if the call began without one.
+        if method == Method::Invite
+            || method == Method::Ack && self.late.contains(call) && cseq == 1
+        {
+            builder = builder.body("application/sdp", self.sdp());
         }
         // A phone goes to the first route's address, which must be that of its own gateway.
         let first = routes.first().cloned().unwrap_or_default();
@@ -316,6 +337,11 @@ impl Phone {
         if let Some((branch, bytes)) = self.in_dialog(call, method, cseq) {
             self.send_request(now, call, branch, bytes);
         }
+    }
+
+    /// Whether it ever was in this call.
+    pub(crate) fn joined(&self, call: &str) -> bool {
+        self.dialogs.contains_key(call)
     }
 
     pub(crate) fn has_dialog(&self, call: &str) -> bool {
@@ -413,6 +439,9 @@ impl Phone {
         if !invite {
             return;
         }
+        if code < 300 {
+            self.note_media(&call, response);
+        }
         if code >= 300 {
             let ack = ack_for(&request, response).expect("an ACK");
             self.effects.push(Effect::Send(ack));
@@ -509,6 +538,7 @@ impl Phone {
                     self.wrong(format!("rings twice for {call}"));
                 }
                 self.servers.insert(key.clone(), server);
+                self.note_media(&call, &request);
                 self.mark(&call, "rings", 0);
                 self.respond(now, &key, 100);
                 let plan = self.plans.get(&call).copied();
@@ -554,6 +584,7 @@ impl Phone {
                     }
                     return self.respond(now, &key, 481);
                 }
+                self.note_media(&call, &request);
                 self.mark(&call, &format!("gets {method} {cseq}"), 0);
                 self.respond(now, &key, 200);
             }
@@ -593,6 +624,7 @@ impl Phone {
                 }
         });
         let lossy = self.lossy;
+        let twice = self.ack_twice;
         let fault = match found {
             None => Some("for no INVITE".to_owned()),
             Some((_, server)) => match server.answer {
@@ -605,17 +637,19 @@ impl Phone {
                 }
                 Some(_) => {
                     server.acks += 1;
-                    (server.acks > server.sends && !lossy).then(|| "once too often".to_owned())
+                    let most = server.sends + u32::from(twice) * server.sends;
+                    (server.acks > most && !lossy).then(|| "once too often".to_owned())
                 }
             },
         };
-        if let Some(fault) = fault {
-            self.wrong(format!("ACK of {call} {fault}"));
+        match fault {
+            Some(fault) => self.wrong(format!("ACK of {call} {fault}")),
+            None => self.note_media(call, ack),
         }
     }
 
     fn respond(&mut self, now: Duration, key: &Key, code: u16) {
-        let contact = format!("<{}>", self.contact());
+        let (contact, sdp) = (format!("<{}>", self.contact()), self.sdp());
         let Some(server) = self.servers.get_mut(key) else { return };
         let mut builder = ResponseBuilder::new(&server.request, code);
         if code > 100 {
@@ -625,7 +659,7 @@ impl Phone {
         if invite && code > 100 && code < 300 {
             builder = builder.header("Contact", contact);
             if code >= 200 {
-                builder = builder.body("application/sdp", SDP);
+                builder = builder.body("application/sdp", sdp.into_bytes());
             }
         }
         let bytes = builder.build().expect("an answer");
@@ -760,13 +794,4 @@ impl Phone {
         }
         faults.into_iter().for_each(|fault| self.wrong(fault));
     }
-}
-
-fn values(message: &Message, name: HeaderName) -> Vec<String> {
-    message.values(name).flatten().map(|value| value.text.to_owned()).collect()
-}
-
-fn target(message: &Message) -> String {
-    let contact = message.contacts().next().and_then(Result::ok);
-    contact.and_then(|contact| Some(contact.addr()?.uri.as_str().to_owned())).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Many calls at a time, with kills, stops and restarts of proxies and a database in all moods.
+//! Many calls at a time, with kills, stops and restarts of proxies and relays and a database in all moods.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ struct Call {
 /// Runs one seed.
 pub(super) fn run(seed: u64, options: Options) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut world = World::new(seed, options.text, options.bugs);
+    let relays = rng.u8(..3) != 0;
+    let mut world = World::new(seed, options.text, options.bugs, relays);
     let lossy = rng.u8(..4) == 0;
     world.loss = if lossy { 0.05 } else { 0.0 };
     for number in 0..PHONES {
@@ -44,7 +45,9 @@ pub(super) fn run(seed: u64, options: Options) -> Outcome {
         faults(&mut world, &mut rng, &mut end);
     }
     let worn = faulty && lossy;
-    world.phones.iter_mut().for_each(|phone| phone.lenient = worn);
+    for phone in &mut world.phones {
+        (phone.lenient, phone.ack_twice) = (worn, faulty);
+    }
     world.spare_dialogs = worn;
     let mood = moods(&mut world, &mut rng);
     world.phones.iter_mut().for_each(|phone| phone.patient = mood != Mood::Fine);
@@ -66,6 +69,17 @@ pub(super) fn run(seed: u64, options: Options) -> Outcome {
     world.check_empty();
     for call in &calls {
         check(&mut world, call, lossy, worn);
+        let phones = [call.caller, call.callee];
+        // One that was cancelled and answered all the same ended at once.
+        if !lossy
+            && !call.cancelled
+            && phones.iter().all(|phone| world.phones[*phone].joined(&call.name))
+        {
+            world.check_media(&call.name, phones);
+        }
+    }
+    if !lossy {
+        world.check_relays();
     }
     let refused: Vec<String> = world
         .marks
@@ -83,8 +97,11 @@ pub(super) fn run(seed: u64, options: Options) -> Outcome {
 pub(super) fn faults(world: &mut World, rng: &mut fastrand::Rng, end: &mut Duration) {
     let mut at = ms(rng.u64(3_000..6_000));
     while at < ms(42_000) {
-        let process = rng.usize(GATEWAYS..PROCESSES);
-        let (act, lasts) = if rng.bool() {
+        let process = rng.usize(GATEWAYS..PROCESSES + world.relays.len());
+        let (act, lasts) = if process >= PROCESSES && rng.u8(..3) == 0 {
+            let lasts = ms(rng.u64(50..6_000));
+            (Act::Cut { process, lasts }, lasts)
+        } else if rng.bool() {
             let lasts = match rng.u8(..10) {
                 0 => ms(40_000),
                 1..4 => ms(rng.u64(50..900)),
@@ -127,6 +144,9 @@ fn call(world: &mut World, rng: &mut fastrand::Rng, number: usize) -> Call {
         7 => (Some((ms(rings), 200)), true),
         _ => (None, true),
     };
+    if rng.u8(..8) == 0 {
+        world.phones[caller].late.insert(name.clone());
+    }
     let ring = (rng.u8(..4) != 0).then(|| ms(rng.u64(0..30)));
     let plan = Plan { ring, answer };
     world.phones[callee].plans.insert(name.clone(), plan);

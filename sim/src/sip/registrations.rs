@@ -32,7 +32,7 @@ fn ms(ms: u64) -> Duration {
 /// Runs one seed.
 pub(super) fn run(seed: u64, options: Options) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x0010_ca7e);
-    let mut world = World::new(seed, options.text, options.bugs);
+    let mut world = World::new(seed, options.text, options.bugs, false);
     // Impatient proxies: what they have given up is carried out later, perhaps after what another one was asked next.
     let impatient = rng.bool();
     if impatient {

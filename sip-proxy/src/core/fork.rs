@@ -371,6 +371,7 @@ impl Proxy {
     pub(super) fn cancelled(&mut self, now: Instant, server: ServerId) {
         self.with_context(now, server, |proxy, context| {
             if !context.answered {
+                proxy.start_repeated(now, context);
                 context.cancelled = true;
                 proxy.cancel_branches(now, context);
                 proxy.settle(now, context);

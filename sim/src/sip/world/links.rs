@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dialtone_sip::Message;
 use dialtone_sip_pool::hops::{ACCEPTED, ConnId};
 use dialtone_sip_pool::leg::LegId;
+use dialtone_sip_pool::token::DialogCookie;
 
 use super::{Event, GATEWAYS, Inflight, PROCESSES, World, core_address};
 
@@ -27,7 +28,10 @@ pub(super) struct Link {
 
 impl World {
     /// Bugs that were planted on purpose sit on the wires.
-    pub(super) fn tampered(&self, process: usize, bytes: Bytes) -> Bytes {
+    pub(super) fn tampered(&self, process: usize, conn: ConnId, bytes: Bytes) -> Bytes {
+        if self.bugs.own_relays && process < GATEWAYS && bytes.starts_with(b"SIP/2.0 ") {
+            return self.with_own_relay(process, conn, &bytes).unwrap_or(bytes);
+        }
         if process < GATEWAYS && self.bugs.lost_cancels && bytes.starts_with(b"CANCEL ") {
             let message = Message::parse(bytes.clone()).ok();
             let attempt = message.as_ref().and_then(|message| {
@@ -51,6 +55,23 @@ impl World {
             return text().replace(spoilt, plain).into_bytes().into();
         }
         bytes
+    }
+
+    /// An answer on its way to a proxy, with the relay that this proxy prefers in its cookie.
+    fn with_own_relay(&self, process: usize, conn: ConnId, bytes: &Bytes) -> Option<Bytes> {
+        let (link, side) = self.procs[process].links.get(&conn)?;
+        let (proxy, _) = self.links.get(link)?.ends[1 - side];
+        let first = self.relay_view(proxy).order.first()?.0;
+        let answer = Message::parse(bytes.clone()).ok()?;
+        let (call_id, caller) = (answer.call_id().ok()?, answer.from().ok()?.tag()?.to_owned());
+        let cookies = answer.record_routes().flatten().filter_map(|route| {
+            let user = route.uri.sip()?.user?;
+            let cookie = DialogCookie::verify(&self.keys, user.as_bytes(), call_id, [&caller, ""]);
+            Some((user, cookie.ok()?))
+        });
+        let (user, cookie) = cookies.last()?;
+        let other = DialogCookie { relay: first, ..cookie }.sign(&self.keys, call_id, &caller);
+        Some(String::from_utf8_lossy(bytes).replace(user, &other).into_bytes().into())
     }
 
     pub(super) fn dial(&mut self, process: usize, conn: ConnId, address: SocketAddr) {

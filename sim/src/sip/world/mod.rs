@@ -3,6 +3,7 @@
 mod database;
 mod links;
 mod process;
+mod relays;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use dialtone_sip_pool::keys::{Generation, Keys};
 use self::database::Asked;
 use self::links::{Arrival, Link};
 use self::process::{Core, Input_, Process};
+use self::relays::Relay;
+pub(crate) use self::relays::{RELAYS, relay_name};
 use super::bindings::Change;
 use super::phone::{Effect, Phone, Token};
 use super::store::Store;
@@ -29,10 +32,12 @@ use crate::trace::{Text, Trace};
 pub(crate) const GATEWAYS: usize = 2;
 pub(crate) const PROCESSES: usize = 4;
 
+/// Also of relays, which are numbered after the processes.
 pub(crate) fn name(process: usize) -> String {
     match process {
         0..GATEWAYS => format!("gateway{process}"),
-        _ => format!("proxy{}", process - GATEWAYS),
+        GATEWAYS..PROCESSES => format!("proxy{}", process - GATEWAYS),
+        _ => relay_name(process - PROCESSES),
     }
 }
 
@@ -60,6 +65,11 @@ pub(crate) enum Act {
     Clock {
         process: usize,
         by_ms: i64,
+    },
+    /// Nothing reaches a relay.
+    Cut {
+        process: usize,
+        lasts: Duration,
     },
     Freeze {
         process: usize,
@@ -103,6 +113,13 @@ enum Event {
         phone: usize,
         bytes: Bytes,
     },
+    /// Without bytes: nobody listens there.
+    FromRelay {
+        relay: usize,
+        process: usize,
+        life: u32,
+        bytes: Option<Bytes>,
+    },
     Phone {
         phone: usize,
         bytes: Bytes,
@@ -110,6 +127,15 @@ enum Event {
     PhoneTimer {
         phone: usize,
         token: Token,
+    },
+    RelayBack {
+        relay: usize,
+        life: u32,
+    },
+    /// The registrar looks whether it is there.
+    RelayVisible {
+        relay: usize,
+        life: u32,
     },
     Restart {
         process: usize,
@@ -122,6 +148,11 @@ enum Event {
     },
     Thaw {
         process: usize,
+    },
+    ToRelay {
+        relay: usize,
+        process: usize,
+        bytes: Bytes,
     },
     /// The registrar's view of a process changes.
     Visible {
@@ -154,6 +185,10 @@ pub(crate) struct World {
     bugs: Bugs,
     keys: Keys,
     pub(crate) procs: Vec<Process>,
+    /// None: phones send media to each other.
+    pub(crate) relays: Vec<Relay>,
+    /// When relays were in trouble.
+    relay_faults: Vec<(Duration, Duration)>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
     pub(crate) phones: Vec<Phone>,
@@ -177,7 +212,7 @@ pub(crate) struct World {
 
 impl World {
     #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
-    pub(crate) fn new(seed: u64, text: Text, bugs: Bugs) -> Self {
+    pub(crate) fn new(seed: u64, text: Text, bugs: Bugs, relays: bool) -> Self {
         let mut world = Self {
             base: Instant::now(),
             now: Duration::ZERO,
@@ -189,6 +224,8 @@ impl World {
             bugs,
             keys: Keys::new(&Generation { id: 1, secret: [9; 32] }, None),
             procs: Vec::new(),
+            relays: (0..if relays { RELAYS } else { 0 }).map(|_| Relay::new()).collect(),
+            relay_faults: Vec::new(),
             links: BTreeMap::new(),
             next_link: 0,
             phones: Vec::new(),
@@ -307,6 +344,9 @@ impl World {
                 };
                 self.give(gateway, input);
             }
+            Event::FromRelay { relay, process, life, bytes } => {
+                self.from_relay(relay, process, life, bytes);
+            }
             Event::Phone { phone, bytes } => {
                 let who = self.phones[phone].name.clone();
                 self.note(&who, 1, &bytes, || format!("< {}", brief(&bytes)));
@@ -317,6 +357,8 @@ impl World {
                 self.phones[phone].timer(self.now, token);
                 self.effects(phone);
             }
+            Event::RelayBack { relay, life } => self.relay_back(relay, life),
+            Event::RelayVisible { relay, life } => self.relay_seen(relay, life),
             Event::Restart { process } => self.restart(process),
             Event::Store(asked) => self.carry_out(asked),
             Event::StoreTells { process, life, event } => {
@@ -325,6 +367,7 @@ impl World {
                 }
             }
             Event::Thaw { process } => self.thaw(process),
+            Event::ToRelay { relay, process, bytes } => self.at_relay(relay, process, bytes),
             Event::Visible { process, life, visible } => {
                 let known = &mut self.procs[process];
                 let true_now = visible == (known.alive && known.frozen.is_none());
@@ -357,6 +400,13 @@ impl World {
             Act::Change { phone, change } => {
                 self.phones[phone].change_bindings(now, change);
                 self.effects(phone);
+            }
+            Act::Cut { process, lasts } => self.stop_relay(process - PROCESSES, lasts, true),
+            Act::Freeze { process, lasts } if process >= PROCESSES => {
+                self.stop_relay(process - PROCESSES, lasts, false);
+            }
+            Act::Kill { process, restart, .. } if process >= PROCESSES => {
+                self.kill_relay(process - PROCESSES, restart);
             }
             Act::Freeze { process, lasts } => self.freeze(process, lasts),
             Act::Invite { phone, call, to } => {
@@ -438,9 +488,8 @@ impl World {
                 }
                 Core::Proxy(proxy) => {
                     let sizes = proxy.sizes();
-                    if [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets] != [0; 4]
-                        || sizes.timers > 2
-                    {
+                    let all = [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets];
+                    if all != [0; 4] || sizes.questions > 0 || sizes.timers > 2 {
                         left.push(format!("{}: {sizes:?}", name(number)));
                     }
                 }

@@ -27,9 +27,23 @@ pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
 /// What a process is told; waits while it is frozen.
 #[derive(Debug)]
 pub(super) enum Input_ {
-    Core { conn: ConnId, what: Arrival },
-    Datagram { remote: SocketAddr, bytes: Bytes },
-    EdgeMessage { conn: u64, bytes: Bytes },
+    Core {
+        conn: ConnId,
+        what: Arrival,
+    },
+    Datagram {
+        remote: SocketAddr,
+        bytes: Bytes,
+    },
+    EdgeMessage {
+        conn: u64,
+        bytes: Bytes,
+    },
+    /// Without bytes: nobody listens there.
+    Relay {
+        from: SocketAddr,
+        bytes: Option<Bytes>,
+    },
     Store(StoreEvent),
     View,
 }
@@ -80,6 +94,8 @@ impl World {
         let system_ms = self.wall_ms().saturating_add_signed(clock_ms);
         let mut settings = proxy::Settings::new(address, (self.base + self.now, system_ms));
         settings.store_timeout = self.store_timeout;
+        settings.element = 100 + process as u32;
+        settings.media = (!self.relays.is_empty()).then(proxy::MediaSettings::default);
         if self.bugs.patient_lookups {
             settings.lookup_timeout = Duration::from_secs(3);
         }
@@ -109,6 +125,15 @@ impl World {
             }
             Input_::EdgeMessage { conn, bytes } => {
                 self.gateway(process, Input::EdgeMessage { conn, bytes });
+            }
+            Input_::Relay { from, bytes } => {
+                let now = self.base + self.now;
+                if let Core::Proxy(proxy) = &mut self.procs[process].core {
+                    match bytes {
+                        Some(bytes) => proxy.handle_relay(now, from, &bytes),
+                        None => proxy.handle_relay_unreachable(now, from),
+                    }
+                }
             }
             Input_::Store(event) => {
                 let now = self.base + self.now;
@@ -296,10 +321,11 @@ impl World {
                 let at = self.now + Duration::from_millis(1);
                 self.push(at, Event::Phone { phone, bytes });
             }
+            Out::Relay(to, bytes) => self.to_relay(process, to, bytes),
             Out::Store(ticket, request) => self.ask(process, ticket, request),
             Out::Write(conn, bytes) => {
                 self.note(&who, 4, &bytes, || format!("{:x} > {}", conn.0, brief(&bytes)));
-                let bytes = self.tampered(process, bytes);
+                let bytes = self.tampered(process, conn, bytes);
                 self.write(process, conn, bytes);
             }
             Out::Other(what) => self.note(&who, 5, what.as_bytes(), || what.clone()),
@@ -437,6 +463,7 @@ impl World {
         let proxies = members(GATEWAYS, PROCESSES, &self.procs);
         let now = self.base + self.now;
         let version = self.version;
+        let relays = self.relay_view(process);
         match &mut self.procs[process].core {
             Core::Gateway(gateway) => {
                 for (pool, members) in [(Pool::Gateway, gateways), (Pool::Proxy, proxies)] {
@@ -444,7 +471,10 @@ impl World {
                     gateway.handle(now, Input::View { pool, view });
                 }
             }
-            Core::Proxy(proxy) => proxy.set_gateways(now, &gateways),
+            Core::Proxy(proxy) => {
+                proxy.set_gateways(now, &gateways);
+                proxy.set_relays(now, relays);
+            }
         }
     }
 }
@@ -463,6 +493,7 @@ enum Out {
     Dial(ConnId, SocketAddr),
     EdgeWrite(u64, Bytes),
     Other(String),
+    Relay(SocketAddr, Bytes),
     Store(Ticket, Request),
     Write(ConnId, Bytes),
 }
@@ -475,6 +506,7 @@ impl Out {
             Self::Datagram(_, bytes) | Self::EdgeWrite(_, bytes) | Self::Write(_, bytes) => {
                 bytes != PING
             }
+            Self::Relay(..) => true,
             Self::Store(_, request) => !matches!(request, Request::Expire { .. }),
         }
     }
@@ -498,6 +530,7 @@ impl From<proxy::Output> for Out {
         match output {
             proxy::Output::Close { conn } => Self::Close(conn),
             proxy::Output::Dial { conn, address } => Self::Dial(conn, address),
+            proxy::Output::Relay { to, bytes } => Self::Relay(to, bytes),
             proxy::Output::Store { ticket, request } => Self::Store(ticket, request),
             proxy::Output::Write { conn, bytes } => Self::Write(conn, bytes),
             other => Self::Other(format!("{other:?}")),

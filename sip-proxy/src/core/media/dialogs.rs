@@ -119,6 +119,7 @@ impl Proxy {
 
     /// A request inside a dialog ends it: its relays need not keep it.
     pub(in crate::core) fn end_dialog(&mut self, now: Instant, request: &Message, cookie: Cookie) {
+        self.release_acks(now, request.call_id().unwrap_or(""));
         let (Some(media), Some(first)) = (&mut self.media, cookie.relay()) else { return };
         let call_id = request.call_id().unwrap_or("");
         let (from, to) = tags(request);
@@ -179,6 +180,21 @@ impl Proxy {
         };
         let ack = quiet.as_ref().unwrap_or(&held.ack);
         self.forward_ack(now, ack, held.source, held.hop, held.own_routes);
+    }
+
+    /// ACKs of a call that ends go on before its end does.
+    fn release_acks(&mut self, now: Instant, call_id: &str) {
+        let Some(media) = &mut self.media else { return };
+        let of_call = |(number, held): (&u64, &HeldAck)| {
+            (held.ack.call_id() == Ok(call_id)).then_some(*number)
+        };
+        let numbers: Vec<u64> = media.acks.iter().filter_map(of_call).collect();
+        for number in numbers {
+            let held = self.media.as_mut().and_then(|media| media.acks.remove(&number));
+            let Some(HeldAck { ack, source, hop, own_routes, .. }) = held else { continue };
+            let quiet = sdp_of(&ack).and_then(|sdp| self.silence(&ack, sdp));
+            self.forward_ack(now, quiet.as_ref().unwrap_or(&ack), source, hop, own_routes);
+        }
     }
 
     pub(super) fn ack_said(&mut self, now: Instant, number: u64, element: PeId, said: &Said<'_>) {

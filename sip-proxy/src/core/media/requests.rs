@@ -6,6 +6,7 @@ use std::time::Instant;
 use dialtone_ng::client::RequestId;
 use dialtone_ng::message::Command;
 use dialtone_sip::{Message, Method};
+use dialtone_sip_pool::leg::LegId;
 use dialtone_sip_pool::token::DialogCookie;
 use dialtone_wire::PeId;
 
@@ -178,6 +179,20 @@ impl Proxy {
             _ => media.stats.direct += 1,
         }
         true
+    }
+
+    /// An INVITE that waits for a relay is being cancelled. If another proxy has had it before, a phone may be ringing,
+    /// which only the same INVITE reaches: it goes on at once, to be cancelled there.
+    pub(in crate::core) fn start_repeated(&mut self, now: Instant, context: &mut Context) {
+        let Some(session) = &mut context.session else { return };
+        let Stage::Asking(_, element) = session.stage else { return };
+        let branches = context.request.vias().filter_map(|via| via.ok()?.branch());
+        let leg = LegId::in_stack(&self.keys, branches.map(str::as_bytes));
+        if leg.is_some_and(|(_, attempt)| attempt > 1) {
+            session.stage = Stage::Settled;
+            session.others.push(element);
+            self.settle(now, context);
+        }
     }
 
     pub(super) fn request_said(

@@ -260,6 +260,51 @@ fn a_call_that_fails_is_ended_at_its_relay_before_anybody_hears_of_it() {
     assert_eq!((world.requests(), world.proxy.media_stats().deletes), (vec![], 2));
 }
 
+/// What rings may have been sent by a proxy that is gone, and is reached by the same INVITE only.
+#[test]
+fn a_repeated_call_that_is_cancelled_goes_on_at_once_to_be_cancelled_there() {
+    for attempt in [1, 2] {
+        let mut world = World::with_relays(1, |_| {});
+        world.relay(1).manner = Manner::Slow(ms(50));
+        let leg = dialtone_sip_pool::leg::LegId(7).branch(&world.keys, attempt);
+        let call = world.call("c", ALICE_SDP).replace("z9hG4bKc\r\n", &format!("{leg}\r\n"));
+        world.receive(GATEWAY, call);
+        assert_eq!(world.requests(), []);
+        let cancel = world.call("c", "").replace("INVITE", "CANCEL");
+        world.receive(GATEWAY, cancel.replace("z9hG4bKc\r\n", &format!("{leg}\r\n")));
+        let sent = world.take();
+        let invite = sent.iter().find(|(_, message)| message.is_request()).cloned();
+        assert_eq!(invite.is_some(), attempt > 1);
+        if let Some(invite) = invite {
+            world.reply(&invite, 180, "tb", "");
+            world.request("CANCEL");
+            world.reply(&invite, 487, "tb", "");
+            assert_eq!(world.heard()[0].status(), Some(487));
+        }
+        assert_eq!(world.relay(1).commands(), ["offer", "delete"]);
+    }
+}
+
+#[test]
+fn the_end_of_a_call_does_not_overtake_its_ack() {
+    let mut world = World::with_relays(1, |_| {});
+    world.receive(GATEWAY, world.call("late", ""));
+    let invite = world.request("INVITE");
+    world.reply(&invite, 200, "tb", BOB_SDP);
+    world.relay(1).manner = Manner::Slow(ms(50));
+    let ack = world.within(&invite.1, "ACK", "ack", false, ALICE_SDP);
+    world.receive(GATEWAY, ack);
+    assert_eq!(world.requests(), []);
+    let bye = world.within(&invite.1, "BYE", "bye", false, "");
+    world.receive(GATEWAY, bye);
+    let sent = world.requests();
+    let methods: Vec<_> = sent.iter().map(|(_, m)| m.method().unwrap().as_str()).collect();
+    assert_eq!(methods, ["ACK", "BYE"]);
+    world.reply(&sent[1], 200, "tb", "");
+    world.advance(ms(100));
+    assert_eq!(world.requests(), []);
+}
+
 #[test]
 fn what_a_branch_says_goes_up_in_order() {
     let mut world = World::with_relays(1, |_| {});
