@@ -408,6 +408,10 @@ impl Focus {
         self.participants
     }
 
+    pub fn rooms_count(&self) -> usize {
+        self.rooms.len()
+    }
+
     /// The part of the participants for whom there is room that is taken, from 0 to 1.
     pub fn load(&self) -> f64 {
         if self.draining {

@@ -15,7 +15,7 @@ mod line;
 mod ports;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 use std::collections::HashMap;

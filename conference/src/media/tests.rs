@@ -18,12 +18,12 @@ struct Server {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests on sockets live by the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// Waits for what must come.
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let end = now() + PATIENCE;
     loop {
         if let Some(found) = found() {
@@ -83,11 +83,11 @@ impl Server {
 }
 
 /// Says one tone, and keeps the last second of what it hears.
-struct Phone {
+pub(crate) struct Phone {
     call: CallId,
-    rtp: UdpSocket,
-    rtcp: UdpSocket,
-    server: SocketAddr,
+    pub(crate) rtp: UdpSocket,
+    pub(crate) rtcp: UdpSocket,
+    pub(crate) server: SocketAddr,
     encoder: Encoder,
     decoder: Decoder,
     frequency: f32,
@@ -97,7 +97,7 @@ struct Phone {
 }
 
 impl Phone {
-    fn new(call: CallId, server: SocketAddr, frequency: f32) -> Self {
+    pub(crate) fn new(call: CallId, server: SocketAddr, frequency: f32) -> Self {
         let socket = || {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
             socket.set_nonblocking(true).expect("non-blocking");
@@ -150,13 +150,13 @@ impl Phone {
         }
     }
 
-    fn hears(&self, frequency: f32) -> bool {
+    pub(crate) fn hears(&self, frequency: f32) -> bool {
         self.heard.len() == 8000 && level(&self.heard, frequency, 8e3) > 3000.0
     }
 }
 
 /// All speak and listen, 20 ms at a time, until something is so.
-fn talk(phones: &mut [Phone], what: &str, mut done: impl FnMut(&[Phone]) -> bool) {
+pub(crate) fn talk(phones: &mut [Phone], what: &str, mut done: impl FnMut(&[Phone]) -> bool) {
     let (begin, mut frames) = (now(), 0_u32);
     until(what, || {
         while begin + frames * Duration::from_millis(20) <= now() {
