@@ -314,3 +314,105 @@ pub fn table(rows: &[Row]) -> String {
     }
     columns(&cells, 1) + &failures
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launcher::clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn relays() -> Relays {
+        let relay = |n: u8| {
+            (n, SocketAddr::from(([127, 0, 0, 1], 1000 * u16::from(n))), 1000 * u16::from(n) + 999)
+        };
+        Relays((1..=3).map(relay).collect())
+    }
+
+    /// A call on these relays from `from` to `until` seconds after `base`, which lost so many packets.
+    fn call(base: Instant, remotes: [u16; 2], from: u32, until: u32, lost: u64) -> CallMedia {
+        let report = StreamReport { sent: 100, received: 100 - lost, lost, ..Default::default() };
+        CallMedia {
+            call_id: format!("{remotes:?} {from}-{until}"),
+            started: base + from * SECOND,
+            stopped: Some(base + until * SECOND),
+            remotes: remotes
+                .map(|port| (port > 0).then_some(SocketAddr::from(([127, 0, 0, 1], port)))),
+            reports: Some([report; 2]),
+        }
+    }
+
+    /// Relay 2 is killed after 10 s and back after 13 s.
+    fn blow(base: Instant) -> Blow {
+        Blow {
+            relay: 2,
+            from: base + 10 * SECOND,
+            until: base + 13 * SECOND,
+            new: true,
+            what: "media-relay-2".to_owned(),
+            even: Some(SECOND),
+        }
+    }
+
+    fn row(calls: &[CallMedia], blow: Blow) -> Row {
+        let heard = relays().judge(calls, std::slice::from_ref(&blow));
+        let ms = Duration::from_millis(250);
+        Row::new("relay killed", &[blow], &[], &heard, Some(1.0), ms, Duration::ZERO)
+    }
+
+    #[test]
+    fn only_the_dead_relay_excuses() {
+        let base = clock();
+        let calls = [
+            // Perfect, elsewhere and before.
+            call(base, [1000, 1999], 0, 20, 0),
+            call(base, [2000, 2002], 0, 9, 0),
+            // On it: before, meanwhile (set up at the last moment), both.
+            call(base, [2000, 2002], 5, 12, 50),
+            call(base, [2000, 0], 10, 15, 100),
+            call(base, [2000, 2002], 5, 20, 50),
+        ];
+        let seen = row(&calls, blow(base));
+        assert!(seen.held && !seen.broken, "{seen:?}");
+        assert_eq!((seen.hit, seen.hit_silent, seen.elsewhere), (3, 3, 2));
+        for wrong in [
+            // Elsewhere, on it before, on it afterwards, on two relays, on none, nobody told where to send.
+            call(base, [3000, 3002], 5, 20, 1),
+            call(base, [2000, 2002], 5, 9, 1),
+            call(base, [2000, 2002], 14, 20, 1),
+            call(base, [2000, 3002], 5, 20, 0),
+            call(base, [5000, 5002], 5, 20, 0),
+            call(base, [3000, 0], 5, 20, 0),
+            CallMedia { reports: None, ..call(base, [3000, 3002], 5, 20, 0) },
+        ] {
+            let calls = [&calls[..], std::slice::from_ref(&wrong)].concat();
+            let seen = row(&calls, blow(base));
+            assert!(!seen.held && seen.broken, "{wrong:?}");
+        }
+        assert!(row(&calls[2..], blow(base)).broken, "nothing was heard elsewhere");
+        let never = Blow { even: None, ..blow(base) };
+        assert!(row(&calls, never).broken);
+        let late = Blow { even: Some(11 * SECOND), ..blow(base) };
+        let seen = row(&calls, late);
+        assert!(!seen.held && !seen.broken);
+        assert!(table(&[seen]).contains("11.0 s"));
+    }
+
+    #[test]
+    fn calls_of_a_dead_relay_are_no_load() {
+        let base = clock();
+        let running = |ports: [u16; 2], from: u32| Running {
+            remotes: ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+            started: base + from * SECOND,
+        };
+        let running = [
+            running([1000, 1002], 0),
+            running([2000, 2002], 0),
+            running([2004, 2006], 14),
+            running([3000, 3002], 14),
+            running([9000, 9002], 14),
+        ];
+        assert_eq!(relays().shares(&running, &[]), [1, 2, 1]);
+        assert_eq!(relays().shares(&running, &[&blow(base)]), [1, 1, 1]);
+    }
+}
