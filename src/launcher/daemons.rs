@@ -1,7 +1,7 @@
 //! The configuration of each daemon: names, addresses in the slice, TOML files.
 //!
 //! Registrar n is at 127.X.Y.n, gateway n's core at .(20+n), proxy n at .(40+n), sidecars from .60 on, relay n at
-//! .(100+n). Registrars have the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP); relays have UDP 2223 (NG). Admin HTTP is
+//! .(130+n). Registrars have the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP); relays have UDP 2223 (NG). Admin HTTP is
 //! TCP 9090 of each daemon's own address.
 
 use std::{
@@ -60,6 +60,8 @@ pub struct Layout {
     pub registrars: u8,
     /// Media relays. 0: proxies use none, and phones send media to each other.
     pub relays: u8,
+    /// Calls that a relay may have. `None`: as many as it has ports for.
+    pub relay_sessions: Option<u32>,
     /// Threads of a relay that forward packets. `None`: as many as there are processors.
     pub relay_workers: Option<u32>,
 }
@@ -85,6 +87,7 @@ impl Default for Layout {
             location: Location::default(),
             registrars: 2,
             relays: 0,
+            relay_sessions: None,
             relay_workers: None,
         }
     }
@@ -194,14 +197,15 @@ pub(super) fn media_relay(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "last", ports.end());
     toml.push_str("[limits]\n");
     // A call needs a pair on either side.
-    key(&mut toml, "sessions", ports.len() / 4);
+    let room = (ports.len() / 4) as u32;
+    key(&mut toml, "sessions", launcher.layout.relay_sessions.unwrap_or(room));
     toml.push_str("[timeouts]\n");
     key(&mut toml, "drain", DRAIN);
     configured(launcher, "media-relay", name, &toml)
 }
 
 fn relay_host(launcher: &Launcher, n: u8) -> IpAddr {
-    launcher.slice.host(100 + n)
+    launcher.slice.host(130 + n)
 }
 
 /// Where relay `n` has its media: at the address that phones use. Relays that share one have ports of their own there.

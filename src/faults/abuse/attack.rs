@@ -20,13 +20,16 @@ use crate::launcher::clock;
 /// Addresses that datagrams come from, in the slice: 100 to 115.
 const SOURCES: u8 = 16;
 
-/// Datagrams on their way to one port at a time.
-const SCTP_WINDOW: u64 = 256;
-const SIP_WINDOW: u64 = 64;
+/// What is on its way to one port at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) datagrams: u64,
+    /// How long the answer to a datagram may take before the next ones follow.
+    pub(super) patience: Duration,
+}
 
-/// How long the answer to a datagram may take before the next ones follow.
-const SCTP_PATIENCE: Duration = Duration::from_millis(20);
-const SIP_PATIENCE: Duration = Duration::from_secs(1);
+const SCTP_WINDOW: Window = Window { datagrams: 256, patience: Duration::from_millis(20) };
+const SIP_WINDOW: Window = Window { datagrams: 64, patience: Duration::from_secs(1) };
 
 /// Messages on their way over one connection at a time.
 const STREAM_WINDOW: u64 = 32;
@@ -58,7 +61,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    fn goes_on(&self, done: u64) -> bool {
+    pub(super) fn goes_on(&self, done: u64) -> bool {
         done < self.packets && clock() < self.until
     }
 }
@@ -80,16 +83,20 @@ pub(super) struct Attack {
 }
 
 /// Datagrams from many sources to one port.
-struct Datagrams {
+pub(super) struct Datagrams {
     to: SocketAddr,
     sources: Vec<UdpSocket>,
     /// Asks whether everything before has been read.
     prober: UdpSocket,
-    window: u64,
+    window: Window,
 }
 
 impl Datagrams {
-    fn open(to: SocketAddr, source: impl Fn(u8) -> IpAddr, sip: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        to: SocketAddr,
+        source: impl Fn(u8) -> IpAddr,
+        window: Window,
+    ) -> io::Result<Self> {
         let sources = (0..SOURCES)
             .map(|n| {
                 let socket = UdpSocket::bind((source(100 + n), 0))?;
@@ -98,13 +105,11 @@ impl Datagrams {
             })
             .collect::<io::Result<_>>()?;
         let prober = UdpSocket::bind((source(120), 0))?;
-        let (window, patience) =
-            if sip { (SIP_WINDOW, SIP_PATIENCE) } else { (SCTP_WINDOW, SCTP_PATIENCE) };
-        prober.set_read_timeout(Some(patience))?;
+        prober.set_read_timeout(Some(window.patience))?;
         Ok(Self { to, sources, prober, window })
     }
 
-    fn flood(
+    pub(super) fn flood(
         &self,
         rng: &mut Rng,
         budget: Budget,
@@ -114,7 +119,7 @@ impl Datagrams {
         let mut total = Sent::default();
         let mut buffer = [0; 2048];
         while budget.goes_on(total.sent) {
-            for _ in 0..self.window.min(budget.packets - total.sent) {
+            for _ in 0..self.window.datagrams.min(budget.packets - total.sent) {
                 let source = &self.sources[rng.usize(..self.sources.len())];
                 if source.send_to(&make(rng), self.to).is_ok() {
                     total.sent += 1;
@@ -175,7 +180,7 @@ pub(super) fn sctp(
     ];
     let mut attacks = Vec::new();
     for (kind, make) in kinds {
-        let datagrams = Datagrams::open(to, source, false)?;
+        let datagrams = Datagrams::open(to, source, SCTP_WINDOW)?;
         attacks.push(Attack {
             port: format!("UDP {to} (SCTP)"),
             kind,
@@ -217,7 +222,7 @@ pub(super) fn sip_udp(
     ];
     let mut attacks = Vec::new();
     for (kind, weight, most, make) in kinds {
-        let datagrams = Datagrams::open(to, source, true)?;
+        let datagrams = Datagrams::open(to, source, SIP_WINDOW)?;
         attacks.push(Attack {
             port: format!("UDP {to} (SIP)"),
             kind,

@@ -13,6 +13,7 @@
 mod attack;
 mod good;
 mod material;
+mod media;
 mod report;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::launcher::{self, Launcher, Layout, Life, Role, clock, pools, wait_for
 const REGISTRARS: u8 = 2;
 const GATEWAYS: u8 = 2;
 const PROXIES: u8 = 2;
+const RELAYS: u8 = 2;
 
 /// How long everybody may take to be in all pools.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -53,7 +55,8 @@ const SLOW: Duration = Duration::from_millis(250);
 
 /// Send bad input to every port, under calls and resolutions; measure what is answered, counted and remembered
 ///
-/// Two registrars, gateways and proxies and the location database run as processes in a loopback slice of their own.
+/// Two registrars, gateways, proxies and media relays and the location database run as processes in a loopback slice of
+/// their own.
 /// Every port gets random, truncated, bit-flipped, oversized, forged and slow input, as fast as it reads, while phones
 /// register and call and a pool user resolves. Exit code 1 when a process ends or leaves its pool, when a call, a
 /// REGISTER or a resolution fails, when bad input is neither answered nor counted, or when a process has more than 5 %
@@ -145,7 +148,7 @@ pub fn measure(
     plan: Plan,
     mut progress: impl FnMut(&str),
 ) -> Result<Outcome, Error> {
-    let layout = Layout { registrars: REGISTRARS, ..Layout::default() };
+    let layout = Layout { registrars: REGISTRARS, relays: RELAYS, ..Layout::default() };
     let mut launcher = Launcher::for_test(binary, layout)?;
     progress(&format!("seed {}: starting everything in {}", plan.seed, launcher.slice()));
     start(&mut launcher)?;
@@ -243,6 +246,9 @@ fn start(launcher: &mut Launcher) -> Result<(), Error> {
         names.push(launcher.spawn_registrar(n)?);
     }
     names.push(launcher.spawn_location_db()?);
+    for n in 1..=RELAYS {
+        names.push(launcher.spawn_media_relay(n)?);
+    }
     for n in 1..=PROXIES {
         names.push(launcher.spawn_proxy(n)?);
     }
@@ -266,6 +272,7 @@ fn everybody_in(launcher: &mut Launcher) -> Option<Vec<String>> {
             ("sip-gateway", GATEWAYS),
             ("sip-edge-udp", GATEWAYS),
             ("location-db", 1),
+            ("media-relay", RELAYS),
         ] {
             let found = pools.elements(pool).len();
             if found != usize::from(size) {
@@ -357,7 +364,7 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 attacks.extend(attack::asap_tcp(to, 2));
                 let text = [&[5, 0, 0xff, 0xff][..], &[0; 16][..]].concat();
                 slow.push(Slow::new(format!("{name}: TCP {to} (ASAP)"), to, text));
-                15
+                13
             }
             Role::SipGateway => {
                 attacks.extend(attack::sip_udp(at("sip-udp")?, &source, 20)?);
@@ -366,17 +373,23 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 attacks.extend(attack::sip_tcp(at("sip-core")?, false, 2));
                 sip(at("sip-tcp")?);
                 sip(at("sip-core")?);
-                20
+                17
             }
             Role::SipProxy => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
                 attacks.extend(attack::sip_tcp(at("sip-core")?, false, 3));
                 sip(at("sip-core")?);
-                10
+                8
             }
-            Role::GaleraArbitrator | Role::LocationDb | Role::MediaRelay | Role::Sidecar => {
+            Role::MediaRelay => {
+                attacks.extend(attack::sctp(at("asap")?, &source, 5)?);
+                attacks.extend(media::control(at("ng")?, &source, 20)?);
+                attacks.extend(media::media(at("ng")?, &source, 20)?);
+                8
+            }
+            Role::GaleraArbitrator | Role::LocationDb | Role::Sidecar => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
-                10
+                8
             }
         };
         let attacks = attacks.into_iter().map(|attack| (attack, Sent::default(), 0)).collect();
@@ -461,7 +474,7 @@ fn shares(attacks: &[(Attack, Sent, u64)], packets: u64) -> Vec<u64> {
 }
 
 /// What stands for something dropped, refused or ended for what it sent.
-const COUNTERS: [&str; 29] = [
+const COUNTERS: [&str; 34] = [
     "dialtone_asap_messages_dropped_total",
     "dialtone_gateway_requests_total{what=\"broken\"}",
     "dialtone_gateway_requests_total{what=\"dropped\"}",
@@ -469,6 +482,11 @@ const COUNTERS: [&str; 29] = [
     "dialtone_gateway_requests_total{what=\"over-bounds\"}",
     "dialtone_gateway_requests_total{what=\"refused\"}",
     "dialtone_gateway_requests_total{what=\"stray\"}",
+    "dialtone_media_relay_dropped_packets_total{why=\"over-rate\"}",
+    "dialtone_media_relay_dropped_packets_total{why=\"stranger\"}",
+    "dialtone_media_relay_dropped_packets_total{why=\"unexpected\"}",
+    "dialtone_media_relay_errors_total",
+    "dialtone_media_relay_garbage_total",
     "dialtone_registrar_messages_dropped_total",
     "dialtone_sip_proxy_dropped_total",
     "dialtone_sip_proxy_refused_total",
