@@ -6,7 +6,8 @@
 //! # Threads
 //! [`Plane::start`] starts worker threads. Each has an epoll of its own and owns the pairs that were given to it:
 //! sockets, latches and statistics are touched by that thread only, without locks. A packet costs one system call to
-//! receive and one to send; it stays in the worker's one buffer. Commands come through a queue with an eventfd,
+//! receive and one to send; it stays in the worker's one buffer. Workers are filled with pairs one after the other, so
+//! that those with something to do find several packets whenever they wake up. Commands come through a queue with an eventfd,
 //! events go back through a channel: at most one for each command, and one [`Event::Silent`] for each time that a pair
 //! falls silent, so the channel is bounded by who gives the commands. Ports are taken by who opens pairs ([`Ports`]),
 //! and may be given back after [`Event::Closed`], when the sockets are gone.
@@ -31,6 +32,7 @@
 mod end;
 mod packet;
 mod pair;
+mod placement;
 mod ports;
 mod rtcp;
 mod stats;
@@ -38,6 +40,7 @@ mod worker;
 
 use std::io;
 use std::net::UdpSocket;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -47,6 +50,7 @@ pub use ports::{OpenError, Ports, PortsConfig, Sockets};
 pub use stats::{EndStats, FarEnd, PairStats};
 
 pub(crate) use packet::rtp_payload;
+use placement::Placement;
 
 use crate::record::Tap;
 
@@ -197,6 +201,7 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Plane {
     workers: Vec<worker::Handle>,
+    placement: Mutex<Placement>,
 }
 
 impl Plane {
@@ -206,25 +211,27 @@ impl Plane {
     /// Whatever the operating system says about epoll, eventfd and threads.
     pub fn start(config: &PlaneConfig) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let (events, receiver) = mpsc::unbounded_channel();
-        let workers = (0..config.workers.max(1))
+        let workers: Vec<_> = (0..config.workers.max(1))
             .map(|index| worker::start(index, config, events.clone()))
             .collect::<io::Result<_>>()?;
-        Ok((Self { workers }, receiver))
+        let placement = Mutex::new(Placement::new(workers.len()));
+        Ok((Self { workers, placement }, receiver))
     }
 
     /// Hands a command to the worker of its pair. Commands for one pair are obeyed in the order given.
     pub fn execute(&self, command: Command) {
-        let pair = match &command {
-            Command::Open { pair, .. }
-            | Command::Change { pair, .. }
+        // Who gives commands waits for nobody else here, as long as one thread does.
+        let mut placement = self.placement.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = match &command {
+            Command::Open { pair, .. } => placement.place(*pair),
+            Command::Close { pair } => placement.remove(*pair),
+            Command::Change { pair, .. }
             | Command::Kind { pair, .. }
-            | Command::Record { pair, .. }
-            | Command::StopRecording { pair }
             | Command::Query { pair, .. }
-            | Command::Close { pair } => *pair,
+            | Command::Record { pair, .. }
+            | Command::StopRecording { pair } => placement.find(*pair),
         };
-        let index = pair.0 % self.workers.len() as u64;
-        self.workers[index as usize].execute(command);
+        self.workers[worker].execute(command);
     }
 
     /// The counters of all workers together; a snapshot that costs no lock.

@@ -1,5 +1,5 @@
-//! A thread that forwards packets: waits at its epoll, reads a bounded number of packets from each socket that has
-//! some, obeys commands, and looks for silent pairs from time to time.
+//! A thread that forwards packets: waits at its epoll, takes one packet from each socket that has some, obeys commands,
+//! and looks for silent pairs from time to time.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,8 +23,6 @@ use super::stats::Tick;
 use super::{Command, Event, PairId, PairStats, PlaneConfig, RtcpSocket, Side, Sockets, Totals};
 use crate::record::{Packet, Tap};
 
-/// Packets read from one socket before the others get their turn.
-const BURST: usize = 8;
 /// Sockets that are told ready at once.
 const READY: usize = 256;
 /// How often a part of the pairs is looked through for silence; all of them once in [`PARTS`] times that.
@@ -225,7 +223,7 @@ impl Worker {
                 if event.data() == WAKE {
                     woken = true;
                 } else {
-                    self.drain(tick, event.data(), &mut buffer);
+                    self.forward(tick, event.data(), &mut buffer);
                 }
             }
             if woken {
@@ -241,50 +239,48 @@ impl Worker {
         }
     }
 
-    /// Forwards what is waiting at one port.
-    fn drain(&mut self, tick: Tick, key: u64, buffer: &mut [u8]) {
+    /// Forwards one packet that is waiting at a port. If there are more, epoll says so again: reading until nothing is
+    /// left would cost a system call more for the one packet that there is nearly always.
+    fn forward(&mut self, tick: Tick, key: u64, buffer: &mut [u8]) {
         let side = if key & 2 == 0 { Side::Offerer } else { Side::Answerer };
         let port = if key & 1 == 0 { Channel::Rtp } else { Channel::Rtcp };
         let Some(Some(slot)) = self.slots.get_mut((key >> 2) as usize) else { return };
         let Some(socket) = &slot.sockets[side as usize][port as usize] else { return };
         let other = side.other();
-        for _ in 0..BURST {
-            let (length, source) = match socket.recv_from(buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An error of a packet sent before; the next one may be fine.
-                Err(_) => continue,
-            };
-            let bytes = &buffer[..length];
-            self.totals.packets_in += 1;
-            self.totals.bytes_in += length as u64;
-            let verdict = slot.pair.receive(tick, self.rate_limit, side, port, source, bytes);
-            if let Some(tap) = &slot.tap
-                && matches!(verdict, Verdict::Forward { .. } | Verdict::Unwanted)
-            {
-                let (at, to) = (tick.now, socket.local_addr().ok());
-                if !tap.packet(Packet { at, side, from: source, to, bytes }) {
-                    self.totals.unrecorded += 1;
+        let (length, source) = match socket.recv_from(buffer) {
+            Ok(received) => received,
+            // Nothing there, or an error of a packet that was sent before.
+            Err(_) => return,
+        };
+        let bytes = &buffer[..length];
+        self.totals.packets_in += 1;
+        self.totals.bytes_in += length as u64;
+        let verdict = slot.pair.receive(tick, self.rate_limit, side, port, source, bytes);
+        if let Some(tap) = &slot.tap
+            && matches!(verdict, Verdict::Forward { .. } | Verdict::Unwanted)
+        {
+            let (at, to) = (tick.now, socket.local_addr().ok());
+            if !tap.packet(Packet { at, side, from: source, to, bytes }) {
+                self.totals.unrecorded += 1;
+            }
+        }
+        match verdict {
+            Verdict::Forward { by, to } => {
+                let sent = slot.sockets[other as usize][by as usize]
+                    .as_ref()
+                    .and_then(|socket| socket.send_to(bytes, to).ok());
+                slot.pair.sent(other, sent);
+                if sent.is_some() {
+                    self.totals.packets_out += 1;
+                    self.totals.bytes_out += length as u64;
+                } else {
+                    self.totals.send_errors += 1;
                 }
             }
-            match verdict {
-                Verdict::Forward { by, to } => {
-                    let sent = slot.sockets[other as usize][by as usize]
-                        .as_ref()
-                        .and_then(|socket| socket.send_to(bytes, to).ok());
-                    slot.pair.sent(other, sent);
-                    if sent.is_some() {
-                        self.totals.packets_out += 1;
-                        self.totals.bytes_out += length as u64;
-                    } else {
-                        self.totals.send_errors += 1;
-                    }
-                }
-                Verdict::Unwanted => self.totals.unwanted += 1,
-                Verdict::Stranger => self.totals.strangers += 1,
-                Verdict::Unexpected => self.totals.unexpected += 1,
-                Verdict::OverRate => self.totals.over_rate += 1,
-            }
+            Verdict::Unwanted => self.totals.unwanted += 1,
+            Verdict::Stranger => self.totals.strangers += 1,
+            Verdict::Unexpected => self.totals.unexpected += 1,
+            Verdict::OverRate => self.totals.over_rate += 1,
         }
     }
 
