@@ -15,6 +15,7 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrStorage, recvmmsg,
     sendmmsg, setsockopt,
 };
+use nix::time::{ClockId, clock_gettime};
 use socket2::SockRef;
 
 const BATCH: usize = 64;
@@ -31,6 +32,12 @@ fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn wall() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// What all threads have used.
+fn processor() -> Duration {
+    let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("a clock");
+    used.into()
 }
 
 fn resident() -> u64 {
@@ -61,7 +68,7 @@ fn main() {
             socket
         })
         .collect();
-    let started = now();
+    let (started, used) = (now(), processor());
     let mut relay: Vec<SockaddrIn> = Vec::new();
     for n in 0..calls {
         let sockets = [(); 2].map(|()| ports.open(now(), true).expect("a port"));
@@ -81,21 +88,26 @@ fn main() {
     }
     plane.execute(Command::Query { pair: PairId(calls - 1), tag: 0 });
     assert!(matches!(events.blocking_recv(), Some(Event::Queried { .. })));
-    let took = started.elapsed();
+    let (took, used) = (started.elapsed(), processor() - used);
     let memory = (resident() - before) * 1_024 / calls;
     println!(
-        "{calls} calls opened: {:.1} µs each, {memory} bytes resident each",
-        took.as_secs_f64() * 1e6 / calls as f64
+        "{calls} calls opened: {:.1} µs each, {:.1} µs of processor, {memory} bytes resident each",
+        took.as_secs_f64() * 1e6 / calls as f64,
+        used.as_secs_f64() * 1e6 / calls as f64,
     );
 
     let mut generator = Generator::new(phones, relay);
     generator.run(rate, Duration::from_secs(1), tick);
+    std::thread::sleep(Duration::from_millis(300));
+    generator.receive();
     let (start, before) = (now(), plane.totals());
     generator.reset();
     generator.run(rate, Duration::from_secs(seconds), tick);
-    std::thread::sleep(Duration::from_millis(200));
+    let took = start.elapsed().as_secs_f64();
+    // The worker says once in a while how busy it was.
+    std::thread::sleep(Duration::from_millis(300));
     generator.receive();
-    let (after, took) = (plane.totals(), start.elapsed().as_secs_f64());
+    let after = plane.totals();
     let packets = after.packets_out - before.packets_out;
     let busy = (after.busy - before.busy).as_secs_f64();
     let latencies = &mut generator.latencies;
