@@ -2,6 +2,7 @@
 
 mod answers;
 mod calls;
+mod pool;
 mod sidecar;
 
 #[path = "../support/kamailio.rs"]
