@@ -166,7 +166,7 @@ fn answers(relay: &NgUser) -> Vec<(&'static str, Shape)> {
 }
 
 /// rtpengine and ours, for as long as the launcher lives.
-fn relays() -> (Launcher, Rtpengine, [NgUser; 2]) {
+pub(crate) fn relays() -> (Launcher, Rtpengine, [NgUser; 2]) {
     let layout = Layout { registrars: 1, relays: 1, relay_workers: Some(1), ..Layout::default() };
     let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
     let folder = launcher.folder().join("rtpengine");

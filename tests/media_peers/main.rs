@@ -2,6 +2,7 @@
 
 mod answers;
 mod calls;
+mod descriptions;
 mod pool;
 mod sidecar;
 

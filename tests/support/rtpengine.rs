@@ -99,6 +99,11 @@ impl NgUser {
         Self { socket }
     }
 
+    /// Whom it asks.
+    pub(crate) fn relay(&self) -> SocketAddr {
+        self.socket.peer_addr().unwrap()
+    }
+
     /// The body of the answer to a request.
     pub(crate) fn ask(&self, request: &Request<'_>) -> Vec<u8> {
         let datagram = request.encode(b"x");
