@@ -101,9 +101,10 @@ impl Answers {
                 self.bytes -= bytes.len();
             }
         }
-        if self.known.is_empty() && self.known.capacity() > 1_024 {
-            self.known.shrink_to_fit();
-            self.order.shrink_to_fit();
+        // What a flood has needed is given back.
+        if self.known.capacity() > 1_024 && self.known.len() < self.known.capacity() / 8 {
+            self.known.shrink_to(2 * self.known.len());
+            self.order.shrink_to(2 * self.known.len());
         }
     }
 
