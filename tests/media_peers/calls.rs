@@ -22,8 +22,13 @@ use crate::{
 /// Packets that go each way each time; rtpengine drops some if more than 50 come at once.
 const PACKETS: usize = 40;
 
-/// What Kamailio asks of the relay in every offer and answer.
-const FLAGS: &str = "trust-address replace-origin replace-session-connection ICE=remove symmetric";
+/// What Kamailio asks of the relay in every offer and answer, each for a call of its own.
+const FLAGS: [&str; 3] = [
+    "trust-address replace-origin replace-session-connection ICE=remove symmetric",
+    "SIP-source-address replace-origin replace-session-connection ICE=remove strict-source via-branch=auto \
+     rtcp-mux-demux",
+    "replace-origin replace-session-connection ICE=remove asymmetric label=phone RTP/AVP record-call=no",
+];
 
 #[test]
 fn kamailio_uses_rtpengine() {
@@ -58,22 +63,26 @@ fn launcher() -> Launcher {
 
 /// Two phones at a Kamailio that uses the relay at `ng`.
 fn serve(launcher: &Launcher, ng: SocketAddr) {
-    let host = |n| launcher.slice().host(n);
-    let kamailio = Kamailio::start(&launcher.folder().join("kamailio"), host(190), ng, FLAGS);
-    let phone = |user, n| {
-        let mut phone = Phone::new(user, UdpSocket::bind((host(n), 5060)).unwrap(), kamailio.sip);
-        phone.register();
-        phone
-    };
-    let mut alice = phone("alice", 200);
-    let mut bob = phone("bob", 201);
-    let relay = NgUser::new(ng);
+    for (n, flags) in (0..).zip(FLAGS) {
+        let host = |base: u8| launcher.slice().host(base + n);
+        let folder = launcher.folder().join(format!("kamailio-{n}"));
+        let kamailio = Kamailio::start(&folder, host(190), ng, flags);
+        let phone = |user, base| {
+            let socket = UdpSocket::bind((host(base), 5060)).unwrap();
+            let mut phone = Phone::new(user, socket, kamailio.sip);
+            phone.register();
+            phone
+        };
+        let mut alice = phone("alice", 200);
+        let mut bob = phone("bob", 210);
+        let relay = NgUser::new(ng);
 
-    talk(&mut alice, &mut bob, &relay);
-    await_idle(&relay);
-    refuse(&mut alice, &mut bob, &relay);
-    await_idle(&relay);
-    assert!(!kamailio.log().contains("no media for"), "{}", kamailio.log());
+        talk(&mut alice, &mut bob, &relay);
+        await_idle(&relay);
+        refuse(&mut alice, &mut bob, &relay);
+        await_idle(&relay);
+        assert!(!kamailio.log().contains("no media for"), "{}", kamailio.log());
+    }
 }
 
 /// A call with everything in it.
