@@ -199,6 +199,7 @@ fn silence_is_said_once_until_something_comes() {
 }
 
 #[test]
+#[expect(clippy::type_complexity, reason = "rows of a table")]
 fn payload_of_rtp() {
     let cases: &[(&str, &[u8], Option<&[u8]>)] = &[
         ("plain", &[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 1, 2, 3], Some(&[1, 2, 3])),

@@ -35,6 +35,7 @@ fn counts(sequences: &[u16]) -> (u64, u64, u64) {
 }
 
 #[test]
+#[expect(clippy::type_complexity, reason = "rows of a table")]
 fn sequences() {
     let cases: &[(&str, &[u16], (u64, u64, u64))] = &[
         ("nothing", &[], (0, 0, 0)),
