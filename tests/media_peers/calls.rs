@@ -16,7 +16,7 @@ use crate::{
     kamailio::{self, Kamailio},
     rtp::{Media, audio, next},
     rtpengine::{self, NgUser, Rtpengine},
-    sip::{Dialog, Phone, Sip, uri},
+    sip::{Dialog, Phone, Sip, hang_up, uri},
 };
 
 /// Packets that go each way each time; rtpengine drops some if more than 50 come at once.
@@ -39,7 +39,8 @@ fn kamailio_uses_rtpengine() {
     let launcher = launcher();
     let folder = launcher.folder().join("rtpengine");
     let relay = Rtpengine::start(&folder, launcher.slice().host(80), &(30_000..=30_999));
-    serve(&launcher, relay.ng);
+    // It sends to the second of two phones from another port than the one that its offer named.
+    serve(&launcher, relay.ng, false);
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn kamailio_uses_our_relay() {
     launcher.start_registrar(1).unwrap();
     launcher.start_media_relay(1).unwrap();
     let ng = launcher.addresses("media-relay-1").unwrap()["ng"].parse().unwrap();
-    serve(&launcher, ng);
+    serve(&launcher, ng, true);
     assert!(launcher.stop("media-relay-1").unwrap(), "stopped in order");
 }
 
@@ -61,8 +62,8 @@ fn launcher() -> Launcher {
     Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap()
 }
 
-/// Two phones at a Kamailio that uses the relay at `ng`.
-fn serve(launcher: &Launcher, ng: SocketAddr) {
+/// Phones at a Kamailio that uses the relay at `ng`.
+fn serve(launcher: &Launcher, ng: SocketAddr, forks: bool) {
     for (n, flags) in (0..).zip(FLAGS) {
         let host = |base: u8| launcher.slice().host(base + n);
         let folder = launcher.folder().join(format!("kamailio-{n}"));
@@ -81,6 +82,11 @@ fn serve(launcher: &Launcher, ng: SocketAddr) {
         await_idle(&relay);
         refuse(&mut alice, &mut bob, &relay);
         await_idle(&relay);
+        if forks {
+            let mut second = phone("bob", 220);
+            fork(&mut alice, [&mut bob, &mut second]);
+            await_idle(&relay);
+        }
         assert!(!kamailio.log().contains("no media for"), "{}", kamailio.log());
     }
 }
@@ -182,6 +188,45 @@ fn refuse(alice: &mut Phone, bob: &mut Phone, relay: &NgUser) {
     assert_eq!(refused.status(), 486);
     let gone = wait_for(Duration::from_secs(5), || query(relay, &call_id).is_none().then_some(()));
     assert!(gone.is_some(), "the call is still known");
+}
+
+/// A call that rings at two phones, both with early media; the second is answered.
+fn fork(alice: &mut Phone, [first, second]: [&mut Phone; 2]) {
+    let mut a = Media::new(alice.local.ip());
+    let contact = alice.contact();
+    let invite = alice.request("INVITE", "sip:bob@dialtone.test", &with_sdp(&contact), &a.sdp(""));
+    alice.send(&invite);
+    let mut ring = |bob: &mut Phone, tag: &str| {
+        bob.user = tag.to_owned();
+        let delivered = bob.expect("an INVITE", |message| message.is("INVITE"));
+        let to_bob = relayed(delivered.body(), &a);
+        let mut b = Media::new(bob.local.ip());
+        let answer = b.sdp("");
+        bob.answer(&delivered, "183 Session Progress", &with_sdp(&bob.contact()), &answer);
+        let progress = alice.expect("a 183", |message| {
+            message.status() == 183 && message.value("To").ends_with(&format!("tag={tag}"))
+        });
+        let to_alice = relayed(progress.body(), &b);
+        let packets = b.send(to_bob, PACKETS);
+        a.expect(&packets, to_alice);
+        (delivered, answer, b, to_bob)
+    };
+    let (refused, ..) = ring(first, "first");
+    let (delivered, answer, mut b, to_bob) = ring(second, "second");
+    second.answer(&delivered, "200 OK", &with_sdp(&second.contact()), &answer);
+    let answered = alice.expect("an answer", |message| message.status() == 200);
+    let to_alice = relayed(answered.body(), &b);
+    let dialog = Dialog::new(&answered);
+    let ack = dialog.request(alice, "ACK", &dialog.routes);
+    alice.send(&ack);
+    second.expect("an ACK", |message| message.is("ACK"));
+    let cancelled = first.expect("a CANCEL", |message| message.is("CANCEL"));
+    first.answer(&cancelled, "200 OK", "", "");
+    first.answer(&refused, "487 Request Terminated", "", "");
+    first.expect("an ACK", |message| message.is("ACK"));
+    converse(PACKETS, &mut a, to_alice, &mut b, to_bob);
+    a.expect_nothing();
+    hang_up(alice, second, &dialog);
 }
 
 /// As many packets, and a report, each way.
