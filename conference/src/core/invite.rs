@@ -1,19 +1,18 @@
-//! Calls of participants: INVITE to BYE.
+//! How calls of participants begin: INVITE to ACK.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialtone_sip::sdp::Direction;
 use dialtone_sip::transaction::{Destination, ServerId};
-use dialtone_sip::{HeaderName, Message, Method, ResponseBuilder, unquote};
+use dialtone_sip::{HeaderName, Message, ResponseBuilder, unquote};
 
 use crate::core::dialog::Dialog;
 use crate::core::expires::SessionTimer;
 use crate::core::requests::describe;
 use crate::core::session::{Local, Remote, SessionError};
 use crate::core::{
-    Call, CallId, Ended, Focus, Hop, MAX_ENDED, MediaCommand, MediaSession, Output, REMEMBER, Room,
-    RoomId, Timer,
+    Call, CallId, Focus, Hop, MediaCommand, MediaSession, Output, Room, RoomId, Timer,
 };
 use crate::mix::MemberSettings;
 
@@ -30,13 +29,13 @@ pub(super) struct Session {
     pub(super) is_inside: bool,
     pub(super) muted: bool,
     /// The INVITE whose sockets are being made.
-    opening: Option<(ServerId, Box<Message>)>,
+    pub(super) opening: Option<(ServerId, Box<Message>)>,
     /// The answer that waits for its ACK.
     answer: Option<Answer>,
-    local: Option<Local>,
-    remote: Option<Remote>,
+    pub(super) local: Option<Local>,
+    pub(super) remote: Option<Remote>,
     /// Whether `remote` has answered us, so that its order of codecs is final.
-    answered_us: bool,
+    pub(super) answered_us: bool,
     /// Who began without listening is an announcer, not on hold.
     announces: bool,
     pub(super) timer: SessionTimer,
@@ -91,13 +90,13 @@ impl Session {
         Some(MediaSession { rtp: remote.rtp, rtcp: remote.rtcp, mux: remote.mux, member })
     }
 
-    fn is_confirmed(&self) -> bool {
+    pub(super) fn is_confirmed(&self) -> bool {
         self.opening.is_none() && self.answer.is_none()
     }
 }
 
 /// Why a call is not taken.
-enum Refusal {
+pub(super) enum Refusal {
     Code(u16),
     /// A 4xx with a header.
     With(u16, &'static str, String),
@@ -214,7 +213,7 @@ impl Focus {
     }
 
     /// What the body says; `None`: there is none, and we are to offer.
-    fn description(&mut self, request: &Message) -> Result<Option<Remote>, Refusal> {
+    pub(super) fn description(&mut self, request: &Message) -> Result<Option<Remote>, Refusal> {
         if request.body().is_empty() {
             return Ok(None);
         }
@@ -237,7 +236,7 @@ impl Focus {
         }
     }
 
-    fn session_timer(&self, request: &Message) -> Result<SessionTimer, Refusal> {
+    pub(super) fn session_timer(&self, request: &Message) -> Result<SessionTimer, Refusal> {
         let least = self.settings.min_session_expires;
         SessionTimer::agree(request, self.settings.session_expires, least)
             .map_err(|_| Refusal::With(422, "Min-SE", least.as_secs().to_string()))
@@ -302,7 +301,7 @@ impl Focus {
     }
 
     /// Answers 200 to an INVITE; if it `waits` for an ACK, until that comes.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         now: Instant,
         id: CallId,
@@ -349,7 +348,7 @@ impl Focus {
         self.layer.respond(now, server, 200, bytes);
     }
 
-    fn contact_of(&self, id: CallId) -> Option<String> {
+    pub(super) fn contact_of(&self, id: CallId) -> Option<String> {
         let session = self.calls.get(&id)?.session.as_ref()?;
         Some(self.contact(self.room_names.get(&session.room)?))
     }
@@ -401,7 +400,7 @@ impl Focus {
     }
 
     /// Tells the media threads what was agreed upon.
-    fn agree(&mut self, id: CallId) {
+    pub(super) fn agree(&mut self, id: CallId) {
         let session = self.calls.get(&id).and_then(|call| call.session.as_ref());
         if let Some(session) = session.and_then(Session::media) {
             let session = Box::new(session);
@@ -409,7 +408,7 @@ impl Focus {
         }
     }
 
-    fn start_session_timer(&mut self, now: Instant, id: CallId) {
+    pub(super) fn start_session_timer(&mut self, now: Instant, id: CallId) {
         let Some(session) = self.calls.get(&id).and_then(|call| call.session.as_ref()) else {
             return;
         };
@@ -423,192 +422,6 @@ impl Focus {
     /// A session was refreshed, by whomever.
     pub(super) fn refreshed(&mut self, now: Instant, id: CallId) {
         self.start_session_timer(now, id);
-    }
-
-    /// INVITE or UPDATE within a call.
-    pub(super) fn reinvite(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        request: &Message,
-        source: Hop,
-        id: CallId,
-    ) {
-        let is_invite = request.method() == Some(Method::Invite);
-        let session = self.calls.get(&id).and_then(|call| call.session.as_ref());
-        let Some(session) = session else {
-            return self.refuse(now, server, request, source, 481);
-        };
-        // RFC 3261 section 14.2: while ours is under way, or an earlier one has not ended.
-        if !session.is_confirmed() || session.refreshing && !session.allows_update {
-            return self.refuse(now, server, request, source, 491);
-        }
-        let read =
-            self.session_timer(request).and_then(|timer| Ok((timer, self.description(request)?)));
-        let (timer, remote) = match read {
-            Ok(read) => read,
-            Err(Refusal::Code(code)) => return self.refuse(now, server, request, source, code),
-            Err(Refusal::With(code, name, value)) => {
-                return self.respond(now, server, request, source, code, |response| {
-                    response.header(name, value)
-                });
-            }
-        };
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        call.dialog.refresh_target(request);
-        let Some(session) = &mut call.session else { return };
-        session.timer = timer;
-        let has_offer = remote.is_some();
-        if let Some(remote) = remote {
-            (session.remote, session.answered_us) = (Some(remote), false);
-        }
-        if let Some(local) = &mut session.local {
-            local.version += 1;
-        }
-        let body = session.local.zip(session.remote.as_ref()).filter(|_| has_offer);
-        let body = body.map(|(local, remote)| local.answer(remote));
-        let room = session.room;
-        self.start_session_timer(now, id);
-        if has_offer {
-            self.agree(id);
-            self.changed(now, room);
-        }
-        if is_invite {
-            return self.answer(now, id, server, request, source, true);
-        }
-        let Some(contact) = self.contact_of(id) else { return };
-        self.respond(now, server, request, source, 200, |response| {
-            let mut response = describe(response).header("Contact", contact);
-            for (name, value) in timer.headers() {
-                response = response.header(name, value);
-            }
-            match body {
-                Some(body) => response.body("application/sdp", body.into_bytes()),
-                None => response,
-            }
-        });
-    }
-
-    pub(super) fn cancel(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        request: &Message,
-        source: Hop,
-        cancels: Option<ServerId>,
-    ) {
-        let Some(cancelled) = cancels else {
-            return self.refuse(now, server, request, source, 481);
-        };
-        self.refuse(now, server, request, source, 200);
-        // Answered already: CANCEL has no effect (RFC 3261 section 9.2).
-        let Some(id) = self.servers.get(&cancelled).copied() else { return };
-        let session = self.calls.get_mut(&id).and_then(|call| call.session.as_mut());
-        if let Some((server, invite)) = session.and_then(|session| session.opening.take()) {
-            self.refuse(now, server, &invite, source, 487);
-            self.end_session(now, id);
-        }
-    }
-
-    pub(super) fn bye(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        request: &Message,
-        source: Hop,
-        id: CallId,
-    ) {
-        self.refuse(now, server, request, source, 200);
-        self.end_session(now, id);
-    }
-
-    /// Ends a call from our side.
-    pub(super) fn hang_up(&mut self, now: Instant, id: CallId) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let source = call.dialog.hop;
-        let opening = call.session.as_mut().map(|session| session.opening.take());
-        match opening {
-            Some(Some((server, request))) => self.refuse(now, server, &request, source, 503),
-            Some(None) => self.send_bye(now, id),
-            None => {}
-        }
-        self.end_session(now, id);
-        self.end_subscription(now, id, "deactivated");
-    }
-
-    /// Somebody is no participant any more; what he follows, he goes on following.
-    fn end_session(&mut self, now: Instant, id: CallId) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        if let Some(session) = call.session.take() {
-            for timer in [Timer::Answer(id), Timer::Expires(id), Timer::Refresh(id)] {
-                self.timers.stop(timer);
-            }
-            self.participants -= 1;
-            self.outputs.push_back(Output::Media(MediaCommand::Close { call: id }));
-            self.left(now, session.room, id);
-        }
-        self.drop_if_unused(now, id);
-    }
-
-    fn left(&mut self, now: Instant, id: RoomId, call: CallId) {
-        let Some(name) = self.room_names.get(&id).cloned() else { return };
-        let Some(room) = self.rooms.get_mut(&name) else { return };
-        room.members.retain(|member| *member != call);
-        if !room.members.is_empty() {
-            return self.changed(now, id);
-        }
-        for follower in std::mem::take(&mut room.subscriptions) {
-            self.end_subscription(now, follower, "noresource");
-        }
-        self.timers.stop(Timer::Notify(id));
-        self.rooms.remove(&name);
-        self.room_names.remove(&id);
-    }
-
-    /// Forgets a call that neither takes part nor follows; its tag is remembered for a while.
-    pub(super) fn drop_if_unused(&mut self, now: Instant, id: CallId) {
-        let is_unused = |call: &Call| call.session.is_none() && call.subscription.is_none();
-        if !self.calls.get(&id).is_some_and(|call| is_unused(call)) {
-            return;
-        }
-        if let Some(call) = self.calls.remove(&id) {
-            let Dialog { local_tag, caller, .. } = call.dialog;
-            self.ended.insert(id, Ended { tag: local_tag, caller });
-            self.timers.set(Timer::Ended(id), now + REMEMBER);
-            if self.ended.len() > MAX_ENDED {
-                self.forget(id);
-            }
-        }
-    }
-
-    /// Forgets that a call has been here.
-    pub(super) fn forget(&mut self, id: CallId) {
-        self.timers.stop(Timer::Ended(id));
-        if let Some(Ended { tag, caller }) = self.ended.remove(&id) {
-            self.tags.remove(&tag);
-            if self.callers.get(&caller) == Some(&id) {
-                self.callers.remove(&caller);
-            }
-        }
-    }
-
-    /// Is in the room now: it knew the number, or needed none.
-    pub(super) fn entered(&mut self, now: Instant, id: CallId) {
-        let session = self.calls.get_mut(&id).and_then(|call| call.session.as_mut());
-        if let Some(session) = session {
-            session.is_inside = true;
-            let room = session.room;
-            self.changed(now, room);
-        }
-    }
-
-    pub(super) fn muted(&mut self, now: Instant, id: CallId, muted: bool) {
-        let session = self.calls.get_mut(&id).and_then(|call| call.session.as_mut());
-        if let Some(session) = session {
-            session.muted = muted;
-            let room = session.room;
-            self.changed(now, room);
-        }
     }
 }
 

@@ -9,7 +9,9 @@
 //!
 //! What came from the network is answered as the protocol says, or counted in [`Stats`] and dropped.
 
+mod change;
 mod dialog;
+mod ending;
 mod events;
 mod expires;
 mod hop;
