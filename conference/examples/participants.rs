@@ -37,7 +37,9 @@ fn main() -> Anyhow<()> {
     {
         return serve(participants.parse()?, room.parse()?, loads);
     }
-    mixing_alone();
+    for codec in [Codec::Pcmu, Codec::G722] {
+        mixing_alone(codec);
+    }
     let runs = if arguments.is_empty() {
         ["500x10", "1000x10", "2000x10", "3000x10", "500x500"].map(str::to_owned).to_vec()
     } else {
@@ -88,7 +90,7 @@ fn serve(participants: usize, room: usize, loads: &str) -> Anyhow<()> {
                 other => return Err(format!("{other:?}").into()),
             }
         };
-        let member = member(index);
+        let member = member(Codec::Pcmu, index);
         let rtp_of_phone = loads.get(index / room).copied();
         let session = MediaSession { rtp: rtp_of_phone, rtcp: None, mux: false, member };
         media.command(MediaCommand::Set { call, session: Box::new(session) });
@@ -187,7 +189,7 @@ fn measure(participants: usize, size: usize) -> Anyhow<()> {
 
     // A second of each tone, in frames.
     let tones: Vec<Vec<[u8; UNITS]>> =
-        (0..SPEAKERS).map(|speaker| spoken(frequency(speaker))).collect();
+        (0..SPEAKERS).map(|speaker| spoken(Codec::Pcmu, frequency(speaker))).collect();
     let silence = [0xff; UNITS];
     let begin = now();
     let (mut frame, mut measured) = (0_u32, None);
@@ -265,7 +267,7 @@ fn measure(participants: usize, size: usize) -> Anyhow<()> {
 }
 
 /// What a participant-frame costs without sockets: 100 rooms of 10, all of whom speak.
-fn mixing_alone() {
+fn mixing_alone(codec: Codec) {
     struct Nowhere(u64);
     impl Sink for Nowhere {
         fn rtp(&mut self, _: usize, packet: &[u8]) {
@@ -280,12 +282,13 @@ fn mixing_alone() {
     let mut rooms: Vec<(mix::Room, Vec<Seat>)> = (0..ROOMS)
         .map(|_| {
             let mut room = mix::Room::new(settings.clone());
-            let seats = (0..SPEAKERS).map(|token| room.join(token, &member(token))).collect();
+            let seats =
+                (0..SPEAKERS).map(|token| room.join(token, &member(codec, token))).collect();
             (room, seats)
         })
         .collect();
     let tones: Vec<Vec<[u8; UNITS]>> =
-        (0..SPEAKERS).map(|speaker| spoken(frequency(speaker))).collect();
+        (0..SPEAKERS).map(|speaker| spoken(codec, frequency(speaker))).collect();
     let (mut taking, mut mixing, mut out) = (Duration::ZERO, Duration::ZERO, Nowhere(0));
     for frame in 0..FRAMES {
         let payload = |speaker: usize| &tones[speaker][frame as usize % 50];
@@ -293,7 +296,7 @@ fn mixing_alone() {
             .map(|speaker| {
                 let packet = Packet {
                     marker: false,
-                    payload_type: 0,
+                    payload_type: codec.payload_type(),
                     sequence: frame as u16,
                     timestamp: frame * UNITS as u32,
                     ssrc: speaker as u32,
@@ -316,18 +319,18 @@ fn mixing_alone() {
     }
     let frames = f64::from(FRAMES) * (ROOMS * SPEAKERS) as f64;
     println!(
-        "table: without sockets, rooms of {SPEAKERS} who all speak, G.711: {:.0} ns to take a packet, {:.0} ns to play, \
+        "table: without sockets, rooms of {SPEAKERS} who all speak, {}: {:.0} ns to take a packet, {:.0} ns to play, \
          mix and encode a frame",
+        codec.name(),
         taking.as_nanos() as f64 / frames,
         mixing.as_nanos() as f64 / frames,
     );
     assert!(out.0 > 0);
 }
 
-/// A participant with G.711.
-fn member(index: usize) -> MemberSettings {
+fn member(codec: Codec, index: usize) -> MemberSettings {
     MemberSettings {
-        codecs: vec![(0, Codec::Pcmu)],
+        codecs: vec![(codec.payload_type(), codec)],
         events: Some(101),
         hears: true,
         speaks: true,
@@ -338,12 +341,13 @@ fn member(index: usize) -> MemberSettings {
 }
 
 /// One second of a tone.
-fn spoken(frequency: f32) -> Vec<[u8; UNITS]> {
-    let step = f64::from(frequency) * std::f64::consts::TAU / 8000.0;
+fn spoken(codec: Codec, frequency: f32) -> Vec<[u8; UNITS]> {
+    let samples = codec.samples();
+    let step = f64::from(frequency) * std::f64::consts::TAU / (samples * 50) as f64;
     let sample = |index: usize| (f64::from(AMPLITUDE) * (step * index as f64).sin()) as i16;
-    let sound: Vec<i16> = (0..8000).map(sample).collect();
-    let mut encoder = Encoder::new(Codec::Pcmu);
-    let frames = sound.chunks(UNITS).map(|frame| {
+    let sound: Vec<i16> = (0..50 * samples).map(sample).collect();
+    let mut encoder = Encoder::new(codec);
+    let frames = sound.chunks(samples).map(|frame| {
         let mut units = [0; UNITS];
         encoder.encode(frame, &mut units);
         units

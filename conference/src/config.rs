@@ -63,6 +63,8 @@ pub struct Media {
     pub timeout: u32,
     /// Whether coming, going and being alone are heard.
     pub tones: bool,
+    /// Whether G.722 is spoken with those who can.
+    pub wideband: bool,
     /// Seconds that there are to type a room's number.
     pub pin_timeout: u32,
     /// Where rooms that record do so.
@@ -79,6 +81,7 @@ impl Default for Media {
             workers: None,
             timeout: 30,
             tones: true,
+            wideband: true,
             pin_timeout: 30,
             recordings: None,
         }
@@ -181,6 +184,7 @@ impl Config {
             max_subscriptions: self.limits.subscriptions,
             max_transactions: self.limits.transactions,
             rooms: rooms.collect(),
+            wideband: self.media.wideband,
             media: RoomSettings {
                 pin_ticks: self.media.pin_timeout * TICKS_PER_SECOND,
                 tones: self.media.tones,

@@ -10,7 +10,7 @@ use dialtone_sip::{HeaderName, Message, ResponseBuilder, unquote};
 use crate::core::dialog::Dialog;
 use crate::core::expires::SessionTimer;
 use crate::core::requests::describe;
-use crate::core::session::{Local, Remote, SessionError};
+use crate::core::session::{EVENTS, Local, Remote, SessionError, our_codecs};
 use crate::core::{
     Call, CallId, Focus, Hop, MediaCommand, MediaSession, Output, Room, RoomId, Timer,
 };
@@ -69,7 +69,7 @@ impl Session {
     pub(super) fn offer(&mut self) -> Option<String> {
         let local = self.local.as_mut()?;
         let remote = self.remote.as_ref()?;
-        Some(local.offer(Some(&[remote.chosen(self.answered_us)]), remote.events))
+        Some(local.offer(&[remote.chosen(self.answered_us)], remote.events))
     }
 
     fn media(&self) -> Option<MediaSession> {
@@ -223,7 +223,12 @@ impl Focus {
             return Err(Refusal::With(415, "Accept", "application/sdp".to_owned()));
         }
         match Remote::parse(request.body()) {
-            Ok(remote) => Ok(Some(remote)),
+            Ok(mut remote) => {
+                if !self.settings.wideband {
+                    remote.narrow();
+                }
+                Ok(Some(remote))
+            }
             Err(SessionError::Malformed) => Err(Refusal::Code(400)),
             Err(SessionError::NoCommonCodec) => {
                 self.stats.no_codec += 1;
@@ -317,9 +322,9 @@ impl Focus {
         let (offers, body) = match &session.remote {
             Some(remote) if !request.body().is_empty() => (false, local.answer(remote)),
             Some(remote) => {
-                (true, local.offer(Some(&[remote.chosen(session.answered_us)]), remote.events))
+                (true, local.offer(&[remote.chosen(session.answered_us)], remote.events))
             }
-            None => (true, local.offer(None, None)),
+            None => (true, local.offer(&our_codecs(self.settings.wideband), Some(EVENTS))),
         };
         let mut response = describe(ResponseBuilder::new(request, 200))
             .copy(HeaderName::RecordRoute)

@@ -8,7 +8,7 @@ use dialtone_sip::sdp::{Direction, Sdp, Section};
 use crate::mix::Codec;
 
 /// The payload type of telephone events in our offers.
-const EVENTS: u8 = 101;
+pub const EVENTS: u8 = 101;
 /// Payload types taken from one media description; more are ignored.
 const MAX_FORMATS: usize = 64;
 
@@ -99,6 +99,13 @@ impl Remote {
         })
     }
 
+    /// Leaves wide codecs out, if there are others.
+    pub fn narrow(&mut self) {
+        if self.codecs.iter().any(|(_, codec)| !codec.is_wide()) {
+            self.codecs.retain(|(_, codec)| !codec.is_wide());
+        }
+    }
+
     /// Whether it wants to hear us.
     pub fn hears(&self) -> bool {
         self.direction.receives() && self.rtp.is_some()
@@ -136,6 +143,12 @@ fn format_of(section: Section<'_, '_>, payload_type: u8) -> Option<Format> {
             .find(|codec| codec.payload_type() == payload_type)
             .map(Format::Codec),
     }
+}
+
+/// What we offer to who has not said what he knows.
+pub fn our_codecs(wide: bool) -> Vec<(u8, Codec)> {
+    let codecs = Codec::ALL.into_iter().filter(|codec| wide || !codec.is_wide());
+    codecs.map(|codec| (codec.payload_type(), codec)).collect()
 }
 
 /// Our side of a session.
@@ -184,13 +197,8 @@ impl Local {
         out
     }
 
-    /// An offer of all codecs, or of those that are spoken already.
-    pub fn offer(&self, spoken: Option<&[(u8, Codec)]>, events: Option<u8>) -> String {
-        let all = Codec::ALL.map(|codec| (codec.payload_type(), codec));
-        let (codecs, events) = match spoken {
-            Some(spoken) => (spoken, events),
-            None => (&all[..], Some(EVENTS)),
-        };
+    /// An offer of these codecs.
+    pub fn offer(&self, codecs: &[(u8, Codec)], events: Option<u8>) -> String {
         let mut out = self.head();
         let _ = write!(out, "m=audio {} RTP/AVP", self.rtp.port());
         for (payload_type, _) in codecs {
@@ -306,11 +314,11 @@ mod tests {
 
     #[test]
     fn our_offer_is_understood() {
-        let text = LOCAL.offer(None, None);
+        let text = LOCAL.offer(&our_codecs(true), Some(EVENTS));
         let remote = Remote::parse(text.as_bytes()).expect("usable");
         assert_eq!(remote.codecs, [(9, Codec::G722), (8, Codec::Pcma), (0, Codec::Pcmu)]);
         assert_eq!(remote.events, Some(EVENTS));
-        let text = LOCAL.offer(Some(&[(96, Codec::Pcma)]), Some(100));
+        let text = LOCAL.offer(&[(96, Codec::Pcma)], Some(100));
         let remote = Remote::parse(text.as_bytes()).expect("usable");
         assert_eq!((remote.codecs, remote.events), (vec![(96, Codec::Pcma)], Some(100)));
     }

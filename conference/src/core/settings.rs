@@ -46,6 +46,8 @@ pub struct Settings {
     pub rooms: HashMap<Box<str>, RoomOptions>,
     /// Of rooms that are not among them.
     pub default_room: RoomOptions,
+    /// Speak G.722 with those who can. It costs about three times what G.711 does.
+    pub wideband: bool,
     /// How rooms sound; number and recording are those of each room.
     pub media: RoomSettings,
     /// RFC 4028: what we wish when the caller has none, and the least that we take.
@@ -73,6 +75,7 @@ impl Settings {
             max_transactions: 50_000,
             rooms: HashMap::new(),
             default_room: RoomOptions::default(),
+            wideband: true,
             media: RoomSettings::default(),
             session_expires: Duration::from_secs(1800),
             min_session_expires: Duration::from_secs(90),

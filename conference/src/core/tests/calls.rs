@@ -41,6 +41,15 @@ fn wide_codecs_are_preferred() {
     let answer = lab.say(Caller::new("alice", "conf-a").invite(&offer)).response();
     assert!(body(&answer).contains("RTP/AVP 9 101\r\na=rtpmap:9 G722/8000\r\n"));
     assert_eq!(lab.agreed().member.codecs[0], (9, Codec::G722));
+    // Unless they are too dear; who knows nothing else gets it all the same.
+    let mut lab = Lab::with(|settings| settings.wideband = false);
+    let answer = lab.say(Caller::new("alice", "conf-a").invite(&offer)).response();
+    assert!(body(&answer).contains("RTP/AVP 8 101\r\n"));
+    let answer = lab.say(Caller::new("bob", "conf-a").invite("")).response();
+    assert!(body(&answer).contains("RTP/AVP 8 0 101\r\n"));
+    let only = OFFER.replace("AVP 8 0 101", "AVP 9");
+    let answer = lab.say(Caller::new("carol", "conf-a").invite(&only)).response();
+    assert!(body(&answer).contains("RTP/AVP 9\r\n"));
 }
 
 #[test]
