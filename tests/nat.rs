@@ -1,24 +1,32 @@
 //! Phones behind a NAT that forgets after 30 s are called after three minutes of silence.
 
 #[path = "support/baresip.rs"]
+#[expect(dead_code, reason = "nobody speaks")]
 mod baresip;
+#[path = "support/home.rs"]
+mod home;
 #[path = "support/netns.rs"]
 mod netns;
+#[path = "support/servers.rs"]
+mod servers;
 #[allow(dead_code, reason = "each test has use for a part of it")]
 #[path = "support/sip.rs"]
 mod sip;
+#[path = "support/tone.rs"]
+#[expect(dead_code, reason = "nobody speaks")]
+mod tone;
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fs, io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use baresip::{Account, Baresip};
-use dialtone::launcher::{Launcher, Layout};
-use netns::{Host, Network, SERVERS, missing, run};
+use home::{Home, receive};
+use netns::{Host, SERVERS, missing};
 use sip::{Phone, call, hang_up};
 
 /// How long nobody says anything.
@@ -31,59 +39,44 @@ const LOOK: Duration = Duration::from_secs(5);
 const FORGETS: u64 = 30;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
+const ABROAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
 
 #[test]
 fn who_was_silent_for_three_minutes_is_called() {
     netns::within("who_was_silent_for_three_minutes_is_called", |network| {
-        let Some((nat, home)) = nat(network) else { return };
-        let layout = Layout {
-            edge_address: SERVERS.into(),
-            edge_port: Some(5060),
-            registrars: 1,
-            ..Layout::default()
-        };
-        let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
-        launcher.start_registrar(1).unwrap();
-        let names =
-            [launcher.spawn_location_db(), launcher.spawn_proxy(1), launcher.spawn_gateway(1)];
-        for name in names {
-            launcher.wait_ready(&name.unwrap()).unwrap();
+        let Some(home) = Home::new(network, "home", OUTSIDE, HOME) else { return };
+        home.count("from-inside", "iifname inside");
+        if let Err(error) = home.router.enter(forget_soon) {
+            return missing("conntrack", &format!("cannot be used here: {error}"));
         }
-        three_minutes(&nat, &home);
+        let abroad = network.host("abroad", ABROAD);
+        let mut launcher = servers::start(0);
+        three_minutes(&home, &abroad);
         assert_eq!(launcher.stop_all(), Vec::<String>::new());
     });
 }
 
 /// Bob and Carol register and are called three minutes later; what the NAT does to others is looked at meanwhile.
-fn three_minutes(nat: &Host, home: &Host) {
+fn three_minutes(home: &Home, abroad: &Host) {
+    let (nat, inside) = (&home.router, &home.inside);
     let gateway = SocketAddr::from((SERVERS, 5060));
     let socket = |address| UdpSocket::bind((address, 0)).unwrap();
     let mut alice = Phone::new("alice", socket(SERVERS), gateway);
-    let mut bob = Phone::new("bob", home.enter(|| socket(HOME)), gateway);
+    let mut bob = Phone::new("bob", inside.enter(|| socket(HOME)), gateway);
     alice.register();
     bob.register();
     let folder = env::temp_dir().join("carol");
     let account =
         Account { user: "carol", password: "none", gateway, transport: "udp", tone: None };
-    let carol = baresip::is_installed().then(|| Baresip::start(&folder, home, &account));
+    let carol = baresip::is_installed().then(|| Baresip::start(&folder, inside, &account));
     let phones: Vec<u16> =
         [Some(bob.local.port()), carol.as_ref().map(|_| 5060)].into_iter().flatten().collect();
 
     // Somebody who is not registered shows what this NAT does.
-    let friend = socket(SERVERS);
-    let stranger = socket(SERVERS);
-    let control = home.enter(|| socket(HOME));
-    control.send_to(b"hello", friend.local_addr().unwrap()).unwrap();
-    let (_, mapped) = receive(&friend).expect("the NAT lets nothing out");
-    assert_eq!(mapped.ip(), OUTSIDE, "no address is translated");
-    friend.send_to(b"answer", mapped).unwrap();
-    assert!(receive(&control).is_some(), "the NAT lets no answer in");
-    stranger.send_to(b"open?", mapped).unwrap();
-    assert!(receive(&control).is_none(), "the NAT lets anybody in");
+    let (control, friend, mapped) = home.assert_port_restricted(abroad);
 
-    let sent = sent_from_inside(nat);
+    let sent = home.counted("from-inside");
     let silent_since = clock();
     let mut was_forgotten = None;
     let mut lowest = FORGETS;
@@ -104,7 +97,7 @@ fn three_minutes(nat: &Host, home: &Host) {
         }
     }
     let was_forgotten = was_forgotten.expect("the NAT has forgotten nobody");
-    assert_eq!(sent_from_inside(nat), sent, "somebody was not silent");
+    assert_eq!(home.counted("from-inside"), sent, "somebody was not silent");
     println!(
         "table: NAT with {FORGETS} s: who is not registered is forgotten after {} s; mappings of {} phones \
          were never nearer than {lowest} s to their end in {} s of silence",
@@ -136,51 +129,12 @@ fn three_minutes(nat: &Host, home: &Host) {
     }
 }
 
-/// A home behind a NAT that translates address and port, lets in only answers, and forgets after 30 s.
-fn nat(network: &Network) -> Option<(Host, Host)> {
-    let nat = network.host("nat", OUTSIDE);
-    run("ip netns add home");
-    run("ip link add inside netns nat type veth peer name eth0 netns home");
-    run(&format!("ip -n nat address add {INSIDE}/24 dev inside"));
-    run("ip -n nat link set inside up");
-    run(&format!("ip -n home address add {HOME}/24 dev eth0"));
-    run("ip -n home link set lo up");
-    run("ip -n home link set eth0 up");
-    run(&format!("ip -n home route add default via {INSIDE}"));
-    let rules = "table ip nat {
-        counter from-inside { }
-        chain out {
-            type nat hook postrouting priority srcnat;
-            oifname eth0 masquerade;
-        }
-        chain count {
-            type filter hook forward priority filter;
-            iifname inside counter name from-inside;
-        }
-    }";
-    match nat.command("nft").arg(rules).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            missing("nftables", &format!("refuses: {}", String::from_utf8_lossy(&output.stderr)));
-            return None;
-        }
-        Err(_) => {
-            missing("nftables", "not installed");
-            return None;
-        }
+/// Makes the NAT that this runs in forget as soon as many do.
+fn forget_soon() -> io::Result<()> {
+    for key in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+        fs::write(format!("/proc/sys/net/netfilter/{key}"), FORGETS.to_string())?;
     }
-    let set = |key: &str, value: String| fs::write(format!("/proc/sys/net/{key}"), value);
-    let prepared = nat.enter(|| {
-        set("netfilter/nf_conntrack_udp_timeout", FORGETS.to_string())?;
-        set("netfilter/nf_conntrack_udp_timeout_stream", FORGETS.to_string())?;
-        set("ipv4/ip_forward", "1".to_owned())?;
-        fs::read_to_string("/proc/thread-self/net/nf_conntrack")
-    });
-    if let Err(error) = prepared {
-        missing("conntrack", &format!("cannot be used here: {error}"));
-        return None;
-    }
-    Some((nat, Host { name: "home".to_owned(), address: HOME }))
+    fs::read_to_string("/proc/thread-self/net/nf_conntrack").map(drop)
 }
 
 /// The NAT's mappings: seconds left, by port inside.
@@ -197,22 +151,6 @@ fn mappings(nat: &Host) -> BTreeMap<u16, u64> {
                 .then(|| (port.parse().unwrap(), words[4].parse().unwrap()))
         })
         .collect()
-}
-
-/// Packets that anybody inside has sent so far.
-fn sent_from_inside(nat: &Host) -> u64 {
-    let output = nat.command("nft").args(["list", "counter", "ip", "nat", "from-inside"]).output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    let rest = text.split_once("packets ").unwrap_or_else(|| panic!("{text}")).1;
-    rest.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// What comes within a second.
-fn receive(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
-    let mut buffer = [0; 100];
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let (length, from) = socket.recv_from(&mut buffer).ok()?;
-    Some((buffer[..length].to_vec(), from))
 }
 
 #[expect(clippy::disallowed_methods, reason = "NATs live in real time")]

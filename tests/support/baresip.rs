@@ -14,7 +14,10 @@ use std::{
 use dialtone::launcher::wait_for;
 use serde_json::{Value, json};
 
-use crate::netns::{Host, missing};
+use crate::{
+    netns::{Host, missing},
+    tone,
+};
 
 /// How long the phone may take for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -49,7 +52,7 @@ pub(crate) struct Account<'a> {
 pub(crate) struct Baresip {
     process: Child,
     /// What it has heard is in `heard`.
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
     control: TcpStream,
     /// Everything that it said on its control connection.
     said: Arc<Mutex<Vec<Value>>>,
@@ -126,6 +129,27 @@ impl Baresip {
         self.await_word(|word| word["type"] == *kind)
     }
 
+    /// What it has heard since it was started, or has forgotten. baresip 1.0 stops recording when a call is put on hold.
+    pub(crate) fn heard(&self) -> Vec<i16> {
+        self.recordings().iter().flat_map(|recording| tone::read(recording)).collect()
+    }
+
+    /// After a call: as if there had been none.
+    pub(crate) fn forget(&self) {
+        self.said.lock().unwrap().clear();
+        for recording in self.recordings() {
+            fs::remove_file(recording).unwrap();
+        }
+    }
+
+    fn recordings(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.folder.join("heard")).unwrap().flatten();
+        let mut recordings: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        recordings.retain(|path| path.to_string_lossy().ends_with("-dec.wav"));
+        recordings.sort();
+        recordings
+    }
+
     fn await_word(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let find = || self.said.lock().unwrap().iter().find(|word| is_it(word)).cloned();
         wait_for(LIMIT, find).unwrap_or_else(|| panic!("{:#?}", self.said.lock().unwrap()))
@@ -142,8 +166,11 @@ impl Drop for Baresip {
     }
 }
 
+/// Without what it repeats ten times a second.
 fn log_of(folder: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(folder.join("log")).unwrap_or_default()).into_owned()
+    let log = fs::read(folder.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    log.split_inclusive(['\r', '\n']).filter(|line| !line.contains("(bit/s)")).collect()
 }
 
 /// Debian has them by architecture or not, by release.

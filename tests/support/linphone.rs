@@ -14,6 +14,7 @@ use dialtone::launcher::wait_for;
 use crate::{
     baresip::Account,
     netns::{Host, missing},
+    tone,
 };
 
 /// How long the phone may take for anything.
@@ -80,7 +81,7 @@ impl Linphone {
         if let Some(tone) = tone {
             phone.command(&format!("play {}", tone.display()));
         }
-        phone.command(&format!("record {}", phone.heard().display()));
+        phone.command(&format!("record {}", phone.recording().display()));
         let registered = wait_for(LIMIT, || {
             thread::sleep(Duration::from_millis(100));
             phone.command("status register");
@@ -111,7 +112,11 @@ impl Linphone {
     }
 
     /// What it has heard in its only call.
-    pub(crate) fn heard(&self) -> PathBuf {
+    pub(crate) fn heard(&self) -> Vec<i16> {
+        tone::read(&self.recording())
+    }
+
+    fn recording(&self) -> PathBuf {
         self.folder.join("heard.wav")
     }
 }

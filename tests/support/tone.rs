@@ -38,14 +38,8 @@ pub(crate) fn write(path: &Path, hertz: u32) {
     fs::write(path, wav).unwrap();
 }
 
-/// How many quarters of a second a recording has so far.
-pub(crate) fn quarters(path: &Path) -> usize {
-    let length = fs::metadata(path).map_or(0, |data| data.len() as usize);
-    length.saturating_sub(HEADER) / (2 * WINDOW)
-}
-
-/// A recording that may still be written, a quarter of a second at a time: the strongest frequency in hertz, and its share of the energy.
-pub(crate) fn strongest(path: &Path) -> Vec<(u32, f64)> {
+/// The samples of a recording that may still be written.
+pub(crate) fn read(path: &Path) -> Vec<i16> {
     let wav = fs::read(path).unwrap_or_default();
     let start = match wav.windows(4).position(|window| window == b"data") {
         Some(data) => {
@@ -56,12 +50,24 @@ pub(crate) fn strongest(path: &Path) -> Vec<(u32, f64)> {
         // Some write the header when all is over.
         None => HEADER.min(wav.len()),
     };
-    let samples: Vec<f64> = wav[start..]
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|sample| f64::from(i16::from_le_bytes(*sample)))
-        .collect();
+    wav[start..].as_chunks::<2>().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
+}
+
+/// A sample of G.711 μ-law: three bits of exponent, four of mantissa, all inverted.
+pub(crate) fn from_mu_law(byte: u8) -> i16 {
+    let byte = !byte;
+    let magnitude = ((i16::from(byte & 0x0f) << 3) + 0x84) << ((byte >> 4) & 0x07);
+    if byte & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }
+}
+
+/// How many quarters of a second these samples fill.
+pub(crate) fn quarters(samples: &[i16]) -> usize {
+    samples.len() / WINDOW
+}
+
+/// A quarter of a second at a time: the strongest frequency in hertz, and its share of the energy.
+pub(crate) fn strongest(samples: &[i16]) -> Vec<(u32, f64)> {
+    let samples: Vec<f64> = samples.iter().map(|sample| f64::from(*sample)).collect();
     samples.chunks_exact(WINDOW).map(strongest_in).collect()
 }
 
