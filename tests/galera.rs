@@ -154,7 +154,12 @@ fn the_contract_holds(launcher: &Launcher) {
         let (nodes, _) = tokio::sync::watch::channel(nodes.collect());
         let client = ClientFile { database: (*name).into(), ..client.clone() };
         println!("{name}");
-        test(&Mariadb { nodes, client, patience: Duration::from_secs(15) });
+        test(&Mariadb {
+            nodes,
+            client,
+            patience: Duration::from_secs(15),
+            stall: Duration::from_secs(60),
+        });
     }
     println!("table: the contract of stores, on three nodes: {:.1?}", began.elapsed());
 }
