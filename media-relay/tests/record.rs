@@ -241,6 +241,27 @@ fn gaps_are_silence_and_other_payloads_too() {
 }
 
 #[test]
+fn what_nobody_ends_can_be_read_but_for_its_last_seconds() {
+    let folder = Folder::new("killed");
+    let recorder = recorder(&folder);
+    let (recording, start) = begin(&recorder, "killed");
+    let line = Line { tap: recording.tap(0), start };
+    for n in 0..400 {
+        line.send(Side::Offerer, u64::from(n) * 20, &rtp_of(0, 1, n, &[0x80; 160]));
+    }
+    let wav = recording.wav(0).unwrap();
+    let length = || {
+        let bytes = std::fs::read(&wav).unwrap_or_default();
+        let field = bytes.get(40..44).map(|field| u32::from_le_bytes(field.try_into().unwrap()));
+        field.filter(|length| bytes.len() >= 44 + *length as usize)
+    };
+    common::eventually("five seconds are there", || length() >= Some(5 * 8_000 * 4));
+    drop(recording);
+    drop(recorder);
+    assert_eq!(samples(&wav).len(), 64_000);
+}
+
+#[test]
 fn limits() {
     let folder = Folder::new("limits");
     let config = RecorderConfig { file_bytes: 20_000, recordings: 2, ..config(&folder) };

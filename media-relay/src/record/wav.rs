@@ -19,6 +19,8 @@ const DELAY: u64 = 4_000;
 /// Samples of one packet that are used; no phone sends more than 200 ms in one.
 const MOST_SAMPLES: usize = 1_600;
 const HEADER: u64 = 44;
+/// Frames after which the header is brought up to date, for the case that nobody ends the file: 5 s.
+const HEADER_FRAMES: u64 = 40_000;
 /// Bytes of a frame: a sample of 16 bits for each side.
 const FRAME: u64 = 4;
 
@@ -88,9 +90,14 @@ impl Wav {
         Ok(())
     }
 
-    /// Writes what waits, and the sizes into the header.
+    /// Writes what waits.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.write_until(self.written + self.window.len() as u64)?;
+        self.write_header()
+    }
+
+    /// Says how long the file is by now.
+    fn write_header(&mut self) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header(self.written * FRAME))?;
         self.file.seek(SeekFrom::End(0))?;
@@ -117,7 +124,11 @@ impl Wav {
             self.file.get_ref().set_len(end)?;
             self.file.seek(SeekFrom::Start(end))?;
         }
+        let before = self.written;
         self.written += count;
+        if self.written / HEADER_FRAMES != before / HEADER_FRAMES {
+            self.write_header()?;
+        }
         Ok(())
     }
 }
