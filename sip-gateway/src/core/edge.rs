@@ -196,12 +196,10 @@ impl Gateway {
             let cookie = DialogCookie::verify(&self.keys, user, request.call_id().ok()?, parties);
             return Some(Way::PreferredProxy { element: cookie.ok()?.preferred, beyond: None });
         };
-        (token.use_ == Use::Dialog).then(|| {
-            if token.flow.gateway == self.settings.element {
-                Way::Loop
-            } else {
-                Way::Gateway(token.flow.gateway)
-            }
+        (token.use_ == Use::Dialog).then_some(if token.flow.gateway == self.settings.element {
+            Way::Loop
+        } else {
+            Way::Gateway(token.flow.gateway)
         })
     }
 

@@ -19,6 +19,10 @@ const INVITE_LIMIT: Duration = Duration::from_secs(200);
 /// RFC 3261 section 17.1.2.2, timer F; section 9.1: how long a cancelled INVITE waits for its answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(32);
 
+/// A call whose proxies are all gone is ended without them after this time. Before that it is worth waiting for one: it
+/// tells the relay.
+const WITHOUT_PROXY: Duration = Duration::from_millis(500);
+
 /// Attempts to send one request, so that a pool of dying proxies does not keep us busy for ever.
 const ATTEMPTS: u32 = 16;
 
@@ -126,6 +130,14 @@ impl Leg {
         self.state == State::Accepted
     }
 
+    /// Where it may go by itself while there is no proxy.
+    fn beyond(&self) -> Option<Beyond> {
+        match self.way {
+            Way::PreferredProxy { beyond, .. } if self.request.body().is_empty() => beyond,
+            _ => None,
+        }
+    }
+
     /// The answer when nobody can take it.
     fn nobody(&self) -> u16 {
         if matches!(self.way, Way::Gateway(_)) { 480 } else { 503 }
@@ -199,15 +211,11 @@ impl Gateway {
             self.set_leg_deadline(id, Some(limit));
             return;
         }
-        if let Way::PreferredProxy { beyond: Some(beyond), .. } = leg.way
-            && leg.request.body().is_empty()
-            && attempt <= ATTEMPTS
-        {
-            leg.way = beyond.into();
-            leg.keep_routes = leg.keep_routes.map(|from| from + 1);
-            return self.launch(now, id);
-        }
-        let until = *leg.waits_until.get_or_insert(now + self.settings.wait);
+        let patience = match leg.beyond() {
+            Some(_) => self.settings.wait.min(WITHOUT_PROXY),
+            None => self.settings.wait,
+        };
+        let until = *leg.waits_until.get_or_insert(now + patience);
         // Nobody but that gateway can take it. While the pool has it, it may be starting anew or short of time.
         let gone = matches!(leg.way, Way::Gateway(element) if !self.gateways.is_member(element));
         let give_up = gone || attempt > ATTEMPTS || until <= now;
@@ -215,14 +223,31 @@ impl Gateway {
             // Nobody rings any more that this gateway could tell: the delivering gateway cancels what it has left.
             self.fail_leg(now, id, 487);
         } else if give_up {
-            let code = leg.nobody();
-            self.fail_leg(now, id, code);
+            self.pass_by(now, id);
         } else {
             leg.state = State::Waiting;
             leg.attempt -= 1;
             leg.tried.clear();
             self.waiting.insert(id);
             self.set_leg_deadline(id, Some(until));
+        }
+    }
+
+    /// Nobody can take a leg that has waited: it goes past the proxies if it may, or fails.
+    fn pass_by(&mut self, now: Instant, id: LegId) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        self.waiting.remove(&id);
+        match leg.beyond().filter(|_| leg.attempt < ATTEMPTS) {
+            Some(beyond) => {
+                leg.way = beyond.into();
+                leg.keep_routes = leg.keep_routes.map(|from| from + 1);
+                leg.waits_until = None;
+                self.launch(now, id);
+            }
+            None => {
+                let code = leg.nobody();
+                self.fail_leg(now, id, code);
+            }
         }
     }
 
@@ -447,10 +472,7 @@ impl Gateway {
         let Some(leg) = self.legs.get(&id) else { return };
         match leg.state {
             State::Accepted => self.drop_leg(id),
-            State::Waiting => {
-                let code = leg.nobody();
-                self.fail_leg(now, id, code);
-            }
+            State::Waiting => self.pass_by(now, id),
             State::Sent { .. } if leg.cancel != Cancel::No => self.fail_leg(now, id, 487),
             State::Sent { .. } if leg.invite => {
                 // RFC 3261 section 16.8: timer C fires, the INVITE is cancelled.

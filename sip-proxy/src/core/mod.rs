@@ -518,8 +518,8 @@ impl Proxy {
 
     /// Requests under way, answered ones not counted.
     pub fn pending(&self) -> usize {
-        let is_pending = |context: &&Box<Context>| !context.answered || context.is_holding();
-        let calls = self.contexts.values().filter(is_pending).count();
+        let calls = self.contexts.values();
+        let calls = calls.filter(|context| !context.answered || context.is_holding()).count();
         let acks = self.media.as_ref().map_or(0, |media| media.waiting());
         calls
             + acks

@@ -345,7 +345,7 @@ impl World {
                 self.give(gateway, input);
             }
             Event::FromRelay { relay, process, life, bytes } => {
-                self.from_relay(relay, process, life, bytes);
+                self.hear_relay(relay, process, life, bytes);
             }
             Event::Phone { phone, bytes } => {
                 let who = self.phones[phone].name.clone();

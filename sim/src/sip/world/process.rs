@@ -321,7 +321,7 @@ impl World {
                 let at = self.now + Duration::from_millis(1);
                 self.push(at, Event::Phone { phone, bytes });
             }
-            Out::Relay(to, bytes) => self.to_relay(process, to, bytes),
+            Out::Relay(to, bytes) => self.tell_relay(process, to, bytes),
             Out::Store(ticket, request) => self.ask(process, ticket, request),
             Out::Write(conn, bytes) => {
                 self.note(&who, 4, &bytes, || format!("{:x} > {}", conn.0, brief(&bytes)));

@@ -121,7 +121,7 @@ impl World {
     }
 
     /// A proxy has sent a datagram to a relay.
-    pub(super) fn to_relay(&mut self, process: usize, to: SocketAddr, bytes: Bytes) {
+    pub(super) fn tell_relay(&mut self, process: usize, to: SocketAddr, bytes: Bytes) {
         let relay = (0..self.relays.len()).find(|relay| relay_address(*relay) == to);
         let Some(relay) = relay else {
             return self.wrong("stray", format!("a datagram to {to}"));
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    pub(super) fn from_relay(
+    pub(super) fn hear_relay(
         &mut self,
         relay: usize,
         process: usize,

@@ -159,6 +159,9 @@ fn a_call_can_be_ended_while_there_is_no_proxy() {
         assert_eq!(alice.got(&mut lab), ["503"]);
         let bye = alice.in_dialog(&mut lab, Method::Bye, &answer, 3).build();
         alice.send(&mut lab, bye);
+        lab.run(499);
+        assert_eq!(bob.got(&mut lab), Vec::<String>::new());
+        lab.run(1);
         let got = bob.take(&mut lab).remove(0);
         assert_eq!((got.method(), got.routes().count()), (Some(Method::Bye), 0));
         bob.answer(&mut lab, &got, 200);

@@ -36,7 +36,8 @@ impl Proxy {
         index: usize,
         response: Message,
     ) {
-        if context.session.is_none() {
+        // Whoever asked us and is lost has it from somebody else.
+        if context.session.is_none() || context.gone {
             return self.pass_up(now, context, &response);
         }
         let held = &mut context.branches[index].held;
