@@ -254,8 +254,9 @@ fn measure(participants: usize, size: usize) -> Anyhow<()> {
          {seconds:.1} s (user {user:.2}, system {system:.2}; softirq of the whole machine {interrupts:.2}), {:.2} ms a \
          participant-second, {:.0} participants a core; {:.2} % of packets heard, {wrong} wrong mixes; {late} of {:.0} \
          beats late, {left_out} left out; {:.1} KiB a participant",
-        1000.0 * cpu / seconds / participants as f64,
-        participants as f64 * seconds / cpu,
+        // What was not handled, because either side had too little of the processor, must not count.
+        1000.0 * cpu / (received as f64 / 50.0),
+        received as f64 / 50.0 / cpu,
         100.0 * received as f64 / expected,
         (SETTLE.as_secs_f64() + seconds) * 200.0,
         memory.parse::<f64>()? / participants as f64,
