@@ -1,5 +1,7 @@
 //! Claims: a name that belongs to one element at a time (for example a conference), changed only by
 //! insert-if-absent and compare-and-swap.
+//!
+//! A lease that ends takes nothing from its owner: it lets a claim that nobody renews be forgotten, an hour later.
 
 /// Who holds a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Claim {
 /// A change of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimChange {
-    /// Take the name if nobody holds it or its lease ended before `now_ms`.
+    /// Take the name if nobody holds it, whatever became of the lease. `now_ms` is for the generation.
     Insert { name: Box<str>, owner: u32, lease_until: u64, now_ms: u64 },
     /// Replace owner and lease if the generation still is `generation`.
     Swap { name: Box<str>, generation: u64, owner: u32, lease_until: u64 },

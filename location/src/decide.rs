@@ -131,7 +131,7 @@ pub(crate) fn claim(change: &ClaimChange, stored: Option<Claim>) -> ClaimOutcome
     let held = stored.clone().filter(|claim| claim.owner != 0);
     let new = match (change, stored) {
         (ClaimChange::Insert { name, owner, lease_until, now_ms }, stored) => {
-            if held.as_ref().is_some_and(|claim| claim.lease_until > *now_ms) {
+            if held.is_some() {
                 return ClaimOutcome::Refused(held);
             }
             // Forgotten claims had generations below the time of then.

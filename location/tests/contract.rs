@@ -43,6 +43,8 @@ on_sqlite! {
     bindings_end_by_themselves
     other_writers_and_later_processes_see_changes
     a_claim_has_one_owner
+    ended_leases_are_forgotten_after_an_hour
+    simultaneous_claims_have_one_winner
     users_are_put_replaced_and_removed
     users_are_listed_in_pages
     other_processes_see_users

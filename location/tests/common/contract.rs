@@ -33,6 +33,8 @@ pub(crate) const CONTRACT: &[(&str, fn(&dyn Backend))] = &[
         other_writers_and_later_processes_see_changes,
     ),
     ("a_claim_has_one_owner", a_claim_has_one_owner),
+    ("ended_leases_are_forgotten_after_an_hour", ended_leases_are_forgotten_after_an_hour),
+    ("simultaneous_claims_have_one_winner", simultaneous_claims_have_one_winner),
     ("users_are_put_replaced_and_removed", users_are_put_replaced_and_removed),
     ("users_are_listed_in_pages", users_are_listed_in_pages),
     ("other_processes_see_users", other_processes_see_users),
@@ -240,10 +242,93 @@ pub(crate) fn a_claim_has_one_owner(backend: &dyn Backend) {
     assert_eq!(claim(&two, swap(second.generation, 22)), ClaimOutcome::Refused(None));
     let ClaimOutcome::Done(third) = claim(&two, insert(22, NOW + 1)) else { panic!("refused") };
     assert!(third.generation > second.generation);
-    let ClaimOutcome::Done(fourth) = claim(&one, insert(11, NOW + 101)) else {
-        panic!("the lease has ended")
+    // The end of the lease takes nothing from the owner.
+    let late = insert(11, third.lease_until + 1);
+    assert_eq!(claim(&one, late), ClaimOutcome::Refused(Some(third.clone())));
+    assert!(matches!(claim(&one, swap(third.generation, 11)), ClaimOutcome::Done(_)));
+}
+
+pub(crate) fn ended_leases_are_forgotten_after_an_hour(backend: &dyn Backend) {
+    const HOUR: u64 = 3_600_000;
+    let one = Client::open(backend, 1);
+    let insert = |now_ms| {
+        let name = "room".into();
+        ClaimChange::Insert { name, owner: 11, lease_until: now_ms + 1_000, now_ms }
     };
-    assert_eq!(fourth.owner, 11);
+    let read = || one.call(Request::ReadClaim { name: "room".into() });
+    let Answer::Claim(ClaimOutcome::Done(first)) = one.call(Request::Claim(insert(NOW))) else {
+        panic!("refused")
+    };
+    // What nobody else has written by that time is a clock that is ahead.
+    let save = register("a", 1, first.lease_until + HOUR, vec![binding("sip:a@1", 60)]);
+    Client::open(backend, 2).saved(save).expect("saved");
+    one.call(Request::Expire { now_ms: first.lease_until + HOUR - 1 });
+    assert_eq!(read(), Answer::ReadClaim(Some(first.clone())));
+    one.call(Request::Expire { now_ms: first.lease_until + HOUR });
+    assert_eq!(read(), Answer::ReadClaim(None));
+    // Who remembers the former claim cannot take it for this one.
+    let again = one.call(Request::Claim(insert(first.lease_until + HOUR)));
+    let Answer::Claim(ClaimOutcome::Done(second)) = again else { panic!("{again:?}") };
+    assert!(second.generation > first.generation + HOUR);
+}
+
+/// Two processes claim the same name for different owners at the same moment, and swap it at the same moment.
+pub(crate) fn simultaneous_claims_have_one_winner(backend: &dyn Backend) {
+    const TRIALS: u64 = 1_000;
+    let both = |change: &(dyn Fn(u64, u32) -> ClaimChange + Sync)| -> [Vec<ClaimOutcome>; 2] {
+        let start = std::sync::Barrier::new(2);
+        let run = |writer: u32| {
+            let client = Client::open(backend, writer);
+            let once = |trial| {
+                start.wait();
+                match client.call(Request::Claim(change(trial, writer))) {
+                    Answer::Claim(outcome) => outcome,
+                    other => panic!("{other:?}"),
+                }
+            };
+            (0..TRIALS).map(once).collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let run = &run;
+            let other = scope.spawn(move || run(2));
+            [run(1), other.join().expect("the other claimer")]
+        })
+    };
+    let winners = |told: [Vec<ClaimOutcome>; 2]| -> Vec<Claim> {
+        let [ones, twos] = told;
+        let pairs = ones.into_iter().zip(twos).enumerate();
+        let winner = |(trial, pair)| match pair {
+            (ClaimOutcome::Done(claim), ClaimOutcome::Refused(Some(same)))
+            | (ClaimOutcome::Refused(Some(same)), ClaimOutcome::Done(claim)) => {
+                assert_eq!(claim, same, "trial {trial}");
+                claim
+            }
+            other => panic!("trial {trial}: {other:?}"),
+        };
+        pairs.map(winner).collect()
+    };
+    let name = |trial: u64| format!("room{trial}").into_boxed_str();
+    let first = winners(both(&|trial, writer| ClaimChange::Insert {
+        name: name(trial),
+        owner: writer,
+        lease_until: NOW + 1_000,
+        now_ms: NOW,
+    }));
+    // Both have found the owner dead.
+    let second = winners(both(&|trial, writer| ClaimChange::Swap {
+        name: name(trial),
+        generation: first[trial as usize].generation,
+        owner: 10 + writer,
+        lease_until: NOW + 2_000,
+    }));
+    let won = |claims: &[Claim], owner| claims.iter().filter(|claim| claim.owner == owner).count();
+    let won = [won(&first, 1), won(&first, 2), won(&second, 11), won(&second, 12)];
+    println!("{TRIALS} names: won {won:?}");
+    let client = Client::open(backend, 3);
+    for claim in second {
+        let stored = client.call(Request::ReadClaim { name: claim.name.clone() });
+        assert_eq!(stored, Answer::ReadClaim(Some(claim)));
+    }
 }
 
 fn put(users: &[(&str, u8)]) -> CredentialChange {

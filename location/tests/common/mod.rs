@@ -22,7 +22,7 @@ use dialtone_location::{
 pub(crate) const AOR: &str = "alice@dialtone.test";
 
 /// A backend under test: several stores can be opened on the same data.
-pub(crate) trait Backend {
+pub(crate) trait Backend: Sync {
     fn open(
         &self,
         writer: WriterId,
