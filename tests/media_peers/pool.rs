@@ -126,7 +126,13 @@ fn place(alice: &mut Phone, bob: &mut Phone) -> Call {
     let contact = alice.contact();
     let invite = alice.request("INVITE", "sip:bob@dialtone.test", &with_sdp(&contact), &a.sdp(""));
     alice.send(&invite);
-    let delivered = bob.expect("an INVITE", |message| message.is("INVITE"));
+    let delivered = wait_for(LIMIT, || {
+        if let Some(answer) = alice.receive(Duration::from_millis(1)) {
+            assert!(answer.status() < 200, "{}", answer.start());
+        }
+        bob.receive(Duration::from_millis(20)).filter(|message| message.is("INVITE"))
+    });
+    let delivered = delivered.expect("Bob's phone rings");
     let to_bob = relayed(delivered.body(), &a);
     bob.answer(&delivered, "200 OK", &with_sdp(&bob.contact()), &b.sdp(""));
     let answered = alice.expect("an answer", |message| message.status() >= 200);
