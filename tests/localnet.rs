@@ -219,6 +219,8 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
     kill(pid(&ready, "media-relay-1"), Signal::SIGKILL).unwrap();
     localnet.await_output("died (SIGKILL); media-relay-2 carries on");
     localnet.await_output("media-relay-1 was taken out of its pool after");
+    kill(pid(&ready, "media-relay-2"), Signal::SIGKILL).unwrap();
+    localnet.await_output("died (SIGKILL); in new calls phones send media to each other");
     kill(pid(&ready, "sip-gateway-2"), Signal::SIGSTOP).unwrap();
     localnet.await_output("is frozen; sip-gateway-1 carries on");
     localnet.await_output("sip-gateway-2 was taken out of its pool after");

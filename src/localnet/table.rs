@@ -155,7 +155,12 @@ pub(super) fn how_to_break(rows: &[Row]) -> Vec<String> {
     if rows.iter().any(|row| row.seen.addresses.contains_key("mysql")) {
         say("kill -9", Role::LocationDb, "registrations go on through the others");
     }
-    say("kill -9", Role::MediaRelay, "its calls lose their sound, new ones use another");
+    let relays = rows.iter().filter(|row| row.seen.role == Role::MediaRelay);
+    let new_ones = match relays.filter(|row| row.state == State::InService).count() {
+        0 | 1 => "new ones go without",
+        _ => "new ones use another",
+    };
+    say("kill -9", Role::MediaRelay, &format!("its calls lose their sound, {new_ones}"));
     say("kill -9", Role::RegistrarNs, "nobody notices, its elements move");
     say("kill -9", Role::SipGateway, "its phones have to find another one");
     lines

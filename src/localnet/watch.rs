@@ -166,6 +166,7 @@ impl Watch {
             ([], Role::GaleraArbitrator) => {
                 "the nodes go on, but must not lose each other".to_owned()
             }
+            ([], Role::MediaRelay) => "in new calls phones send media to each other".to_owned(),
             ([], _) => "nobody is left to do its work".to_owned(),
             ([one], _) => format!("{one} carries on"),
             (several, _) => format!("{} carry on", several.join(", ")),
