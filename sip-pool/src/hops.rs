@@ -293,6 +293,14 @@ impl Hops {
             && self.peers.get(&element).is_some_and(|peer| matches!(peer.link, Link::Up { .. }))
     }
 
+    /// Whether something can be sent to this element, which may have left the pool and be finishing what it has.
+    #[must_use]
+    pub fn is_reachable(&self, element: u32) -> bool {
+        self.peers
+            .get(&element)
+            .is_some_and(|peer| !peer.suspect && !matches!(peer.link, Link::Down { .. }))
+    }
+
     /// Whether there is a connection to every member that is not suspect.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -130,6 +130,9 @@ pub struct DialogCookie {
 impl DialogCookie {
     /// In `flags`: the INVITE that began the dialog had no SDP, so that its answer's is the offer.
     pub const LATE_OFFER: u16 = 1;
+    /// In `flags`: one side of the dialog is a conference server, which knows no pools and was given the address of a
+    /// proxy; any other proxy can stand in for that.
+    pub const CONFERENCE: u16 = 2;
 
     /// The signed text for the dialog that a request without a To tag begins; `caller` is its From tag, empty if it has
     /// none.

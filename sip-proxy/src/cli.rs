@@ -71,9 +71,11 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
         Ok(Pool { user: user.clone(), handle, view })
     };
     let relays = config.media.pool.as_deref();
+    let conferences = config.conference.pool.as_deref();
     let used = Pools {
         gateways: user.map(|user| watch("sip-gateway", user)).transpose()?,
         relays: relays.zip(user).map(|(pool, user)| watch(pool, user)).transpose()?,
+        conferences: conferences.zip(user).map(|(pool, user)| watch(pool, user)).transpose()?,
     };
     let core_address = network.core_address;
     let proxy = new_proxy(&config, &network, keys, pe_id);
@@ -198,6 +200,7 @@ fn new_proxy(config: &Config, network: &Network, keys: Keys, pe_id: PeId) -> Pro
         store_timeout: Duration::from_millis(registration.store_timeout_ms),
         auth: config.auth.settings(&config.domains),
         media: config.media.settings(),
+        conference: config.conference.settings(),
         ..Settings::new(network.core_address, (now, wall))
     };
     let own: Vec<SocketAddr> =

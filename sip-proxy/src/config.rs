@@ -10,7 +10,7 @@ use dialtone_handlespace::Handle;
 use dialtone_sip::digest::Algorithm;
 use serde::Deserialize;
 
-use crate::core::{AuthSettings, Limits, MediaSettings, WithoutRelay};
+use crate::core::{AuthSettings, ConferenceSettings, Limits, MediaSettings, WithoutRelay};
 
 /// `sip-proxy.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Config {
     pub auth: Auth,
     #[serde(default)]
     pub media: Media,
+    #[serde(default)]
+    pub conference: Conference,
 }
 
 /// Whether calls get their audio through media relays.
@@ -76,6 +78,61 @@ impl Media {
         Some(MediaSettings {
             without_relay: self.without_relay,
             answer_within: Duration::from_millis(self.answer_within_ms),
+        })
+    }
+}
+
+/// Whether there are conferences, and how they are found.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conference {
+    /// Handle of the pool of the conference servers; without it there are no conferences.
+    pub pool: Option<String>,
+    pub prefix: String,
+    pub media: ConferenceMedia,
+    /// Names claimed at once.
+    pub max_rooms: usize,
+    /// Seconds.
+    pub lease: u64,
+    /// Milliseconds.
+    pub claim_timeout_ms: u64,
+}
+
+/// See [`Conference::media`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConferenceMedia {
+    /// Between phones and conference servers.
+    Direct,
+    /// Through relays, if other calls have them.
+    Relay,
+}
+
+impl Default for Conference {
+    fn default() -> Self {
+        let ConferenceSettings { prefix, relayed, max_rooms, lease, claim_timeout, .. } =
+            ConferenceSettings::default();
+        Self {
+            pool: None,
+            prefix: prefix.into(),
+            media: if relayed { ConferenceMedia::Relay } else { ConferenceMedia::Direct },
+            max_rooms,
+            lease: lease.as_secs(),
+            claim_timeout_ms: claim_timeout.as_millis() as u64,
+        }
+    }
+}
+
+impl Conference {
+    /// For the core; `None` when there are no conferences.
+    pub fn settings(&self) -> Option<ConferenceSettings> {
+        Some(ConferenceSettings {
+            pool: self.pool.as_deref()?.into(),
+            prefix: self.prefix.as_str().into(),
+            relayed: self.media == ConferenceMedia::Relay,
+            lease: Duration::from_secs(self.lease),
+            max_rooms: self.max_rooms,
+            claim_timeout: Duration::from_millis(self.claim_timeout_ms),
         })
     }
 }
@@ -274,6 +331,14 @@ impl Checked for Config {
                 "name registrars, or leave it out",
             );
         }
+        problems.section("conference", &self.conference);
+        if self.conference.pool.is_some() && self.registrars.is_empty() {
+            problems.add(
+                "conference.pool",
+                "without registrars no conference server can be found",
+                "name registrars, or leave it out",
+            );
+        }
     }
 }
 
@@ -299,6 +364,27 @@ impl Checked for Media {
             problems.add("pool", format!("{pool:?} is no pool handle"), "use \"media-relay\"");
         }
         problems.in_range("answer_within_ms", self.answer_within_ms, 20..=1000);
+    }
+}
+
+impl Checked for Conference {
+    fn check(&self, problems: &mut Problems) {
+        if let Some(pool) = &self.pool
+            && pool.parse::<Handle>().is_err()
+        {
+            problems.add("pool", format!("{pool:?} is no pool handle"), "use \"conference\"");
+        }
+        let is_of_user_part = |c: char| c.is_ascii_alphanumeric() || "-_.!~*'()&=+$,/".contains(c);
+        if self.prefix.is_empty() || !self.prefix.chars().all(is_of_user_part) {
+            problems.add(
+                "prefix",
+                format!("{:?} begins no user part of a SIP URI", self.prefix),
+                "use what the conference servers have, such as \"conf-\"",
+            );
+        }
+        problems.in_range("max_rooms", self.max_rooms, 1..=10_000_000);
+        problems.in_range("lease", self.lease, 600..=2_592_000);
+        problems.in_range("claim_timeout_ms", self.claim_timeout_ms, 50..=30_000);
     }
 }
 
@@ -371,6 +457,15 @@ mod tests {
             format!("{:?}", Media { pool: all.media.pool.clone(), ..Media::default() })
         );
         assert!(config.media.settings().is_none(), "off by default");
+        assert_eq!(
+            format!("{:?}", all.conference),
+            format!(
+                "{:?}",
+                Conference { pool: all.conference.pool.clone(), ..Conference::default() }
+            )
+        );
+        assert!(config.conference.settings().is_none(), "off by default");
+        assert_eq!(all.conference.settings(), Some(ConferenceSettings::default()));
         assert_eq!(all.media.settings(), Some(MediaSettings::default()));
         assert!(all.auth.settings(&all.domains).is_none(), "off by default");
         let auth = Auth { required: true, ..Auth::default() }.settings(&all.domains);
@@ -413,6 +508,15 @@ mod tests {
             .to_string();
         for key in ["media.pool", "media.answer_within_ms"] {
             assert!(error.contains(&format!("key {key}")), "{key}: {error}");
+        }
+        let broken = format!(
+            "{EXAMPLE}\n[conference]\npool = \"\"\nprefix = \"conf \"\nlease = 1\nmax_rooms = 0\n"
+        );
+        let error = dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &broken)
+            .expect_err("refused")
+            .to_string();
+        for key in ["pool", "prefix", "lease", "max_rooms"] {
+            assert!(error.contains(&format!("key conference.{key}")), "{key}: {error}");
         }
         let misspelt = format!("{EXAMPLE}\n[media]\nwithout_relay = \"drop\"\n");
         assert!(dialtone_daemon::config::parse::<Config>(Path::new("x.toml"), &misspelt).is_err());

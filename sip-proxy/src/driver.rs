@@ -79,6 +79,7 @@ pub struct Pool {
 pub struct Pools {
     pub gateways: Option<Pool>,
     pub relays: Option<Pool>,
+    pub conferences: Option<Pool>,
 }
 
 /// Runs a proxy until `drain` is cancelled and requests under way have ended. `serving` becomes true when it is open for
@@ -92,7 +93,7 @@ pub async fn run(
     serving: watch::Sender<bool>,
     drain: CancellationToken,
 ) {
-    let Pools { mut gateways, relays: mut relay_pool } = pools;
+    let Pools { mut gateways, relays: mut relay_pool, mut conferences } = pools;
     let user_of =
         |pool: &Option<Pool>| pool.as_ref().map(|pool| (pool.user.clone(), pool.handle.clone()));
     let (relay_sender, mut relay_events) = mpsc::channel(RELAY_QUEUE);
@@ -105,9 +106,11 @@ pub async fn run(
         store,
         user: user_of(&gateways),
         relay_user: user_of(&relay_pool),
+        conference_user: user_of(&conferences),
         relays: RelaySockets::new(network.core_address.ip(), relay_sender),
         knows_gateways: gateways.is_none(),
         knows_relays: relay_pool.is_none(),
+        knows_conferences: conferences.is_none(),
         core_ids: HashMap::new(),
         transport_ids: HashMap::new(),
         edge_ids: HashMap::new(),
@@ -125,6 +128,7 @@ pub async fn run(
     let mut opening = Some(Opening { listener: network.core_listener, until: None });
     driver.gateways_changed(clock(), gateways.as_mut());
     driver.relays_changed(clock(), relay_pool.as_mut());
+    driver.conferences_changed(clock(), conferences.as_mut());
     loop {
         let before = driver.look();
         if before >= metrics_at {
@@ -134,7 +138,8 @@ pub async fn run(
             metrics_at = before + METRICS_EVERY;
         }
         if let Some(ready) = opening.take_if(|opening| {
-            opening.is_due(before, &driver.proxy, driver.knows_gateways, driver.knows_relays)
+            let others = driver.knows_relays && driver.knows_conferences;
+            opening.is_due(before, &driver.proxy, driver.knows_gateways, others)
         }) {
             if let Err(error) = driver.core.open(ready.listener) {
                 tracing::error!(%error, address = %driver.core_address, "cannot listen for gateways");
@@ -168,6 +173,7 @@ pub async fn run(
             }
             () = changed(&mut gateways) => Input::Gateways,
             () = changed(&mut relay_pool) => Input::Relays,
+            () = changed(&mut conferences) => Input::Conferences,
             _ = network.edge_events.recv_many(&mut edge_events, BATCH) => Input::Edge,
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
             () = drain.cancelled(), if draining_until.is_none() => Input::Time,
@@ -183,6 +189,7 @@ pub async fn run(
             Input::Gateways => driver.gateways_changed(now, gateways.as_mut()),
             Input::Relay => relay_batch.drain(..).for_each(|event| driver.relay_event(event)),
             Input::Relays => driver.relays_changed(now, relay_pool.as_mut()),
+            Input::Conferences => driver.conferences_changed(now, conferences.as_mut()),
             Input::Time => {}
             Input::Store(None) => {
                 tracing::error!("the location store ended");
@@ -210,24 +217,25 @@ struct Opening {
 }
 
 impl Opening {
-    /// Whether calls could be routed now: bindings are known, and gateways connected and relays heard of, those that
-    /// answer soon.
+    /// Whether calls could be routed now: bindings are known, and gateways connected and the other pools heard of, those
+    /// that answer soon.
     fn is_due(
         &mut self,
         now: Instant,
         proxy: &Proxy,
         knows_gateways: bool,
-        knows_relays: bool,
+        knows_others: bool,
     ) -> bool {
         if !proxy.is_loaded() || !knows_gateways {
             return false;
         }
         let until = *self.until.get_or_insert(now + CONNECTED_WITHIN);
-        (proxy.is_connected() && knows_relays) || now >= until
+        (proxy.is_connected() && knows_others) || now >= until
     }
 }
 
 enum Input {
+    Conferences,
     Core,
     Edge,
     Gateways,
@@ -257,13 +265,15 @@ struct Driver {
     edge_udp: Option<UdpTransport>,
     edge_tcp: TcpTransport,
     store: Arc<dyn LocationStore>,
-    /// For the pool of the gateways, and for that of the relays.
+    /// For the pool of the gateways, that of the relays, and that of the conference servers.
     user: Option<(PoolUser, Handle)>,
     relay_user: Option<(PoolUser, Handle)>,
+    conference_user: Option<(PoolUser, Handle)>,
     relays: RelaySockets,
     /// Whether these pools have been heard of.
     knows_gateways: bool,
     knows_relays: bool,
+    knows_conferences: bool,
     /// Core connections by both names.
     core_ids: HashMap<TransportId, ConnId>,
     transport_ids: HashMap<ConnId, TransportId>,
@@ -469,6 +479,17 @@ impl Driver {
         self.drain();
     }
 
+    fn conferences_changed(&mut self, now: Instant, conferences: Option<&mut Pool>) {
+        let Some(conferences) = conferences else { return };
+        let view = conferences.view.borrow_and_update().clone();
+        if view.freshness == Freshness::Unknown {
+            return;
+        }
+        self.knows_conferences = true;
+        self.proxy.set_conferences(now, view);
+        self.drain();
+    }
+
     fn gateways_changed(&mut self, now: Instant, gateways: Option<&mut Pool>) {
         let Some(gateways) = gateways else { return };
         let view = gateways.view.borrow_and_update().clone();
@@ -539,6 +560,20 @@ impl Driver {
                         user.trust(handle, PeId(element));
                     }
                 }
+                Output::ReportConference { element } => {
+                    tracing::info!(
+                        element = format_args!("{element:#010x}"),
+                        "conference server does not answer"
+                    );
+                    if let Some((user, handle)) = &self.conference_user {
+                        user.report_unreachable(handle, PeId(element));
+                    }
+                }
+                Output::TrustConference { element } => {
+                    if let Some((user, handle)) = &self.conference_user {
+                        user.trust(handle, PeId(element));
+                    }
+                }
                 Output::Relay { to, bytes } => self.relays.send(now, to, &bytes),
                 Output::ReportRelay { element } => {
                     tracing::info!(
@@ -592,7 +627,7 @@ impl Driver {
                 });
                 let _ = tcp.send(conn, bytes);
             }
-            Hop::Core(_) | Hop::Element(_) => {}
+            Hop::Core(_) | Hop::Element(_) | Hop::Focus(_) => {}
         }
     }
 
@@ -651,6 +686,21 @@ impl Driver {
             ("sealed", media.sealed),
         ] {
             metrics::counter!("dialtone_sip_proxy_media_total", "what" => what).absolute(value);
+        }
+        let rooms = self.proxy.conference_stats();
+        for (what, value) in [
+            ("request", rooms.requests),
+            ("claimed", rooms.claimed),
+            ("moved", rooms.moved),
+            ("renewed", rooms.renewed),
+            ("remembered", rooms.remembered),
+            ("no-element", rooms.no_element),
+            ("no-store", rooms.no_store),
+            ("too-many", rooms.too_many),
+            ("failed", rooms.failed),
+        ] {
+            metrics::counter!("dialtone_sip_proxy_conference_total", "what" => what)
+                .absolute(value);
         }
         let auth = self.proxy.auth_stats();
         if auth.limited > self.limited {

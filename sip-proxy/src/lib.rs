@@ -14,5 +14,7 @@ mod relays;
 
 /// The pool of the proxies.
 pub const POOL: &str = "sip-proxy";
+/// The pool of the conference servers.
+pub const CONFERENCES: &str = "conference";
 /// The pool of the media relays.
 pub const RELAYS: &str = "media-relay";

@@ -9,6 +9,7 @@ use dialtone_ng::client::RequestId as Question;
 use dialtone_sip::transaction::{ClientId, ServerId};
 use dialtone_sip::{Message, Method};
 
+use crate::core::conference::Room;
 use crate::core::hop::{Binding, Hop};
 use crate::core::media::Session;
 
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) aor: Option<Box<str>>,
     /// Where a request that follows its Route goes, until its branch is started.
     pub(super) hop: Option<Hop>,
+    /// The room that it is for, outside of dialogs.
+    pub(super) room: Option<Room>,
     /// The address of the phone there, as far as it is known.
     pub(super) callee: Option<IpAddr>,
     /// What media relays have to do with it.
@@ -56,7 +59,10 @@ pub(super) struct Branch {
     pub(super) binding: Option<Binding>,
     pub(super) state: State,
     pub(super) client: Option<ClientId>,
+    /// Sent to an element of a pool, which is watched.
     pub(super) element: bool,
+    /// The conference server that it was sent to.
+    pub(super) focus: Option<u32>,
     /// An answer has come, so that it may be cancelled (RFC 3261 section 9.1).
     pub(super) provisional: bool,
     pub(super) cancel: Cancel,
@@ -78,7 +84,7 @@ pub(super) enum Cancel {
 #[derive(Debug)]
 pub(super) enum State {
     Running,
-    /// Its flow is gone; waits for the database to name another one.
+    /// Its flow or its conference server is gone; waits for the database to name another one.
     Looking,
     Done(Outcome),
 }
@@ -109,6 +115,7 @@ impl Context {
             own_routes,
             aor: None,
             hop: None,
+            room: None,
             callee: None,
             session: None,
             branches: Vec::new(),
@@ -215,6 +222,7 @@ impl Branch {
             state: State::Done(outcome),
             client: None,
             element: false,
+            focus: None,
             provisional: false,
             cancel: Cancel::No,
             timer: None,

@@ -2,6 +2,7 @@
 //! RFC 5626 section 5.3).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -150,7 +151,8 @@ impl Proxy {
         self.stats.forwarded += 1;
         let index = context.branches.len();
         self.clients.insert(client, (context.server, index));
-        let element = matches!(hop, Hop::Element(_));
+        let element = matches!(hop, Hop::Element(_) | Hop::Focus(_));
+        let focus = if let Hop::Focus(element) = hop { Some(element) } else { None };
         if element {
             self.sending.push_back((client, message.bytes().clone()));
         }
@@ -159,6 +161,7 @@ impl Proxy {
             state: State::Running,
             client: Some(client),
             element,
+            focus,
             provisional: false,
             cancel: Cancel::No,
             timer: None,
@@ -208,7 +211,8 @@ impl Proxy {
     }
 
     /// Step 4: stays in the way of dialogs that have a relay, and of phones that use this proxy without a gateway. These
-    /// need an address; gateways know how to find another proxy.
+    /// need an address; gateways know how to find another proxy. Conference servers need one as well, whatever the other
+    /// side is given (RFC 5658).
     fn record_route(&self, context: &Context, hop: Hop) -> Option<String> {
         let request = &context.request;
         if !request.to().is_ok_and(|to| to.tag().is_none()) {
@@ -216,26 +220,44 @@ impl Proxy {
         }
         let relayed =
             context.session.as_ref().and_then(|session| session.cookie(self.settings.element));
+        let focus = matches!(hop, Hop::Focus(_));
         let cookie = match relayed {
             Some(cookie) => cookie,
-            None if self.settings.record_route => {
+            None if self.settings.record_route || focus => {
                 DialogCookie { preferred: self.settings.element, ..DialogCookie::default() }
             }
             None => return None,
         };
         let caller = request.from().ok().and_then(|from| from.tag()).unwrap_or("");
+        let flags = if focus { cookie.flags | DialogCookie::CONFERENCE } else { cookie.flags };
+        let cookie = DialogCookie { flags, ..cookie };
         let cookie = cookie.sign(&self.keys, request.call_id().unwrap_or(""), caller);
+        if focus {
+            let near = match context.source {
+                Hop::Udp { .. } => self.by_address(&cookie, self.settings.edge_udp, ""),
+                Hop::Tcp(_) => self.by_address(&cookie, self.settings.edge_tcp, ";transport=tcp"),
+                Hop::Core(_) | Hop::Element(_) | Hop::Focus(_) => {
+                    format!("<{}>", pool_uri(POOL, &cookie))
+                }
+            };
+            return Some(format!("{}, {near}", self.by_address(&cookie, None, ";transport=tcp")));
+        }
         if relayed.is_some() && context.source.is_core() && hop.is_core() {
             return Some(format!("<{}>", pool_uri(POOL, &cookie)));
         }
         let (address, transport) = match hop {
             Hop::Udp { .. } => (self.settings.edge_udp, ""),
-            Hop::Tcp(_) | Hop::Core(_) | Hop::Element(_) => {
+            Hop::Tcp(_) | Hop::Core(_) | Hop::Element(_) | Hop::Focus(_) => {
                 (self.settings.edge_tcp, ";transport=tcp")
             }
         };
+        Some(self.by_address(&cookie, address, transport))
+    }
+
+    /// A route through this proxy by an address: the given one, or that of its core listener.
+    fn by_address(&self, cookie: &str, address: Option<SocketAddr>, transport: &str) -> String {
         let address = address.unwrap_or(self.settings.core_address);
-        Some(format!("<sip:{cookie}@{address}{transport};lr>"))
+        format!("<sip:{cookie}@{address}{transport};lr>")
     }
 
     /// A response to one of our requests (RFC 3261 section 16.7).
@@ -245,8 +267,8 @@ impl Proxy {
         self.with_context(now, server, |proxy, context| {
             if context.branches[index].element {
                 match code {
-                    100..200 => proxy.hops.provisional(RequestId(client.0)),
-                    _ => proxy.hops.finished(RequestId(client.0)),
+                    100..200 => proxy.hop_answered(client),
+                    _ => proxy.hop_finished(client),
                 }
             }
             if code >= 300 {
@@ -329,7 +351,13 @@ impl Proxy {
         match best {
             // "A proxy which receives a 503 (Service Unavailable) response SHOULD NOT forward it": its Retry-After
             // speaks of the phone, not of us.
-            Ok(response) if response.status() == Some(503) => self.conclude(now, context, 500),
+            Ok(response) if response.status() == Some(503) && context.room.is_none() => {
+                self.conclude(now, context, 500);
+            }
+            // It speaks of the room's only server.
+            Err(503) if context.room.is_some() => {
+                self.unavailable(now, context.server, &context.request, context.source);
+            }
             Ok(response) => {
                 let code = response.status().unwrap_or(500);
                 let mut edit = Edit::new(response);
@@ -355,7 +383,7 @@ impl Proxy {
         self.reply(now, context.server, &context.request, context.source, code, response);
     }
 
-    fn finish_branch(&mut self, context: &mut Context, index: usize, outcome: Outcome) {
+    pub(super) fn finish_branch(&mut self, context: &mut Context, index: usize, outcome: Outcome) {
         let server = context.server;
         let branch = &mut context.branches[index];
         if outcome.code() >= 300 {
@@ -446,8 +474,24 @@ impl Proxy {
 
     fn give_up(&mut self, client: ClientId) {
         self.layer.forget_client(client);
-        self.hops.finished(RequestId(client.0));
+        self.hop_finished(client);
         self.clients.remove(&client);
+    }
+
+    /// An element has answered, if only provisionally.
+    fn hop_answered(&mut self, client: ClientId) {
+        self.hops.provisional(RequestId(client.0));
+        if let Some(conference) = &mut self.conference {
+            conference.hops.provisional(RequestId(client.0));
+        }
+    }
+
+    /// Nothing more is awaited from an element.
+    fn hop_finished(&mut self, client: ClientId) {
+        self.hops.finished(RequestId(client.0));
+        if let Some(conference) = &mut self.conference {
+            conference.hops.finished(RequestId(client.0));
+        }
     }
 
     /// No final response came in time, or the connection to a phone is gone.
@@ -455,7 +499,7 @@ impl Proxy {
         let Some(&(server, index)) = self.clients.get(&client) else { return };
         self.with_context(now, server, |proxy, context| {
             if context.branches[index].element {
-                proxy.hops.finished(RequestId(client.0));
+                proxy.hop_finished(client);
             }
             if matches!(context.branches[index].state, State::Running) {
                 let code = if context.cancelled { 487 } else { 408 };
@@ -467,7 +511,7 @@ impl Proxy {
 
     pub(super) fn client_terminated(&mut self, client: ClientId) {
         let Some((server, index)) = self.clients.remove(&client) else { return };
-        self.hops.finished(RequestId(client.0));
+        self.hop_finished(client);
         let Some(context) = self.contexts.get_mut(&server) else { return };
         context.branches[index].client = None;
         if context.is_over() {
@@ -475,14 +519,17 @@ impl Proxy {
         }
     }
 
-    /// The gateway that held the phone's flow does not answer: as good as 430.
+    /// The gateway that held the phone's flow does not answer: as good as 430. Or the conference server does not.
     pub(super) fn flow_failed(&mut self, now: Instant, client: ClientId) {
         let Some(&(server, index)) = self.clients.get(&client) else { return };
         self.give_up(client);
         self.with_context(now, server, |proxy, context| {
             context.branches[index].client = None;
             if matches!(context.branches[index].state, State::Running) {
-                proxy.other_flow(now, context, index);
+                match context.branches[index].focus {
+                    Some(element) => proxy.element_failed(now, context, index, element),
+                    None => proxy.other_flow(now, context, index),
+                }
                 proxy.settle(now, context);
             }
         });

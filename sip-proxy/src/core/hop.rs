@@ -17,6 +17,8 @@ pub enum Hop {
     Core(ConnId),
     /// An element of the pool `sip-gateway`, over the connection that we keep to it.
     Element(u32),
+    /// An element of the pool of the conference servers, over the connection that we keep to it.
+    Focus(u32),
     /// The TCP connection with this peer; dialled if there is none.
     Tcp(SocketAddr),
     /// A datagram through the edge socket of this number.
@@ -26,21 +28,21 @@ pub enum Hop {
 impl Hop {
     /// Whether pool elements stand there, whose Path and Route are trusted.
     pub fn is_core(self) -> bool {
-        matches!(self, Self::Core(_) | Self::Element(_))
+        matches!(self, Self::Core(_) | Self::Element(_) | Self::Focus(_))
     }
 
     /// The phone's address as seen from here.
     pub(crate) fn edge_address(self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(peer) | Self::Udp { peer, .. } => Some(peer),
-            Self::Core(_) | Self::Element(_) => None,
+            Self::Core(_) | Self::Element(_) | Self::Focus(_) => None,
         }
     }
 
     pub(crate) fn transport(self) -> TransportKind {
         match self {
             Self::Udp { .. } => TransportKind::Udp,
-            Self::Core(_) | Self::Element(_) | Self::Tcp(_) => TransportKind::Tcp,
+            Self::Core(_) | Self::Element(_) | Self::Focus(_) | Self::Tcp(_) => TransportKind::Tcp,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Everything that came from the network is answered as the protocol says, or counted in [`Stats`] and dropped.
 
 mod auth;
+mod conference;
 mod context;
 mod fork;
 mod hop;
@@ -35,6 +36,8 @@ use dialtone_sip_pool::keys::Keys;
 
 use auth::Auth;
 pub use auth::{Lacking, Limits, Settings as AuthSettings, Stats as AuthStats};
+use conference::Conference;
+pub use conference::{Settings as ConferenceSettings, Stats as ConferenceStats};
 use context::Context;
 pub use hop::Hop;
 use media::Media;
@@ -57,6 +60,8 @@ pub enum Output {
     Dial { conn: ConnId, address: SocketAddr },
     /// An element of the pool `sip-gateway` does not answer: to be reported to the registrar.
     Report { element: u32 },
+    /// An element of the pool of the conference servers does not answer: to be reported to the registrar.
+    ReportConference { element: u32 },
     /// Send this datagram to a media relay; what comes back is for [`Proxy::handle_relay`].
     Relay { to: SocketAddr, bytes: Bytes },
     /// An element of the pool `media-relay` does not answer: to be reported to the registrar.
@@ -67,6 +72,8 @@ pub enum Output {
     Store { ticket: Ticket, request: Request },
     /// An element of the pool `sip-gateway` answers again.
     Trust { element: u32 },
+    /// An element of the pool of the conference servers answers again.
+    TrustConference { element: u32 },
     /// An element of the pool `media-relay` answers again.
     TrustRelay { element: u32 },
     /// Write to a core connection.
@@ -99,8 +106,20 @@ pub struct Stats {
 /// What a ticket waits for.
 #[derive(Debug)]
 enum Waiting {
-    Register { server: ServerId, request: Box<Message>, source: Hop },
-    Lookup { server: ServerId },
+    Register {
+        server: ServerId,
+        request: Box<Message>,
+        source: Hop,
+    },
+    Lookup {
+        server: ServerId,
+    },
+    /// Whose a room is.
+    Claim {
+        server: ServerId,
+    },
+    /// Whether the claim of a room that is in use ends soon.
+    Renewal,
     Nothing,
 }
 
@@ -131,6 +150,8 @@ pub struct Proxy {
     auth: Option<Box<Auth>>,
     /// `None`: phones send media to each other.
     media: Option<Box<Media>>,
+    /// `None`: there are no conferences.
+    conference: Option<Box<Conference>>,
     credentials: Credentials,
     contexts: HashMap<ServerId, Box<Context>>,
     clients: HashMap<ClientId, (ServerId, usize)>,
@@ -166,11 +187,14 @@ impl Proxy {
         let auth = settings.auth.clone().map(|auth| Box::new(Auth::new(now, auth, secret)));
         let most = settings.max_contexts;
         let media = settings.media.map(|media| Box::new(Media::new(media, most, rng.fork())));
+        let conference = settings.conference.clone();
+        let conference = conference.map(|one| Box::new(Conference::new(now, one, rng.fork())));
         Self {
             layer: Layer::new(settings.timers),
             secret,
             auth,
             media,
+            conference,
             credentials: Credentials::new(),
             settings,
             names,
@@ -223,20 +247,23 @@ impl Proxy {
 
     /// A message over a core connection; see [`Proxy::handle_received`] for what else comes there.
     pub fn handle_core_message(&mut self, now: Instant, conn: ConnId, bytes: Bytes) {
-        self.hops.received(now, conn);
-        let source = self.hops.element_of(conn).map_or(Hop::Core(conn), Hop::Element);
+        let hops = self.hops_of(conn);
+        hops.received(now, conn);
+        let element = hops.element_of(conn);
+        let of_pool = if Conference::has(conn) { Hop::Focus } else { Hop::Element };
+        let source = element.map_or(Hop::Core(conn), of_pool);
         self.handle_message(now, source, bytes);
     }
 
     /// Something other than a message came over a core connection.
     pub fn handle_received(&mut self, now: Instant, conn: ConnId) {
-        self.hops.received(now, conn);
+        self.hops_of(conn).received(now, conn);
         self.pump(now);
     }
 
     /// A core connection that was to be dialled is there.
     pub fn handle_connected(&mut self, now: Instant, conn: ConnId) {
-        self.hops.connected(now, conn);
+        self.hops_of(conn).connected(now, conn);
         self.pump(now);
     }
 
@@ -245,7 +272,7 @@ impl Proxy {
         if conn.is_accepted() {
             self.layer.handle_transport_error(now, Hop::Core(conn));
         } else {
-            self.hops.closed(now, conn);
+            self.hops_of(conn).closed(now, conn);
         }
         self.pump(now);
     }
@@ -271,6 +298,9 @@ impl Proxy {
         self.outputs
             .retain(|output| !matches!(output, Output::Write { .. } | Output::Relay { .. }));
         self.hops.stood_still(now);
+        if let Some(conference) = &mut self.conference {
+            conference.hops.stood_still(now);
+        }
         self.pump(now);
     }
 
@@ -342,6 +372,9 @@ impl Proxy {
         if let Answer::Save(SaveOutcome::Saved { changed, .. }) = &answer {
             changed.iter().for_each(|record| _ = self.replica.apply(record));
         }
+        if let Some(conference) = &mut self.conference {
+            conference.note(&answer);
+        }
         let Some((waiting, deadline)) = self.tickets.remove(&ticket) else { return };
         if let Some(deadline) = deadline {
             self.timers.remove(&(deadline, Timer::Ticket(ticket)));
@@ -356,6 +389,8 @@ impl Proxy {
                 records.iter().for_each(|record| _ = self.replica.apply(record));
                 self.found(now, server, &records);
             }
+            Waiting::Claim { server } => self.claim_answered(now, server, Some(answer)),
+            Waiting::Renewal => self.renewal_read(now, &answer),
             Waiting::Nothing => {}
         }
     }
@@ -386,14 +421,18 @@ impl Proxy {
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = self.timers.first().map(|(at, _)| *at);
         let media = self.media.as_ref().and_then(|media| media.next_deadline());
+        let rooms = self.conference.as_ref().and_then(|one| one.hops.next_deadline());
         let [layer, hops] = [self.layer.next_deadline(), self.hops.next_deadline()];
-        [own, media, layer, hops].into_iter().flatten().min()
+        [own, media, layer, hops, rooms].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.layer.handle_timeout(now);
         self.hops.handle_timeout(now);
+        if let Some(conference) = &mut self.conference {
+            conference.hops.handle_timeout(now);
+        }
         if let Some(media) = &mut self.media {
             media.handle_timeout(now);
         }
@@ -430,7 +469,8 @@ impl Proxy {
             }
             // The replica had nothing, and a call does not wait for a stalled database.
             Some(Waiting::Lookup { server }) => self.found(now, server, &[]),
-            Some(Waiting::Nothing) | None => {}
+            Some(Waiting::Claim { server }) => self.claim_answered(now, server, None),
+            Some(Waiting::Renewal | Waiting::Nothing) | None => {}
         }
     }
 
@@ -461,6 +501,8 @@ impl Proxy {
                         self.outputs.push_back(Output::Write { conn, bytes: data });
                     }
                 }
+            } else if let Some(output) = self.conference.as_mut().and_then(|one| one.hops.poll()) {
+                self.conference_output(now, output);
             } else if let Some(client) = self.unreachable.pop_front() {
                 self.flow_failed(now, client);
             } else {
@@ -489,16 +531,21 @@ impl Proxy {
     /// Sends bytes of the transaction layer; the first bytes of a request to an element are watched.
     fn send(&mut self, now: Instant, to: Hop, bytes: Bytes) {
         match to {
-            Hop::Element(element) => {
+            Hop::Element(element) | Hop::Focus(element) => {
                 let request = self.sending.iter().position(|(_, sent)| *sent == bytes);
-                match request.and_then(|at| self.sending.remove(at)) {
+                let request = request.and_then(|at| self.sending.remove(at));
+                let hops = match (&mut self.conference, to) {
+                    (Some(conference), Hop::Focus(_)) => &mut conference.hops,
+                    _ => &mut self.hops,
+                };
+                match request {
                     Some((client, _)) => {
-                        if self.hops.send_to(now, element, RequestId(client.0), bytes).is_err() {
+                        if hops.send_to(now, element, RequestId(client.0), bytes).is_err() {
                             self.unreachable.push_back(client);
                         }
                     }
                     // ACK and CANCEL: the INVITE that they belong to is being watched.
-                    None => _ = self.hops.send_only(now, element, bytes),
+                    None => _ = hops.send_only(now, element, bytes),
                 }
             }
             Hop::Core(conn) => self.outputs.push_back(Output::Write { conn, bytes }),
@@ -506,9 +553,9 @@ impl Proxy {
         }
     }
 
-    /// Whether there is a connection to every gateway that answers.
+    /// Whether there is a connection to every gateway and conference server that answers.
     pub fn is_connected(&self) -> bool {
-        self.hops.is_settled()
+        self.hops.is_settled() && self.conference.as_ref().is_none_or(|one| one.hops.is_settled())
     }
 
     /// Whether the database has been read once.

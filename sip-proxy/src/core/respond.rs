@@ -126,7 +126,7 @@ impl Proxy {
                 self.outputs.push_back(super::Output::Send { to, bytes });
             }
             // No element sends requests over the connections that we dial.
-            Hop::Element(_) => self.stats.dropped += 1,
+            Hop::Element(_) | Hop::Focus(_) => self.stats.dropped += 1,
         }
     }
 

@@ -40,6 +40,8 @@ enum Way {
     Hop(Hop),
     /// To the bindings of an address-of-record.
     Bindings(Box<str>),
+    /// To the conference server that has the room of this name.
+    Room(Box<str>),
     /// To this proxy itself.
     Here,
     /// Nowhere: status code.
@@ -100,7 +102,7 @@ impl Proxy {
         // been asked at its beginning; a To tag alone is no proof of that.
         let asks_for_a_user = match way {
             Way::Here => request.method() == Some(Method::Register),
-            Way::Bindings(_) => true,
+            Way::Bindings(_) | Way::Room(_) => true,
             Way::Hop(_) | Way::Refused(_) => false,
         };
         if asks_for_a_user && !self.authenticate(now, server, &request, source) {
@@ -112,20 +114,27 @@ impl Proxy {
                 response.header("Allow", "OPTIONS, REGISTER")
             }),
             Way::Refused(code) => self.refuse(now, server, &request, source, code),
-            Way::Hop(_) | Way::Bindings(_) if self.contexts.len() >= self.settings.max_contexts => {
+            Way::Hop(_) | Way::Bindings(_) | Way::Room(_)
+                if self.contexts.len() >= self.settings.max_contexts =>
+            {
                 self.unavailable(now, server, &request, source);
             }
-            Way::Hop(_) | Way::Bindings(_) => {
+            Way::Hop(_) | Way::Bindings(_) | Way::Room(_) => {
                 if request.method() == Some(Method::Bye)
                     && let Some(cookie) = cookie
                 {
                     self.end_dialog(now, &request, cookie);
                 }
-                let session = self.session_of(&request, cookie);
+                if let Some(cookie) = cookie {
+                    self.keep_room(now, &request, cookie);
+                }
+                let direct = matches!(way, Way::Room(_)) && !self.relays_rooms();
+                let session = if direct { None } else { self.session_of(&request, cookie) };
                 let context = Context::new(server, request, source, loop_hash, own_routes);
                 let context = Context { session, callee, ..context };
                 match way {
                     Way::Bindings(aor) => self.call(now, context, aor),
+                    Way::Room(name) => self.join(now, context, &name),
                     Way::Hop(hop) => self.forward(now, context, hop),
                     Way::Here | Way::Refused(_) => {}
                 }
@@ -142,12 +151,15 @@ impl Proxy {
             let Some(route_uri) = route.uri.sip().copied() else {
                 return Found { way: Way::Refused(416), ..found };
             };
-            if !self.is_own_route(&route_uri) {
+            let cookie = self.cookie_of(&route_uri, request);
+            // A conference server knows this way by the address of another proxy, for which any can stand in.
+            let stands_in = cookie.is_some_and(|cookie| cookie.is_of_conference());
+            if !stands_in && !self.is_own_route(&route_uri) {
                 next = Some(route_uri);
                 break;
             }
             found.own_routes += 1;
-            found.cookie = self.cookie_of(&route_uri, request).or(found.cookie);
+            found.cookie = cookie.or(found.cookie);
         }
         let in_dialog = found.cookie.is_some();
         found.way = match next {
@@ -172,9 +184,13 @@ impl Proxy {
     fn way_by_uri(&self, request: &Message, uri: &SipUri<'_>, in_dialog: bool) -> Way {
         let method = request.method();
         match self.names.domain_of(uri) {
-            // The target of a dialog is a phone, on whatever address.
+            // The target of a dialog is a phone, on whatever address, or a conference server.
             _ if in_dialog && !self.names.is_own(&uri.host, uri.port_or_default()) => {
-                hop::of_address(uri).map_or(Way::Refused(502), Way::Hop)
+                match self.conference.as_ref().and_then(|conference| conference.at(uri)) {
+                    Some(Ok(element)) => Way::Hop(Hop::Focus(element)),
+                    Some(Err(_)) => Way::Refused(481),
+                    None => hop::of_address(uri).map_or(Way::Refused(502), Way::Hop),
+                }
             }
             Some(_) if method == Some(Method::Register) => Way::Here,
             Some(_) if uri.user.is_none_or(str::is_empty) => match method {
@@ -182,7 +198,11 @@ impl Proxy {
                 // RFC 3261 section 8.2.1.
                 _ => Way::Refused(405),
             },
-            Some(_) => self.names.aor(uri).map_or(Way::Refused(404), Way::Bindings),
+            Some(_) => match self.conference.as_ref().and_then(|rooms| rooms.name_of(uri)) {
+                Some(Ok(name)) => Way::Room(name),
+                Some(Err(code)) => Way::Refused(code),
+                None => self.names.aor(uri).map_or(Way::Refused(404), Way::Bindings),
+            },
             None => Way::Refused(403),
         }
     }
@@ -312,7 +332,7 @@ impl Proxy {
             edit.stamp_via(address);
         }
         let sent_by = match hop {
-            Hop::Core(_) | Hop::Element(_) => self.settings.core_address,
+            Hop::Core(_) | Hop::Element(_) | Hop::Focus(_) => self.settings.core_address,
             Hop::Tcp(_) => self.settings.edge_tcp.unwrap_or(self.settings.core_address),
             Hop::Udp { .. } => self.settings.edge_udp.unwrap_or(self.settings.core_address),
         };

@@ -8,6 +8,7 @@ use dialtone_sip::transaction::Timers;
 use dialtone_sip::{Host, SipUri};
 
 use crate::core::auth::Settings as AuthSettings;
+use crate::core::conference::Settings as ConferenceSettings;
 use crate::core::media::Settings as MediaSettings;
 use crate::core::wall::Wall;
 
@@ -147,6 +148,8 @@ pub struct Settings {
     pub auth: Option<AuthSettings>,
     /// `None`: no media relays are used.
     pub media: Option<MediaSettings>,
+    /// `None`: there are no conferences.
+    pub conference: Option<ConferenceSettings>,
     pub timers: Timers,
     /// The time by which bindings end.
     pub(crate) wall: Wall,
@@ -175,6 +178,7 @@ impl Settings {
             max_transactions: 200_000,
             auth: None,
             media: None,
+            conference: None,
             timers: Timers::default(),
             wall: Wall::new(epoch.0, epoch.1),
         }

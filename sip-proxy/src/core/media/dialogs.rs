@@ -47,6 +47,10 @@ impl Cookie {
         (self.content.relay != 0).then_some(PeId(self.content.relay))
     }
 
+    pub(in crate::core) fn is_of_conference(&self) -> bool {
+        self.content.flags & DialogCookie::CONFERENCE != 0
+    }
+
     pub(super) fn has_late_offer(&self) -> bool {
         self.content.flags & DialogCookie::LATE_OFFER != 0
     }

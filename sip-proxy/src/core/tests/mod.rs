@@ -3,6 +3,7 @@
 mod auth;
 mod calls;
 mod checks;
+mod conference;
 mod flows;
 mod media;
 mod registrar;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_location::{
-    Answer, BindingKey, Change, Record, Request, SaveOutcome, StoreEvent, Ticket, Version, WriterId,
+    Answer, BindingKey, Change, Record, Request, SaveOutcome, StoreEvent, Table, Ticket, Version,
+    WriterId,
 };
 use dialtone_pool_user::View;
 use dialtone_sip::{HeaderName, Message, ResponseBuilder};
@@ -48,11 +50,15 @@ struct World {
     store: Store,
     rows: BTreeMap<(Box<str>, BindingKey), Record>,
     sequence: u64,
+    /// Claims only.
+    table: Table,
     /// What was sent since the last look, in order.
     sent: Vec<(Hop, Message)>,
     reported: Vec<u32>,
     /// Addresses of gateways that do not accept connections.
     dead: Vec<SocketAddr>,
+    /// Elements that do not answer pings.
+    frozen: Vec<u32>,
     stalled: Vec<(Ticket, Request)>,
     elements: BTreeMap<ConnId, u32>,
     relays: BTreeMap<u32, FakeRelay>,
@@ -86,9 +92,11 @@ impl World {
             store: Store::Answers,
             rows: BTreeMap::new(),
             sequence: 0,
+            table: Table::new(),
             sent: Vec::new(),
             reported: Vec::new(),
             dead: Vec::new(),
+            frozen: Vec::new(),
             stalled: Vec::new(),
             elements: BTreeMap::new(),
             relays: BTreeMap::new(),
@@ -104,7 +112,7 @@ impl World {
     fn receive(&mut self, source: Hop, bytes: impl Into<Bytes>) {
         match source {
             Hop::Core(conn) => self.proxy.handle_core_message(self.now, conn, bytes.into()),
-            Hop::Element(element) => {
+            Hop::Element(element) | Hop::Focus(element) => {
                 let conn = self
                     .elements
                     .iter()
@@ -132,8 +140,12 @@ impl World {
                             self.proxy.handle_connected(self.now, conn);
                         }
                     }
-                    Output::Report { element } => self.reported.push(element),
-                    Output::Trust { element } => self.reported.retain(|other| *other != element),
+                    Output::Report { element } | Output::ReportConference { element } => {
+                        self.reported.push(element);
+                    }
+                    Output::Trust { element } | Output::TrustConference { element } => {
+                        self.reported.retain(|other| *other != element);
+                    }
                     Output::Relay { to, bytes } => self.ask_relay(to, &bytes),
                     Output::ReportRelay { element } => self.relays_reported.push(element),
                     Output::TrustRelay { element } => {
@@ -144,13 +156,15 @@ impl World {
                     }
                     Output::Store { ticket, request } => self.ask_store(ticket, request),
                     Output::Write { conn, bytes } if bytes == dialtone_sip_pool::hops::PING => {
-                        self.proxy.handle_received(self.now, conn);
+                        let element = self.elements.get(&conn);
+                        if !element.is_some_and(|element| self.frozen.contains(element)) {
+                            self.proxy.handle_received(self.now, conn);
+                        }
                     }
                     Output::Write { conn, bytes } => {
-                        let to = self
-                            .elements
-                            .get(&conn)
-                            .map_or(Hop::Core(conn), |element| Hop::Element(*element));
+                        let of_pool = if Conference::has(conn) { Hop::Focus } else { Hop::Element };
+                        let element = self.elements.get(&conn);
+                        let to = element.map_or(Hop::Core(conn), |element| of_pool(*element));
                         self.sent.push((to, Message::parse(bytes).expect("proper SIP")));
                     }
                 }
@@ -279,6 +293,9 @@ impl World {
             }
             Request::Lookup { aor, now_ms } => Answer::Found(live(&self.rows, &aor, now_ms)),
             Request::Expire { .. } => Answer::Expired(0),
+            request @ (Request::Claim(_) | Request::ReadClaim { .. }) => {
+                self.table.carry_out(WriterId(1), &request)
+            }
             other => panic!("{other:?}"),
         }
     }

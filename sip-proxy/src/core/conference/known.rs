@@ -1,0 +1,110 @@
+//! What a proxy remembers of rooms: where they were, for the time in which the database does not answer, and how many
+//! names it has claimed.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use dialtone_location::Claim;
+
+/// Rooms that are remembered.
+const MOST: usize = 10_000;
+
+/// Claims as they were seen last. Those of an element that has failed or left the pool are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    claims: HashMap<Box<str>, Claim>,
+    /// Names in the order in which they came, some of them forgotten since.
+    order: VecDeque<Box<str>>,
+}
+
+impl Known {
+    pub(super) fn get(&self, name: &str) -> Option<&Claim> {
+        self.claims.get(name)
+    }
+
+    pub(super) fn learn(&mut self, claim: &Claim) {
+        match self.claims.get_mut(&claim.name) {
+            Some(known) if known.generation >= claim.generation => {}
+            Some(known) => *known = claim.clone(),
+            None => {
+                self.order.push_back(claim.name.clone());
+                self.claims.insert(claim.name.clone(), claim.clone());
+                while self.order.len() > MOST {
+                    let oldest = self.order.pop_front();
+                    oldest.and_then(|name| self.claims.remove(&name));
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget_owner(&mut self, element: u32) {
+        self.claims.retain(|_, claim| claim.owner != element);
+        let claims = &self.claims;
+        self.order.retain(|name| claims.contains_key(name));
+    }
+}
+
+/// How many names may be claimed: each is a row of the database for as long as its lease.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: f64,
+    most: f64,
+    per_second: f64,
+    at: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant, most: usize, lease: Duration) -> Self {
+        let most = most as f64;
+        Self { left: most, most, per_second: most / lease.as_secs_f64().max(1.0), at: now }
+    }
+
+    /// Takes one, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.left = (self.left + passed * self.per_second).min(self.most);
+        let granted = self.left >= 1.0;
+        if granted {
+            self.left -= 1.0;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str, owner: u32, generation: u64) -> Claim {
+        Claim { name: name.into(), owner, generation, lease_until: 9 }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_never_goes_back() {
+        let mut known = Known::default();
+        known.learn(&claim("a", 1, 5));
+        known.learn(&claim("a", 2, 4));
+        assert_eq!(known.get("a").unwrap().owner, 1);
+        known.learn(&claim("a", 2, 6));
+        assert_eq!(known.get("a").unwrap().owner, 2);
+        (0..2 * MOST).for_each(|number| known.learn(&claim(&number.to_string(), 3, 1)));
+        assert_eq!((known.claims.len(), known.order.len()), (MOST, MOST));
+        assert_eq!(known.get("a"), None, "the oldest goes first");
+        known.forget_owner(3);
+        assert_eq!((known.claims.len(), known.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_budget_comes_back_within_a_lease() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut budget = Budget::new(start, 10, Duration::from_secs(100));
+        let take = |budget: &mut Budget, at| {
+            (0..30).take_while(|_| budget.take(start + Duration::from_secs(at))).count()
+        };
+        assert_eq!(take(&mut budget, 0), 10);
+        assert_eq!(take(&mut budget, 25), 2);
+        assert_eq!(take(&mut budget, 1_000), 10);
+    }
+}
