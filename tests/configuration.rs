@@ -195,6 +195,14 @@ fn wrong_values_are_named_by_file_line_and_key() {
         ("media-relay", "#first =", "first = 80", "ports.first", "use 1024 to 65500"),
         ("media-relay", "#load =", "load = 101", "limits.load", "use 1 to 100"),
         ("media-relay", "#media =", "media = 0", "timeouts.media", "use 1 to 86400"),
+        ("conference", "core =", "coer = \"x\"", "coer", "did you mean core?"),
+        ("conference", "core =", "core = \"0.0.0.0:5060\"", "core", "name one address"),
+        ("conference", "domain =", "domain = \"a b\"", "domain", "use the domain of your users"),
+        ("conference", "#prefix =", "prefix = \"\"", "prefix", "the same as the proxies"),
+        ("conference", "#first_port =", "first_port = 80", "media.first_port", "use 1024 to"),
+        ("conference", "#participants = 2", "participants = 0", "limits.participants", "use 1 to"),
+        ("conference", "#transactions =", "trans = 5", "limits.trans", "is not known"),
+        ("conference", "#expires =", "expires = 5", "session.expires", "use 90 to 86400"),
         ("media-relay", "#folder =", "folder = \"x\"", "recording.folder", "an absolute path"),
     ];
     for (daemon, before, wrong, key, right) in table {
@@ -220,6 +228,7 @@ fn what_is_missing_or_no_configuration_at_all_is_named() {
         ("sip-gateway", "core"),
         ("sip-proxy", "data_dir"),
         ("media-relay", "control"),
+        ("conference", "core"),
     ] {
         let place = format!("{}/{daemon}.toml:1:1: key ", files.folder.display());
         files.refused(daemon, b"", WRONG, &[&place, "is missing; the file needs it"]);
@@ -272,6 +281,8 @@ fn ports_in_use_are_named() {
         ("sip-proxy", format!("{}:9090", files.address(41)), "TCP", "admin", ""),
         ("media-relay", own("media-relay", "control"), "UDP", "control", ""),
         ("media-relay", format!("{}:9090", files.address(81)), "TCP", "admin", ""),
+        ("conference", own("conference", "core"), "TCP", "core", ""),
+        ("conference", format!("{}:9090", files.address(101)), "TCP", "admin", ""),
         ("sip-proxy", phones.clone(), "UDP", "edge.udp", &udp),
         ("sip-proxy", phones.clone(), "TCP", "edge.tcp", &tcp),
     ] {
@@ -305,7 +316,7 @@ fn folders_that_cannot_be_written_are_named() {
     let file = files.folder.join("file");
     fs::write(&file, "").unwrap();
     let below = format!("{}/data", file.display());
-    for daemon in ["media-relay", "registrar-ns", "sip-gateway", "sip-proxy"] {
+    for daemon in ["conference", "media-relay", "registrar-ns", "sip-gateway", "sip-proxy"] {
         let example = files.example(daemon);
         let first = example.lines().find(|line| line.starts_with("name =")).unwrap();
         let text: String = example

@@ -178,6 +178,8 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
     assert_eq!(
         roles,
         [
+            "conference",
+            "conference",
             "location-db",
             "media-relay",
             "media-relay",
@@ -195,6 +197,7 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
         ("sip-gateway-2", &["sip-udp", "sip-tcp", "sip-core", "admin"]),
         ("sip-proxy-2", &["sip-core", "admin"]),
         ("media-relay-1", &["ng", "media", "admin"]),
+        ("conference-2", &["sip-core", "media", "admin", "asap"]),
         ("location-db", &["asap"]),
     ] {
         let addresses = &process(&ready, name)["addresses"];
@@ -221,6 +224,9 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
     localnet.await_output("media-relay-1 was taken out of its pool after");
     kill(pid(&ready, "media-relay-2"), Signal::SIGKILL).unwrap();
     localnet.await_output("died (SIGKILL); in new calls phones send media to each other");
+    kill(pid(&ready, "conference-1"), Signal::SIGKILL).unwrap();
+    localnet.await_output("died (SIGKILL); conference-2 carries on");
+    localnet.await_output("conference-1 was taken out of its pool after");
     kill(pid(&ready, "sip-gateway-2"), Signal::SIGSTOP).unwrap();
     localnet.await_output("is frozen; sip-gateway-1 carries on");
     localnet.await_output("sip-gateway-2 was taken out of its pool after");
@@ -244,10 +250,10 @@ fn everything_comes_up_tells_of_deaths_and_stops_in_order() {
 fn a_killed_localnet_leaves_no_process() {
     let mut localnet = Localnet::start(
         "killed",
-        &["--gateways", "1", "--proxies", "1", "--registrars", "1", "--relays", "1"],
+        &["--gateways=1", "--proxies=1", "--registrars=1", "--relays=1", "--conferences=1"],
     );
     let ready = localnet.ready();
-    assert_eq!(localnet.remains().len(), 5, "{:#?}", localnet.remains());
+    assert_eq!(localnet.remains().len(), 6, "{:#?}", localnet.remains());
     // A frozen child hears no signal but SIGKILL.
     kill(pid(&ready, "sip-proxy-1"), Signal::SIGSTOP).unwrap();
     localnet.signal(Signal::SIGKILL);
@@ -257,8 +263,14 @@ fn a_killed_localnet_leaves_no_process() {
 
 #[test]
 fn the_dead_are_started_again_if_asked() {
-    let options =
-        ["--restart", "--gateways", "1", "--registrars", "1", "--proxies", "1", "--relays", "0"];
+    let options = [
+        "--restart",
+        "--gateways=1",
+        "--registrars=1",
+        "--proxies=1",
+        "--relays=0",
+        "--conferences=0",
+    ];
     let mut localnet = Localnet::start("restart", &options);
     let first = localnet.ready();
     kill(pid(&first, "sip-proxy-1"), Signal::SIGKILL).unwrap();
@@ -282,7 +294,14 @@ fn the_dead_are_started_again_if_asked() {
 
 #[test]
 fn users_are_made_once() {
-    let options = ["--auth", "--registrars=1", "--gateways=1", "--proxies=1", "--relays=0"];
+    let options = [
+        "--auth",
+        "--registrars=1",
+        "--gateways=1",
+        "--proxies=1",
+        "--relays=0",
+        "--conferences=0",
+    ];
     let mut localnet = Localnet::start("auth", &options);
     localnet.ready();
     let users = |localnet: &Localnet| -> Vec<(String, String)> {
@@ -359,6 +378,7 @@ fn what_cannot_work_is_named_and_nothing_is_left_running() {
     );
     refused(&edge, &["--gateways", "0"], 64, &["--gateways", "1..=19"]);
     refused(&edge, &["--relays", "20"], 64, &["--relays", "0..=19"]);
+    refused(&edge, &["--conferences", "11"], 64, &["--conferences", "0..=10"]);
     refused(&edge, &["--base-address", "127.1.2.3"], 64, &["use 127.X.Y.0"]);
     refused(&edge, &["--domain", "a b"], 64, &["is no domain name"]);
     refused(&edge, &["--ready-fill", "x"], 64, &["--ready-file"]);

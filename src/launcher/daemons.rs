@@ -1,8 +1,8 @@
 //! The configuration of each daemon: names, addresses in the slice, TOML files.
 //!
 //! Registrar n is at 127.X.Y.n, gateway n's core at .(20+n), proxy n at .(40+n), sidecars from .60 on, relay n at
-//! .(130+n). Registrars have the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP); relays have UDP 2223 (NG). Admin HTTP is
-//! TCP 9090 of each daemon's own address.
+//! .(130+n), conference server n at .(150+n). Registrars have the standard ports: UDP 9899 (SCTP), TCP 3863 (ASAP); relays
+//! have UDP 2223 (NG). Admin HTTP is TCP 9090 of each daemon's own address.
 
 use std::{
     ffi::OsString,
@@ -31,8 +31,16 @@ const MAX_RELAYS: u8 = 19;
 const FIRST_MEDIA_PORT: u16 = 20_000;
 const MEDIA_PORTS: u16 = 2_000;
 
-/// Media ports of a relay that has an address of its own.
+/// The same of conference servers, below: as many fit.
+const FIRST_CONFERENCE_PORT: u16 = 10_000;
+const CONFERENCE_PORTS: u16 = 1_000;
+const MAX_CONFERENCES: u8 = 10;
+
+/// Media ports of a relay or conference server that has an address of its own.
 const OWN_MEDIA_PORTS: RangeInclusive<u16> = 20_000..=59_999;
+
+/// Participants whom a conference server takes by default.
+const MOST_PARTICIPANTS: usize = 2_000;
 
 /// Seconds that a relay's calls may go on when it is stopped: nobody waits for the end of a call here.
 const DRAIN: u64 = 1;
@@ -47,6 +55,12 @@ pub struct Layout {
     pub announce: bool,
     /// Users need a password: the algorithms that proxies offer, as their configuration has them.
     pub auth: Option<Vec<String>>,
+    /// Conference servers. 0: proxies look for none.
+    pub conferences: u8,
+    /// Participants whom a conference server takes. `None`: 2,000, or as many as it has ports for.
+    pub conference_participants: Option<u32>,
+    /// Participants of conferences send media to the servers, even if other calls have relays.
+    pub direct_conferences: bool,
     /// The domain whose users are served, besides localhost and the gateways' own addresses.
     pub domain: String,
     /// Where phones reach the gateways.
@@ -81,6 +95,9 @@ impl Default for Layout {
         Self {
             announce: false,
             auth: None,
+            conferences: 0,
+            conference_participants: None,
+            direct_conferences: false,
             domain: "dialtone.test".to_owned(),
             edge_address: Ipv4Addr::LOCALHOST.into(),
             edge_port: None,
@@ -168,6 +185,13 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
         toml.push_str("[media]\n");
         key(&mut toml, "pool", dialtone_media_relay::POOL);
     }
+    if launcher.layout.conferences > 0 {
+        toml.push_str("[conference]\n");
+        key(&mut toml, "pool", dialtone_conference::POOL);
+        if launcher.layout.direct_conferences {
+            key(&mut toml, "media", "direct");
+        }
+    }
     if let Some(algorithms) = &launcher.layout.auth {
         toml.push_str("[auth]\n");
         key(&mut toml, "required", true);
@@ -202,6 +226,44 @@ pub(super) fn media_relay(launcher: &Launcher, n: u8) -> Started {
     toml.push_str("[timeouts]\n");
     key(&mut toml, "drain", DRAIN);
     configured(launcher, "media-relay", name, &toml)
+}
+
+pub(super) fn conference(launcher: &Launcher, n: u8) -> Started {
+    let name = format!("conference-{n}");
+    let address = conference_host(launcher, n);
+    let (media, ports) = conference_ports(launcher, n);
+    let mut toml = header(&name);
+    key(&mut toml, "name", &name);
+    key(&mut toml, "data_dir", data(launcher, &name));
+    key(&mut toml, "core", SocketAddr::new(address, CORE_PORT));
+    key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
+    key(&mut toml, "registrars", registrars(launcher).collect::<Vec<_>>());
+    key(&mut toml, "domain", &launcher.layout.domain);
+    toml.push_str("[media]\n");
+    key(&mut toml, "address", media);
+    key(&mut toml, "first_port", ports.start());
+    key(&mut toml, "last_port", ports.end());
+    toml.push_str("[limits]\n");
+    let room = (ports.len() / 2).min(MOST_PARTICIPANTS) as u32;
+    let participants = launcher.layout.conference_participants.unwrap_or(room);
+    key(&mut toml, "participants", participants);
+    configured(launcher, "conference", name, &toml)
+}
+
+fn conference_host(launcher: &Launcher, n: u8) -> IpAddr {
+    launcher.slice.host(150 + n)
+}
+
+/// Where conference server `n` has its media, as [`media_ports`] of a relay.
+pub(super) fn conference_ports(launcher: &Launcher, n: u8) -> (IpAddr, RangeInclusive<u16>) {
+    let own = conference_host(launcher, n);
+    let media = launcher.layout.edge_ip(own);
+    if media == own {
+        return (own, OWN_MEDIA_PORTS);
+    }
+    let n = u16::from(n.clamp(1, MAX_CONFERENCES)) - 1;
+    let first = FIRST_CONFERENCE_PORT + CONFERENCE_PORTS * n;
+    (media, first..=first + CONFERENCE_PORTS - 1)
 }
 
 fn relay_host(launcher: &Launcher, n: u8) -> IpAddr {

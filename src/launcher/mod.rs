@@ -41,6 +41,9 @@ const STOP: Duration = Duration::from_secs(5);
 /// The same for a database node.
 const DATABASE_STOP: Duration = Duration::from_secs(25);
 
+/// The same for a conference server, which hangs everybody up and gives phones five seconds to say that they know.
+const CONFERENCE_STOP: Duration = Duration::from_secs(8);
+
 /// The launcher could not do as asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -135,6 +138,12 @@ impl Launcher {
         self.wait_ready(&name)
     }
 
+    /// The conference server number `n`, from 1. In service when this returns.
+    pub fn start_conference(&mut self, n: u8) -> Result<&mut Process, Error> {
+        let name = self.spawn_conference(n)?;
+        self.wait_ready(&name)
+    }
+
     /// A sidecar of a test's own. In service when this returns.
     pub fn start_sidecar(&mut self, sidecar: &Sidecar) -> Result<&mut Process, Error> {
         let name = self.spawn_sidecar(sidecar)?;
@@ -171,9 +180,20 @@ impl Launcher {
         self.spawn(name, Role::MediaRelay, arguments)
     }
 
+    /// As [`Self::start_conference`], without waiting; returns the name.
+    pub fn spawn_conference(&mut self, n: u8) -> Result<String, Error> {
+        let (name, arguments) = daemons::conference(self, n)?;
+        self.spawn(name, Role::Conference, arguments)
+    }
+
     /// Where relay `n`, from 1, has its media, and the ports that no other relay has there.
     pub fn media_ports(&self, n: u8) -> (IpAddr, RangeInclusive<u16>) {
         daemons::media_ports(self, n)
+    }
+
+    /// Where conference server `n`, from 1, has its media, and the ports that no other server has there.
+    pub fn conference_ports(&self, n: u8) -> (IpAddr, RangeInclusive<u16>) {
+        daemons::conference_ports(self, n)
     }
 
     /// As [`Self::start_sidecar`], without waiting; returns the name.
@@ -294,7 +314,7 @@ impl Launcher {
     /// Asks one process to end, and kills it if it does not. `true` if it ended by itself.
     pub fn stop(&mut self, name: &str) -> Result<bool, Error> {
         let process = self.process(name)?;
-        let limit = if process.role == Role::LocationDb { DATABASE_STOP } else { STOP };
+        let limit = grace(process.role);
         Ok(process.stop(limit))
     }
 
@@ -360,11 +380,14 @@ impl Launcher {
         &self.layout
     }
 
-    /// Stops everything in order: gateways, proxies and relays, databases, registrars. Returns who had to be killed.
+    /// Stops everything in order: conference servers, gateways, proxies and relays, databases, registrars. Returns who
+    /// had to be killed.
     pub fn stop_all(&mut self) -> Vec<String> {
         let mut killed = Vec::new();
         for roles in [
-            &[Role::SipGateway][..],
+            // First, so that participants hear of it.
+            &[Role::Conference][..],
+            &[Role::SipGateway],
             // Before the nodes: the last of them must be alone to know that it is the last.
             &[Role::SipProxy, Role::MediaRelay, Role::Sidecar, Role::GaleraArbitrator],
             &[Role::LocationDb],
@@ -387,7 +410,7 @@ impl Launcher {
                 process.signal(Signal::SIGCONT);
             }
             for process in self.processes.iter_mut().filter(chosen()) {
-                if !process.wait_ended(STOP) {
+                if !process.wait_ended(grace(process.role)) {
                     killed.push(process.name.clone());
                     process.kill();
                 }
@@ -408,6 +431,15 @@ impl Drop for Launcher {
         if self.temporary {
             let _ = fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+/// How long a process may take to stop in order.
+fn grace(role: Role) -> Duration {
+    match role {
+        Role::Conference => CONFERENCE_STOP,
+        Role::LocationDb => DATABASE_STOP,
+        _ => STOP,
     }
 }
 

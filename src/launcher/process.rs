@@ -26,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    Conference,
     GaleraArbitrator,
     LocationDb,
     MediaRelay,
@@ -40,6 +41,7 @@ impl Role {
     /// As the ready file has it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Conference => "conference",
             Self::GaleraArbitrator => "galera-arbitrator",
             Self::LocationDb => "location-db",
             Self::MediaRelay => "media-relay",

@@ -46,7 +46,7 @@ const START_DATABASES: Duration = Duration::from_secs(120);
 const RESTART: Duration = Duration::from_millis(500);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 
-/// Run the whole system on this machine: registrars, gateways, proxies, media relays, location database
+/// Run the whole system on this machine: registrars, gateways, proxies, media relays, conferences, database
 ///
 /// Starts each as a process of its own, waits until all are in service, shows a table
 /// and keeps it true until Ctrl-C, which stops everything in order. Kill what you like
@@ -82,6 +82,9 @@ pub struct Args {
     /// Number of media relays, 0 to 19; 0: phones send media to each other
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(0..=19))]
     pub relays: u8,
+    /// Number of conference servers, 0 to 10; 0: nobody answers calls to conf-NAME
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(0..=10))]
+    pub conferences: u8,
     /// Users need a password to register and to call; some are made. Old phones (baresip 1.0) give up when
     /// they see SHA-256: for those, --auth=MD5
     #[arg(long, value_name = "ALGORITHMS", num_args = 0..=1, require_equals = true, default_missing_value = "SHA-256,MD5", value_parser = Auth::parse)]
@@ -200,6 +203,7 @@ fn serve(args: &Args) -> Result<(), Failure> {
     };
     let layout = Layout {
         auth: args.auth.clone().map(|auth| auth.0),
+        conferences: args.conferences,
         domain: args.domain.clone(),
         edge_address: args.sip_address,
         edge_port: Some(args.base_port),
@@ -290,7 +294,7 @@ struct Localnet<'a> {
 
 impl Localnet<'_> {
     fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
-        let Args { registrars, gateways, proxies, relays, .. } = *self.args;
+        let Args { registrars, gateways, proxies, relays, conferences, .. } = *self.args;
         let location = self.args.location();
         let database = match location {
             Location::Galera { nodes: 1 } => "a database node".to_owned(),
@@ -298,7 +302,8 @@ impl Localnet<'_> {
             Location::Sqlite => "the location database".to_owned(),
         };
         println!(
-            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies, {relays} media relays and {database}"
+            "starting {registrars} registrars, {gateways} gateways, {proxies} proxies, {relays} media relays, \
+             {conferences} conference servers and {database}"
         );
         for n in 1..=registrars {
             self.launcher.spawn_registrar(n)?;
@@ -315,6 +320,9 @@ impl Localnet<'_> {
         let users = if asks { Some(self.users()?) } else { None };
         for n in 1..=relays {
             self.launcher.spawn_media_relay(n)?;
+        }
+        for n in 1..=conferences {
+            self.launcher.spawn_conference(n)?;
         }
         for n in 1..=proxies {
             self.launcher.spawn_proxy(n)?;
@@ -469,6 +477,11 @@ impl Localnet<'_> {
         println!(
             "Another one: outbound proxy {second}. Then call one from the other: sip:USER@{domain}."
         );
+        if self.args.conferences > 0 {
+            println!(
+                "Conference: whoever calls sip:conf-NAME@{domain} hears all others who call the same NAME, whatever it is."
+            );
+        }
         for (user, password) in users.unwrap_or_default() {
             let password = password.as_deref().unwrap_or("(changed since it was made)");
             println!("  user {user:<9} password {password}");

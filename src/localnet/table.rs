@@ -161,6 +161,7 @@ pub(super) fn how_to_break(rows: &[Row]) -> Vec<String> {
         _ => "new ones use another",
     };
     say("kill -9", Role::MediaRelay, &format!("its calls lose their sound, {new_ones}"));
+    say("kill -9", Role::Conference, "its rooms end; who calls again is in one of another server");
     say("kill -9", Role::RegistrarNs, "nobody notices, its elements move");
     say("kill -9", Role::SipGateway, "its phones have to find another one");
     lines

@@ -163,6 +163,7 @@ impl Watch {
             ([], Role::LocationDb) => {
                 "calls go on from the proxies' memory, but nobody can register".to_owned()
             }
+            ([], Role::Conference) => "nobody can call a conference".to_owned(),
             ([], Role::GaleraArbitrator) => {
                 "the nodes go on, but must not lose each other".to_owned()
             }

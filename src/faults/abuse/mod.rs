@@ -375,7 +375,7 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 sip(at("sip-core")?);
                 17
             }
-            Role::SipProxy => {
+            Role::Conference | Role::SipProxy => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
                 attacks.extend(attack::sip_tcp(at("sip-core")?, false, 3));
                 sip(at("sip-core")?);
