@@ -34,7 +34,7 @@ impl Admin {
     }
 
     fn print(&self, what: &str, rows: fn(&Value) -> Vec<Vec<String>>) -> Result<(), Failure> {
-        let body = self.get(what)?;
+        let body = get(&self.admin, what)?;
         let mut out = io::stdout().lock();
         if self.json {
             writeln!(out, "{body}")?;
@@ -43,22 +43,22 @@ impl Admin {
         }
         Ok(())
     }
+}
 
-    fn get(&self, what: &str) -> Result<Value, Failure> {
-        let url = format!("{}/{what}", self.admin.trim_end_matches('/'));
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).build();
-        let mut response = ureq::Agent::new_with_config(config)
-            .get(&url)
-            .call()
-            .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("{url}: {error}")))?;
-        let text = response
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("{url}: {error}")))?;
-        serde_json::from_str(&text)
-            .map_err(|error| Failure::new(exit::SOFTWARE, format!("{url}: not JSON: {error}")))
-    }
+/// What an admin interface says about something.
+pub(super) fn get(admin: &str, what: &str) -> Result<Value, Failure> {
+    let url = format!("{}/{what}", admin.trim_end_matches('/'));
+    let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).build();
+    let mut response = ureq::Agent::new_with_config(config)
+        .get(&url)
+        .call()
+        .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("{url}: {error}")))?;
+    let text = response
+        .body_mut()
+        .read_to_string()
+        .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("{url}: {error}")))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("{url}: not JSON: {error}")))
 }
 
 fn pool_rows(body: &Value) -> Vec<Vec<String>> {
@@ -96,11 +96,11 @@ fn peer_rows(body: &Value) -> Vec<Vec<String>> {
     rows
 }
 
-fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+pub(super) fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),

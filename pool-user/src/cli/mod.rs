@@ -3,6 +3,7 @@
 //! Exit codes: 0 found, 1 unknown pool handle, 64 wrong usage, 69 no registrar reachable, 70 anything else.
 
 mod admin;
+mod conferences;
 mod show;
 mod time;
 
@@ -62,6 +63,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the conferences that go on: rooms, where they are mixed, who is in them
+    ///
+    /// Asks a registrar's admin interface for the servers, and each server's own for its rooms. Servers that are not
+    /// Dialtone's, or that keep their admin interface elsewhere, are listed as such.
+    Conferences {
+        #[command(flatten)]
+        conferences: conferences::Conferences,
+    },
     /// List the pools that a registrar knows, from its admin interface
     Pools {
         #[command(flatten)]
@@ -113,6 +122,7 @@ pub fn run(args: Args) -> ExitCode {
                 _ = tokio::signal::ctrl_c() => Ok(()),
             }
         }),
+        Command::Conferences { conferences } => conferences.print(),
         Command::Pools { admin } => admin.pools(),
         Command::Peers { admin } => admin.peers(),
     };
