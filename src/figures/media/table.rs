@@ -84,7 +84,8 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
         if let Some(theirs) = theirs {
             let ratio = if theirs == 0.0 { f64::NAN } else { ours / theirs };
             let said = promise.said(ratio);
-            let _ = write!(text, "{theirs:>12.digits$}{ratio:>8.2}  {said}");
+            let ratio = if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.2}") };
+            let _ = write!(text, "{theirs:>12.digits$}{ratio:>8}  {said}");
         }
         let end = text.trim_end().len();
         text.truncate(end);
