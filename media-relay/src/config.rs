@@ -30,6 +30,9 @@ pub struct Config {
     pub control: SocketAddr,
     /// Threads that forward packets; as many as there are processors without it.
     pub workers: Option<usize>,
+    /// Whether each of them stays on one processor.
+    #[serde(default)]
+    pub pin_workers: bool,
     /// Networks that have parties of calls in them; the first serves whoever asks for none.
     pub interface: Vec<Interface>,
     #[serde(default)]
@@ -200,7 +203,7 @@ impl Config {
         PlaneConfig {
             workers: self.workers.unwrap_or_else(processors),
             rate_limit: self.limits.packet_rate,
-            ..PlaneConfig::default()
+            pin: self.pin_workers,
         }
     }
 
@@ -406,6 +409,7 @@ mod tests {
         assert!(folder.is_some() && audit_log.is_some());
         assert_eq!(all.recording, Recording { folder, audit_log, ..Recording::default() });
         assert_eq!(all.strict_source, config.strict_source);
+        assert_eq!(all.pin_workers, config.pin_workers);
         assert!(all.workers.is_some() && all.interface[0].ipv6.is_some());
         assert!(config.recorder().is_none() && all.recorder().is_some());
     }

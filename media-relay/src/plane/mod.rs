@@ -93,7 +93,8 @@ pub struct PlaneConfig {
     /// Packets a second that an end accepts; what comes beyond is dropped and counted. Bounds what a flood from the
     /// right address, or a loop of calls that name each other's ports, can cost.
     pub rate_limit: u32,
-    /// Whether each worker stays on one processor, of those that the process may use.
+    /// Whether each worker stays on one processor, of those that the process may use: for machines of its own, since a
+    /// worker that is kept on one waits for it, even when others are free.
     pub pin: bool,
 }
 

@@ -1,5 +1,10 @@
 //! A thread that forwards packets: waits at its epoll, takes one packet from each socket that has some, obeys commands,
 //! and looks for silent pairs from time to time.
+//!
+//! What a packet costs is the kernel's: 2.8 µs to send over loopback (half of that is delivery to the receiver), 0.7 to
+//! receive, 0.3 of epoll when there are several at once; deciding costs 0.03. Sending from a connected socket would save
+//! 0.4, but the kernel would then drop strangers before anybody could count them, and nothing better could take the
+//! place of what was latched. Edge-triggered events would save 0.1, and need a second read for each packet.
 
 use std::collections::HashMap;
 use std::io;

@@ -42,7 +42,7 @@ pub(crate) const PAIR: PairId = PairId(1);
 impl Bed {
     /// The relay's addresses towards both sides are the test's own.
     pub(crate) fn new(addresses: [&str; 2]) -> Self {
-        let config = PlaneConfig { workers: 2, ..PlaneConfig::default() };
+        let config = PlaneConfig { workers: 2, pin: true, ..PlaneConfig::default() };
         let (plane, events) = Plane::start(&config).unwrap();
         let config = PortsConfig { range: 40_000..=40_999, ..PortsConfig::default() };
         let ports = addresses.map(|address| {
