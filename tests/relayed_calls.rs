@@ -30,6 +30,9 @@ const POOL: &str = "media-relay";
 const LIMIT: Duration = Duration::from_secs(10);
 const PACKETS: usize = 5;
 
+/// The project's promise: what is added to a request on its way to a phone, in bytes.
+const BUDGET: usize = 350;
+
 /// Two gateways, two proxies that use relays, and as many relays; a phone at each gateway.
 fn start(relays: u8) -> (Launcher, [Phone; 2]) {
     let layout = Layout { registrars: 1, relays: 2, relay_workers: Some(1), ..Layout::default() };
@@ -108,6 +111,8 @@ impl Call {
         };
         alice.send(&invite);
         let delivered = bob.expect("an INVITE", |message| message.is("INVITE"));
+        let added = delivered.bytes.len() - delivered.body().len() - head_length(&invite);
+        assert!(added <= BUDGET, "{added} bytes of headers added");
         bob.answer(&delivered, "200 OK", &with_sdp(&bob.contact()), &b.sdp(""));
         let answered = alice.expect("an answer", |message| message.status() >= 200);
         let took = began.elapsed();
@@ -175,6 +180,10 @@ fn reversed(request: &Sip, answer: &Sip) -> Dialog {
         target: uri(request.value("Contact")).to_owned(),
         routes: routes.map(|line| line.split_once(':').unwrap().1.trim().to_owned()).collect(),
     }
+}
+
+fn head_length(request: &str) -> usize {
+    request.find("\r\n\r\n").unwrap() + 4
 }
 
 /// A request without a body, with one.

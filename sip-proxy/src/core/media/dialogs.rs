@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use dialtone_ng::client::RequestId;
 use dialtone_ng::message::{Command, Request};
 use dialtone_sip::Message;
 use dialtone_sip::transaction::ServerId;
@@ -81,7 +82,7 @@ impl Media {
         match how {
             Delete::Once => self.client.cancel(id),
             Delete::Surely => {
-                self.questions.insert(id, Question { subject: Subject::End, element });
+                self.insert(id, Subject::End, element, now + self.settings.answer_within);
             }
         }
     }
@@ -89,18 +90,15 @@ impl Media {
     /// This process stood still and has dropped what came over core connections: relays are not asked about it any more.
     pub(in crate::core) fn stood_still(&mut self, is_there: impl Fn(ServerId) -> bool) {
         self.acks.retain(|_, held| !held.source.is_core());
-        let Self { questions, acks, client, .. } = self;
-        questions.retain(|id, question| {
-            let stays = match question.subject {
-                Subject::Request(server) | Subject::Response(server, _) => is_there(server),
-                Subject::Ack(number) => acks.contains_key(&number),
-                Subject::End => true,
-            };
-            if !stays {
-                client.cancel(*id);
-            }
-            stays
-        });
+        let stays = |question: &Question| match question.subject {
+            Subject::Request(server) | Subject::Response(server, _) => is_there(server),
+            Subject::Ack(number) => self.acks.contains_key(&number),
+            Subject::End => true,
+        };
+        let gone = self.questions.iter().filter(|(_, question)| !stays(question));
+        let mut gone: Vec<RequestId> = gone.map(|(id, _)| *id).collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|id| self.cancel(id));
     }
 }
 
@@ -208,7 +206,7 @@ impl Proxy {
         };
         let changed = match said {
             Said::Sdp(sdp) => with_sdp(&held.ack, sdp),
-            Said::Error | Said::Nothing => None,
+            Said::Error | Said::NotYet | Said::Nothing => None,
         };
         match changed {
             Some(ack) => self.forward_ack(now, &ack, held.source, held.hop, held.own_routes),

@@ -8,7 +8,8 @@
 //! - An ACK with a description waits for the relay as well; BYE and failed INVITEs end what relays have: see [`dialogs`].
 //!
 //! A relay that has not answered in time ([`Settings::answer_within`]) is passed over and reported, and the next one is
-//! asked, at most [`TRIES`] of them. So nothing waits longer than the product of the two.
+//! asked, at most [`TRIES`] of them; to an offer, the first answer counts, whoever it comes from. So nothing waits longer
+//! than the product of the two.
 
 mod body;
 mod dialogs;
@@ -16,7 +17,7 @@ mod relays;
 mod requests;
 mod responses;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +105,17 @@ enum Subject {
 struct Question {
     subject: Subject,
     element: PeId,
+    /// When its answer is overdue.
+    due: Instant,
+    /// It was.
+    late: bool,
+}
+
+/// What happened to questions.
+#[derive(Debug)]
+pub(super) enum MediaOutput {
+    Client(NgOutput),
+    Overdue(RequestId),
 }
 
 /// What a relay said to a question.
@@ -112,7 +124,9 @@ enum Said<'a> {
     Sdp(&'a [u8]),
     /// It cannot.
     Error,
-    /// Nothing in time.
+    /// Nothing so far, and the next one is to be asked.
+    NotYet,
+    /// Nothing, and nothing is to be expected.
     Nothing,
 }
 
@@ -136,6 +150,8 @@ pub(super) struct Media {
     relays: Relays,
     client: Client,
     questions: HashMap<RequestId, Question>,
+    due: BTreeSet<(Instant, RequestId)>,
+    overdue: VecDeque<RequestId>,
     acks: HashMap<u64, HeldAck>,
     next_ack: u64,
     /// ACKs that may wait at a time.
@@ -148,7 +164,7 @@ pub(super) struct Media {
 impl Media {
     pub(super) fn new(settings: Settings, most: usize, mut rng: fastrand::Rng) -> Self {
         let config = Config {
-            attempt: settings.answer_within,
+            attempt: settings.answer_within * TRIES as u32,
             resend: settings.answer_within.mul_f64(0.4),
             outstanding: most,
         };
@@ -160,6 +176,8 @@ impl Media {
             client: Client::new(config, rng.u64(..)),
             relays: Relays::new(view, rng),
             questions: HashMap::new(),
+            due: BTreeSet::new(),
+            overdue: VecDeque::new(),
             acks: HashMap::new(),
             next_ack: 0,
             max_acks: most,
@@ -168,13 +186,18 @@ impl Media {
         }
     }
 
+    fn due(&self) -> Option<Instant> {
+        let overdue = self.due.first().map(|(due, _)| *due);
+        self.client.next_deadline().into_iter().chain(overdue).min()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let due = self.client.next_deadline()?;
+        let due = self.due()?;
         Some(self.catching_up.map_or(due, |at| at.max(due)))
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let Some(due) = self.client.next_deadline().filter(|due| *due <= now) else { return };
+        let Some(due) = self.due().filter(|due| *due <= now) else { return };
         match self.catching_up {
             Some(at) if now < at => {}
             None if now.saturating_duration_since(due) > LATE => {
@@ -183,19 +206,53 @@ impl Media {
             Some(_) | None => {
                 self.catching_up = None;
                 self.client.handle_timeout(now);
+                while let Some((due, id)) = self.due.first().copied()
+                    && due <= now
+                {
+                    self.due.pop_first();
+                    self.overdue.push_back(id);
+                }
             }
         }
     }
 
     fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         self.client.handle_datagram(now, from, bytes);
-        if self.client.next_deadline().is_none_or(|due| due > now) {
+        if self.due().is_none_or(|due| due > now) {
             self.catching_up = None;
         }
     }
 
-    pub(super) fn poll(&mut self) -> Option<NgOutput> {
-        self.client.poll()
+    pub(super) fn poll(&mut self) -> Option<MediaOutput> {
+        let overdue = &mut self.overdue;
+        let client = self.client.poll().map(MediaOutput::Client);
+        client.or_else(|| overdue.pop_front().map(MediaOutput::Overdue))
+    }
+
+    fn insert(&mut self, id: RequestId, subject: Subject, element: PeId, due: Instant) {
+        self.questions.insert(id, Question { subject, element, due, late: false });
+        self.due.insert((due, id));
+    }
+
+    fn remove(&mut self, id: RequestId) -> Option<Question> {
+        let question = self.questions.remove(&id)?;
+        self.due.remove(&(question.due, id));
+        Some(question)
+    }
+
+    /// A question is to be overdue once more, then.
+    fn extend(&mut self, id: RequestId, due: Instant) {
+        if let Some(question) = self.questions.get_mut(&id) {
+            self.due.remove(&(question.due, id));
+            question.due = due;
+            self.due.insert((due, id));
+        }
+    }
+
+    /// Its answer does not matter any more.
+    fn cancel(&mut self, id: RequestId) {
+        self.client.cancel(id);
+        self.remove(id);
     }
 
     /// Questions under way.
@@ -238,7 +295,7 @@ impl Media {
             Command::Offer => self.stats.offers += 1,
             _ => self.stats.answers += 1,
         }
-        self.questions.insert(id, Question { subject, element: relay.element });
+        self.insert(id, subject, relay.element, now + self.settings.answer_within);
         Some(id)
     }
 }
@@ -273,16 +330,14 @@ impl Proxy {
         self.media.as_ref().map(|media| media.stats()).unwrap_or_default()
     }
 
-    pub(super) fn media_output(&mut self, now: Instant, output: NgOutput) {
+    pub(super) fn media_output(&mut self, now: Instant, output: MediaOutput) {
         let Some(media) = &mut self.media else { return };
         match output {
-            NgOutput::Send { to, datagram } => {
+            MediaOutput::Client(NgOutput::Send { to, datagram }) => {
                 self.outputs.push_back(Output::Relay { to, bytes: datagram.into() });
             }
-            NgOutput::Answered { id, body, .. } => {
-                let Some(Question { subject, element }) = media.questions.remove(&id) else {
-                    return;
-                };
+            MediaOutput::Client(NgOutput::Answered { id, body, .. }) => {
+                let Some(Question { subject, element, .. }) = media.remove(id) else { return };
                 if media.relays.trust(now, element) {
                     self.outputs.push_back(Output::TrustRelay { element: element.0 });
                 }
@@ -297,16 +352,41 @@ impl Proxy {
                 media.stats.errors += u64::from(matches!(said, Said::Error));
                 self.said(now, id, subject, element, &said);
             }
-            NgOutput::Expired { id, .. } => {
-                let Some(Question { subject, element }) = media.questions.remove(&id) else {
+            MediaOutput::Client(NgOutput::Expired { id, .. }) => {
+                let Some(Question { subject, element, late, .. }) = media.remove(id) else {
                     return;
                 };
-                media.stats.timeouts += 1;
-                if media.relays.suspect(now, element) {
-                    self.outputs.push_back(Output::ReportRelay { element: element.0 });
+                if !late {
+                    self.relay_failed(now, element);
                 }
                 self.said(now, id, subject, element, &Said::Nothing);
             }
+            MediaOutput::Overdue(id) => {
+                let Some(question) = media.questions.get_mut(&id) else { return };
+                let was_late = std::mem::replace(&mut question.late, true);
+                let (subject, element) = (question.subject, question.element);
+                let said = match subject {
+                    Subject::Request(_) => Said::NotYet,
+                    Subject::Response(..) | Subject::Ack(_) => {
+                        media.cancel(id);
+                        Said::Nothing
+                    }
+                    // It is told again for a while.
+                    Subject::End => Said::NotYet,
+                };
+                if !was_late {
+                    self.relay_failed(now, element);
+                }
+                self.said(now, id, subject, element, &said);
+            }
+        }
+    }
+
+    fn relay_failed(&mut self, now: Instant, element: PeId) {
+        let Some(media) = &mut self.media else { return };
+        media.stats.timeouts += 1;
+        if media.relays.suspect(now, element) {
+            self.outputs.push_back(Output::ReportRelay { element: element.0 });
         }
     }
 

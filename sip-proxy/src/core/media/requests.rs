@@ -29,7 +29,7 @@ pub(in crate::core) struct Session {
     pub(super) relay: Option<PeId>,
     /// Other relays that answers have named.
     pub(super) others: Vec<PeId>,
-    /// Relays that had nothing to say, about whichever description.
+    /// Relays that had nothing to say so far, about whichever description.
     pub(super) tried: Vec<PeId>,
     pub(super) latest: Option<Latest>,
 }
@@ -45,10 +45,11 @@ pub(super) enum Has {
     Nothing,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
     New,
-    Asking(RequestId, PeId),
+    /// These relays are being asked, the first answer counts. When all is to be decided at the latest.
+    Asking(Vec<(RequestId, PeId)>, Instant),
     Settled,
 }
 
@@ -127,14 +128,21 @@ impl Proxy {
                 session.relay = media.relays.by_policy(now, &[]).map(|relay| relay.element);
                 session.relay.is_some() || self.without_relay(now, context)
             }
-            Stage::New => self.ask_about_request(now, context),
+            Stage::New => {
+                let patience = self.media.as_ref().map(|media| media.settings.answer_within);
+                let until = now + patience.unwrap_or_default() * TRIES as u32;
+                session.stage = Stage::Asking(Vec::new(), until);
+                self.ask_about_request(now, context)
+            }
         }
     }
 
+    /// Asks one more relay. Returns whether the request goes on.
     fn ask_about_request(&mut self, now: Instant, context: &mut Context) -> bool {
         let (Some(session), Some(media)) = (&mut context.session, &mut self.media) else {
             return true;
         };
+        let Stage::Asking(asked, until) = &mut session.stage else { return true };
         let request = &context.request;
         let call_id = request.call_id().unwrap_or("");
         let relay = match session.tried.len() {
@@ -147,14 +155,43 @@ impl Proxy {
             Has::Answer => (Command::Answer, to.unwrap_or(""), Some(from)),
             Has::Offer | Has::Nothing => (Command::Offer, from, to),
         };
-        let asked = relay.zip(sdp_of(request)).and_then(|(relay, sdp)| {
+        let question = relay.zip(sdp_of(request)).and_then(|(relay, sdp)| {
             let phone = phone_address(request, context.source);
             let of = Description { command, call_id, offerer, other, sdp, phone };
             let question = media.ask(now, relay, Subject::Request(context.server), of)?;
-            Some(Stage::Asking(question, relay.element))
+            Some((question, relay.element))
         });
-        session.stage = asked.unwrap_or(Stage::Settled);
-        asked.is_none() && self.without_relay(now, context)
+        if let Some((question, element)) = question {
+            session.tried.push(element);
+            asked.push((question, element));
+            return false;
+        }
+        // Nobody else can be asked, but who was may still answer.
+        if let Some((question, _)) = asked.last()
+            && now < *until
+        {
+            media.extend(*question, *until);
+            return false;
+        }
+        self.give_up_relays(now, context, None);
+        self.without_relay(now, context)
+    }
+
+    /// The relays that are asked about a request, but for the one that has answered, need not answer any more, and not
+    /// keep what they have.
+    fn give_up_relays(&mut self, now: Instant, context: &mut Context, but: Option<RequestId>) {
+        let (Some(session), Some(media)) = (&mut context.session, &mut self.media) else { return };
+        let stage = std::mem::replace(&mut session.stage, Stage::Settled);
+        let Stage::Asking(asked, _) = stage else { return };
+        let call_id = context.request.call_id().unwrap_or("");
+        let caller = tags(&context.request).0;
+        for (question, element) in asked.into_iter().filter(|(id, _)| Some(*id) != but) {
+            media.cancel(question);
+            // Inside a dialog it may be the relay that the call has.
+            if session.begins {
+                media.delete(now, element, call_id, caller, None, Delete::Once);
+            }
+        }
     }
 
     /// No relay can be had for a request. Returns whether it goes on all the same.
@@ -185,12 +222,13 @@ impl Proxy {
     /// which only the same INVITE reaches: it goes on at once, to be cancelled there.
     pub(in crate::core) fn start_repeated(&mut self, now: Instant, context: &mut Context) {
         let Some(session) = &mut context.session else { return };
-        let Stage::Asking(_, element) = session.stage else { return };
+        let Stage::Asking(asked, _) = &session.stage else { return };
+        let asked: Vec<_> = asked.iter().map(|(_, element)| *element).collect();
         let branches = context.request.vias().filter_map(|via| via.ok()?.branch());
         let leg = LegId::in_stack(&self.keys, branches.map(str::as_bytes));
         if leg.is_some_and(|(_, attempt)| attempt > 1) {
             session.stage = Stage::Settled;
-            session.others.push(element);
+            session.others.extend(asked);
             self.settle(now, context);
         }
     }
@@ -204,25 +242,29 @@ impl Proxy {
         said: &Said<'_>,
     ) {
         let Some(session) = &mut context.session else { return };
-        if session.stage != Stage::Asking(question, element) {
-            return;
-        }
+        let Stage::Asking(asked, _) = &mut session.stage else { return };
+        let Some(at) = asked.iter().position(|(id, _)| *id == question) else { return };
         let changed = match said {
             Said::Sdp(sdp) => with_sdp(&context.request, sdp),
-            Said::Error | Said::Nothing => None,
+            Said::NotYet => None,
+            Said::Error | Said::Nothing => {
+                asked.remove(at);
+                None
+            }
         };
-        match changed {
+        let goes_on = match changed {
             Some(request) => {
-                context.request = request;
                 session.relay = Some(element);
-                session.stage = Stage::Settled;
+                session.tried.retain(|tried| *tried != element);
+                self.give_up_relays(now, context, Some(question));
+                context.request = request;
+                true
             }
-            None => {
-                session.tried.push(element);
-                session.stage = Stage::New;
-            }
+            None => self.ask_about_request(now, context),
+        };
+        if goes_on || context.answered {
+            self.settle(now, context);
         }
-        self.settle(now, context);
     }
 
     /// A request that was to begin a dialog has failed: relays need not keep what they were asked for. Each is told once
@@ -235,14 +277,14 @@ impl Proxy {
         if context.gone {
             return;
         }
-        let asked = match session.stage {
-            Stage::Asking(_, element) => Some(element),
-            Stage::New | Stage::Settled => None,
+        let asked = match std::mem::replace(&mut session.stage, Stage::Settled) {
+            Stage::Asking(asked, _) => asked,
+            Stage::New | Stage::Settled => Vec::new(),
         };
-        session.stage = Stage::Settled;
         let mut relays = std::mem::take(&mut session.others);
         // A relay that was only to be named has nothing yet, unless an answer has brought it an offer.
         let named_only = session.has == Has::Nothing && session.latest.is_none();
+        let asked = asked.into_iter().map(|(_, element)| element);
         relays.extend(session.relay.take().filter(|_| !named_only).into_iter().chain(asked));
         let call_id = context.request.call_id().unwrap_or("");
         let caller = tags(&context.request).0;

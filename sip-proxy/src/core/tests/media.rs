@@ -20,7 +20,7 @@ fn quiet(sdp: &str) -> String {
 
 #[test]
 fn a_relay_that_is_silent_is_passed_over_and_reported() {
-    let mut world = World::with_relays(3, |_| {});
+    let mut world = World::with_relays(2, |_| {});
     world.relay(1).manner = Manner::Silent;
     world.receive(GATEWAY, world.call("c", ALICE_SDP));
     world.advance(WITHIN - ms(1));
@@ -40,10 +40,24 @@ fn a_relay_that_is_silent_is_passed_over_and_reported() {
     world.receive(GATEWAY, world.call("e", ALICE_SDP));
     let third = world.request("INVITE");
     assert_eq!(world.cookie(&third.1).unwrap().relay, 1);
-    for invite in [invite, second, third] {
-        world.reply(&invite, 486, "tb", "");
+    for invite in [&second, &third] {
+        world.reply(invite, 486, "tb", "");
     }
-    assert_eq!(world.proxy.media_stats().timeouts, 1);
+    // Or it answers something else: the end of a call, of which the next relay is told as well.
+    world.reply(&invite, 200, "tb", BOB_SDP);
+    world.relay(1).manner = Manner::Silent;
+    world.receive(GATEWAY, world.call("f", ALICE_SDP));
+    world.advance(WITHIN);
+    let fourth = world.request("INVITE");
+    world.reply(&fourth, 486, "tb", "");
+    assert_eq!(world.relays_reported, [1, 1]);
+    world.relay(1).manner = Manner::Answers;
+    let bye = world.within(&invite.1, "BYE", "bye", false, "");
+    world.receive(GATEWAY, bye);
+    assert_eq!(world.relays_reported, [0; 0]);
+    let bye = world.request("BYE");
+    world.reply(&bye, 200, "tb", "");
+    assert_eq!(world.proxy.media_stats().timeouts, 2);
 }
 
 #[test]
@@ -57,6 +71,30 @@ fn one_where_nobody_listens_or_that_cannot_costs_no_time() {
         let dead: &[u32] = if manner == Manner::Absent { &[1] } else { &[] };
         assert_eq!(world.relays_reported, dead, "{manner:?}");
         world.reply(&invite, 486, "tb", "");
+    }
+}
+
+#[test]
+fn of_relays_that_are_slow_the_first_that_answers_counts() {
+    for (slow, slower, relay, after) in
+        [(150, 90, 1, 150), (250, 60, 2, 160), (150, 150, 1, 150), (290, 250, 1, 290)]
+    {
+        let mut world = World::with_relays(2, |_| {});
+        world.relay(1).manner = Manner::Slow(ms(slow));
+        world.relay(2).manner = Manner::Slow(ms(slower));
+        world.receive(GATEWAY, world.call("c", ALICE_SDP));
+        world.advance(ms(after) - ms(1));
+        assert_eq!(world.requests(), []);
+        world.advance(ms(1));
+        let invite = world.request("INVITE");
+        assert_eq!(world.cookie(&invite.1).unwrap().relay, relay);
+        assert_eq!(world.whose(relay, &invite.1).as_deref(), Some("to a1"));
+        // The other one need not keep what it has.
+        assert_eq!(world.relay(3 - relay).commands(), ["offer", "delete"]);
+        world.advance(ms(300));
+        world.relay(relay).manner = Manner::Answers;
+        world.reply(&invite, 200, "tb", BOB_SDP);
+        assert_eq!(world.told(relay).as_deref(), Some("of a1"));
     }
 }
 
@@ -75,7 +113,8 @@ fn a_question_that_got_lost_is_asked_again() {
 
 #[test]
 fn without_any_relay_a_call_goes_on_directly_or_is_refused() {
-    for (relays, after) in [(0, ms(0)), (2, ms(200)), (4, ms(300))] {
+    // Who has been asked may answer until three have had their time.
+    for (relays, after) in [(0, ms(0)), (1, ms(300)), (2, ms(300)), (4, ms(300))] {
         for sdp in [ALICE_SDP, ""] {
             let mut world = World::with_relays(relays, |_| {});
             (1..=relays).for_each(|element| world.relay(element).manner = Manner::Silent);
