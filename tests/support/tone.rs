@@ -79,7 +79,7 @@ fn strongest_in(window: &[f64]) -> (u32, f64) {
 }
 
 /// Goertzel's algorithm.
-fn power(window: &[f64], hertz: u32) -> f64 {
+pub(crate) fn power(window: &[f64], hertz: u32) -> f64 {
     let factor = 2.0 * (TAU * f64::from(hertz) / RATE as f64).cos();
     let (last, before) = window
         .iter()
