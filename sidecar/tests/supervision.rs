@@ -236,7 +236,12 @@ fn refused() {
         (&["--transport", "udp:127.0.0.1:5060"], "choose --check sip"),
         (
             &["--transport", "tcp:127.0.0.1:5060", "--check", "ping"],
-            "use tcp, sip, sqlite:PATH, mysql:FILE or galera:FILE",
+            "use tcp, sip, ng, ng:HOST:PORT, sqlite:PATH, mysql:FILE or galera:FILE",
+        ),
+        (&["--transport", "tcp:127.0.0.1:5060", "--check", "ng"], "--check ng needs"),
+        (
+            &["--transport", "udp:127.0.0.1:5060", "--check", "sip", "--capacity", "5"],
+            "--capacity needs --check ng",
         ),
         (&["--transport", "tcp:127.0.0.1:5060", "--check-interval", "1s"], "use 20ms to 400ms"),
         (&["--transport", "tcp:127.0.0.1:5060", "--policy", "best"], "use rr, wrr:WEIGHT"),
