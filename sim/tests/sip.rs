@@ -45,8 +45,13 @@ fn three_hundred_seeds_of_registrations_hold() {
 }
 
 #[test]
+fn two_hundred_seeds_of_rooms_hold() {
+    hold(Scenario::Rooms, 0..200);
+}
+
+#[test]
 fn a_seed_replays_identically() {
-    for scenario in [Scenario::Calls, Scenario::Registrations] {
+    for scenario in [Scenario::Calls, Scenario::Registrations, Scenario::Rooms] {
         let mut hashes = Vec::new();
         for seed in [1, 2, 30] {
             let once = || run(scenario, seed, Options::default()).hash;
@@ -97,6 +102,14 @@ fn a_proxy_that_goes_on_with_stale_input_rings_a_phone() {
 fn an_answer_before_the_commit_is_noticed() {
     let what = caught(Bugs { early_answers: true, ..Bugs::default() });
     assert!(what.contains("is not in the database"), "{what}");
+}
+
+#[test]
+fn rooms_that_everybody_claims_for_himself_are_noticed() {
+    let bugs = Bugs { split_claims: true, ..Bugs::default() };
+    let failed = search(Scenario::Rooms, 0..50, threads(), bugs, |_| ());
+    let what = violations(&failed.expect("a room that is split"));
+    assert!(what.contains("do not meet"), "{what}");
 }
 
 /// What the first failing seed has to say about a planted bug.

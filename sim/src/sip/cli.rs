@@ -15,7 +15,7 @@ pub struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Of both kinds without it.
+    /// Of all kinds without it.
     #[arg(long)]
     scenario: Option<Scenario>,
     /// Run this one only.
@@ -85,8 +85,11 @@ pub fn main(args: &Args) -> ExitCode {
         );
         return if failures.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    for (name, scenario) in [("calls", Scenario::Calls), ("registrations", Scenario::Registrations)]
-    {
+    for (name, scenario) in [
+        ("calls", Scenario::Calls),
+        ("registrations", Scenario::Registrations),
+        ("rooms", Scenario::Rooms),
+    ] {
         if args.scenario.is_some_and(|only| only != scenario) {
             continue;
         }

@@ -1,5 +1,5 @@
-//! Deterministic simulation of SIP on the pools: the cores of two gateways and two proxies, models of the database and of
-//! media relays, phones that insist on legal SIP, and faults.
+//! Deterministic simulation of SIP on the pools: the cores of two gateways, two proxies and three conference servers,
+//! models of the database and of media relays, phones that insist on legal SIP, and faults.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | `flows` | flows in which a process is killed or stopped after every single output |
 //! | `random` | many calls with faults that a seed decides |
 //! | `registrations` | bindings that change all the time while the database and the clocks misbehave |
+//! | `rooms` | conferences whose servers die, while others come to them |
 //! | `bindings` | what phones were told about their bindings |
 //!
 //! `cargo run --release -p dialtone-sim -- sip --seeds 1000` runs many seeds, `sip --seed 42 --trace` shows one,
@@ -22,6 +23,7 @@ mod media;
 mod phone;
 mod random;
 mod registrations;
+mod rooms;
 mod store;
 mod world;
 
@@ -48,6 +50,8 @@ pub struct Bugs {
     pub own_relays: bool,
     /// Calls wait for the database.
     pub patient_lookups: bool,
+    /// Proxies are told that they alone have claimed a room.
+    pub split_claims: bool,
     /// A process that stood still goes on with what waits for it.
     pub stale_input: bool,
     /// The database is told the time of clocks that jump.
@@ -79,6 +83,8 @@ pub enum Scenario {
     Calls,
     /// Bindings that change while the database misbehaves.
     Registrations,
+    /// Conferences.
+    Rooms,
 }
 
 /// Runs one seed.
@@ -86,6 +92,7 @@ pub fn run(scenario: Scenario, seed: u64, options: Options) -> Outcome {
     match scenario {
         Scenario::Calls => random::run(seed, options),
         Scenario::Registrations => registrations::run(seed, options),
+        Scenario::Rooms => rooms::run(seed, options),
     }
 }
 

@@ -344,6 +344,11 @@ impl Phone {
         self.dialogs.contains_key(call)
     }
 
+    /// Where requests of a call go that it has begun and that was answered.
+    pub(crate) fn target_of(&self, call: &str) -> Option<&str> {
+        self.dialogs.get(call).map(|dialog| &*dialog.target)
+    }
+
     pub(crate) fn has_dialog(&self, call: &str) -> bool {
         self.dialogs.get(call).is_some_and(|dialog| !dialog.ended)
     }

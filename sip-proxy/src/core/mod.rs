@@ -372,9 +372,6 @@ impl Proxy {
         if let Answer::Save(SaveOutcome::Saved { changed, .. }) = &answer {
             changed.iter().for_each(|record| _ = self.replica.apply(record));
         }
-        if let Some(conference) = &mut self.conference {
-            conference.note(&answer);
-        }
         let Some((waiting, deadline)) = self.tickets.remove(&ticket) else { return };
         if let Some(deadline) = deadline {
             self.timers.remove(&(deadline, Timer::Ticket(ticket)));

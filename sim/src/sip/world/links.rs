@@ -9,7 +9,7 @@ use dialtone_sip_pool::hops::{ACCEPTED, ConnId};
 use dialtone_sip_pool::leg::LegId;
 use dialtone_sip_pool::token::DialogCookie;
 
-use super::{Event, GATEWAYS, Inflight, PROCESSES, World, core_address};
+use super::{Event, GATEWAYS, Inflight, World, core_address};
 
 #[derive(Clone, Debug)]
 pub(super) enum Arrival {
@@ -77,7 +77,7 @@ impl World {
     pub(super) fn dial(&mut self, process: usize, conn: ConnId, address: SocketAddr) {
         let id = self.next_link;
         self.next_link += 1;
-        let other = (0..PROCESSES).find(|other| core_address(*other) == address);
+        let other = (0..self.procs.len()).find(|other| core_address(*other) == address);
         let other = other.expect("an address of a process");
         let accepted = ConnId(ACCEPTED | id);
         let link = Link { ends: [(process, conn), (other, accepted)], last: [self.now; 2] };

@@ -1,6 +1,7 @@
 //! Virtual clock, queue and what is between phones and gateways: two gateways, two proxies, phones and one database.
 
 mod database;
+mod focuses;
 mod links;
 mod process;
 mod relays;
@@ -13,10 +14,11 @@ use bytes::Bytes;
 use dialtone_location::StoreEvent;
 use dialtone_sip::{HeaderName, Message, Method};
 use dialtone_sip_gateway::core::Input;
-use dialtone_sip_pool::hops::PING;
+use dialtone_sip_pool::hops::{ConnId, PING};
 use dialtone_sip_pool::keys::{Generation, Keys};
 
 use self::database::Asked;
+pub(crate) use self::focuses::{FIRST_FOCUS, FOCUSES};
 use self::links::{Arrival, Link};
 use self::process::{Core, Input_, Process};
 use self::relays::Relay;
@@ -32,17 +34,22 @@ use crate::trace::{Text, Trace};
 pub(crate) const GATEWAYS: usize = 2;
 pub(crate) const PROCESSES: usize = 4;
 
-/// Also of relays, which are numbered after the processes.
+/// Also of relays and conference servers, which are numbered after the processes.
 pub(crate) fn name(process: usize) -> String {
     match process {
         0..GATEWAYS => format!("gateway{process}"),
         GATEWAYS..PROCESSES => format!("proxy{}", process - GATEWAYS),
-        _ => relay_name(process - PROCESSES),
+        PROCESSES..FIRST_FOCUS => relay_name(process - PROCESSES),
+        _ => format!("focus{}", process - FIRST_FOCUS),
     }
 }
 
 pub(crate) fn core_address(process: usize) -> SocketAddr {
-    let host = if process < GATEWAYS { 21 + process } else { 41 + process - GATEWAYS };
+    let host = match process {
+        0..GATEWAYS => 21 + process,
+        GATEWAYS..FIRST_FOCUS => 41 + process - GATEWAYS,
+        _ => 61 + process - FIRST_FOCUS,
+    };
     SocketAddr::from(([127, 0, 9, host as u8], 5070))
 }
 
@@ -62,6 +69,10 @@ pub(crate) enum Act {
         change: Change,
     },
     /// The system's clock of a proxy is set.
+    /// A conference server leaves the pool and hangs everybody up.
+    Drain {
+        process: usize,
+    },
     Clock {
         process: usize,
         by_ms: i64,
@@ -185,12 +196,16 @@ pub(crate) struct World {
     bugs: Bugs,
     keys: Keys,
     pub(crate) procs: Vec<Process>,
+    /// There are conferences.
+    rooms: bool,
     /// None: phones send media to each other.
     pub(crate) relays: Vec<Relay>,
     /// When relays were in trouble.
     relay_faults: Vec<(Duration, Duration)>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
+    /// Connections that conference servers have dialled.
+    focus_conns: BTreeMap<(usize, SocketAddr), ConnId>,
     pub(crate) phones: Vec<Phone>,
     /// Numbers of the phones' connections.
     edges: Vec<u64>,
@@ -211,8 +226,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
     pub(crate) fn new(seed: u64, text: Text, bugs: Bugs, relays: bool) -> Self {
+        Self::build(seed, text, bugs, if relays { RELAYS } else { 0 }, 0)
+    }
+
+    /// With conference servers in place of relays.
+    pub(crate) fn with_rooms(seed: u64, text: Text, bugs: Bugs) -> Self {
+        Self::build(seed, text, bugs, 0, FOCUSES)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a virtual clock starts somewhere")]
+    fn build(seed: u64, text: Text, bugs: Bugs, relays: usize, focuses: usize) -> Self {
         let mut world = Self {
             base: Instant::now(),
             now: Duration::ZERO,
@@ -224,10 +248,12 @@ impl World {
             bugs,
             keys: Keys::new(&Generation { id: 1, secret: [9; 32] }, None),
             procs: Vec::new(),
-            relays: (0..if relays { RELAYS } else { 0 }).map(|_| Relay::new()).collect(),
+            relays: (0..relays).map(|_| Relay::new()).collect(),
             relay_faults: Vec::new(),
             links: BTreeMap::new(),
             next_link: 0,
+            focus_conns: BTreeMap::new(),
+            rooms: focuses > 0,
             phones: Vec::new(),
             edges: Vec::new(),
             store: Store::new(bugs.unordered_saves),
@@ -241,19 +267,22 @@ impl World {
             gateway_killed: false,
             spare_dialogs: false,
         };
-        for process in 0..PROCESSES {
-            let core = world.core(process);
+        let last = if focuses == 0 { PROCESSES } else { FIRST_FOCUS + focuses };
+        for process in 0..last {
+            // There are no relays where there are conference servers: their numbers are nobody's.
+            let alive = !(PROCESSES..FIRST_FOCUS).contains(&process);
+            let core = world.core(if alive { process } else { 0 });
             world.procs.push(Process {
                 core,
-                alive: true,
-                open: true,
+                alive,
+                open: alive,
                 life: 0,
                 frozen: None,
                 backlog: Vec::new(),
                 framers: BTreeMap::new(),
                 links: BTreeMap::new(),
                 wake: None,
-                visible: true,
+                visible: alive,
                 outputs: 0,
                 spins: 0,
                 clock_ms: 0,
@@ -402,12 +431,13 @@ impl World {
                 self.effects(phone);
             }
             Act::Cut { process, lasts } => self.stop_relay(process - PROCESSES, lasts, true),
-            Act::Freeze { process, lasts } if process >= PROCESSES => {
+            Act::Freeze { process, lasts } if (PROCESSES..FIRST_FOCUS).contains(&process) => {
                 self.stop_relay(process - PROCESSES, lasts, false);
             }
-            Act::Kill { process, restart, .. } if process >= PROCESSES => {
+            Act::Kill { process, restart, .. } if (PROCESSES..FIRST_FOCUS).contains(&process) => {
                 self.kill_relay(process - PROCESSES, restart);
             }
+            Act::Drain { process } => self.drain_focus(process),
             Act::Freeze { process, lasts } => self.freeze(process, lasts),
             Act::Invite { phone, call, to } => {
                 self.phones[phone].invite(now, &call, &to);
@@ -466,7 +496,7 @@ impl World {
     pub(crate) fn check_empty(&mut self) {
         // A proxy may just have asked the database to forget what has expired.
         let asks = |process: &Process| match &process.core {
-            Core::Gateway(_) => false,
+            Core::Gateway(_) | Core::Focus(_) => false,
             Core::Proxy(proxy) => process.alive && proxy.sizes().tickets > 0,
         };
         if self.procs.iter().any(asks) {
@@ -486,6 +516,7 @@ impl World {
                         left.push(format!("{}: {sizes:?}", name(number)));
                     }
                 }
+                Core::Focus(_) => {}
                 Core::Proxy(proxy) => {
                     let sizes = proxy.sizes();
                     let all = [sizes.contexts, sizes.clients, sizes.servers, sizes.tickets];

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dialtone_conference::core as focus;
 use dialtone_location::{Request, StoreEvent, Ticket};
 use dialtone_sip::{Frame, StreamFramer};
 use dialtone_sip_gateway::core::{Gateway, Input, Listener, Output, Pool, Settings, pool_view};
@@ -14,7 +15,8 @@ use dialtone_sip_proxy::core as proxy;
 
 use super::links::Arrival;
 use super::{
-    Blow, Event, GATEWAYS, Inflight, PROCESSES, World, brief, core_address, edge_address, name,
+    Blow, Event, FIRST_FOCUS, GATEWAYS, Inflight, PROCESSES, World, brief, core_address,
+    edge_address, name,
 };
 
 /// A process that stood still for longer closes its core connections, as the drivers do.
@@ -50,6 +52,7 @@ pub(super) enum Input_ {
 
 #[derive(Debug)]
 pub(super) enum Core {
+    Focus(Box<focus::Focus>),
     Gateway(Box<Gateway>),
     Proxy(Box<proxy::Proxy>),
 }
@@ -90,12 +93,16 @@ impl World {
             return Core::Gateway(Box::new(Gateway::new(settings, self.keys.clone(), rng)));
         }
         let address = core_address(process);
+        if process >= FIRST_FOCUS {
+            return super::focuses::core(address, rng);
+        }
         let clock_ms = self.procs.get(process).map_or(0, |known| known.clock_ms);
         let system_ms = self.wall_ms().saturating_add_signed(clock_ms);
         let mut settings = proxy::Settings::new(address, (self.base + self.now, system_ms));
         settings.store_timeout = self.store_timeout;
         settings.element = 100 + process as u32;
         settings.media = (!self.relays.is_empty()).then(proxy::MediaSettings::default);
+        settings.conference = self.rooms.then(proxy::ConferenceSettings::default);
         if self.bugs.patient_lookups {
             settings.lookup_timeout = Duration::from_secs(3);
         }
@@ -153,6 +160,8 @@ impl World {
                 self.procs[process].framers.insert(conn, StreamFramer::accepting(LIMIT));
                 if process < GATEWAYS {
                     self.gateway(process, Input::CoreAccepted { conn });
+                } else if let Core::Focus(focus) = &mut self.procs[process].core {
+                    focus.handle_connected(conn.0);
                 }
             }
             Arrival::Opened => {
@@ -200,7 +209,17 @@ impl World {
 
     fn core_event(&mut self, process: usize, conn: ConnId, event: CoreEvent) {
         let now = self.base + self.now;
+        let hop = if process >= FIRST_FOCUS {
+            self.focus_hop(process, conn, matches!(event, CoreEvent::Closed))
+        } else {
+            None
+        };
         match &mut self.procs[process].core {
+            Core::Focus(focus) => match (event, hop) {
+                (CoreEvent::Closed, Some(hop)) => focus.handle_closed(now, hop),
+                (CoreEvent::Message(bytes), Some(hop)) => focus.handle_message(now, hop, bytes),
+                _ => {}
+            },
             Core::Gateway(gateway) => gateway.handle(
                 now,
                 match event {
@@ -229,6 +248,7 @@ impl World {
     pub(super) fn timeout(&mut self, process: usize) {
         let now = self.base + self.now;
         match &mut self.procs[process].core {
+            Core::Focus(focus) => focus.handle_timeout(now),
             Core::Gateway(gateway) => gateway.handle(now, Input::Timeout),
             Core::Proxy(proxy) => proxy.handle_timeout(now),
         }
@@ -247,6 +267,7 @@ impl World {
 
     fn deadline(&self, process: usize) -> Option<Duration> {
         let deadline = match &self.procs[process].core {
+            Core::Focus(focus) => focus.next_deadline(),
             Core::Gateway(gateway) => gateway.next_deadline(),
             Core::Proxy(proxy) => proxy.next_deadline(),
         };
@@ -271,6 +292,7 @@ impl World {
     fn drain(&mut self, process: usize) {
         while self.procs[process].alive && self.procs[process].frozen.is_none() {
             let output = match &mut self.procs[process].core {
+                Core::Focus(focus) => focus.poll().map(Out::from),
                 Core::Gateway(gateway) => gateway.poll().map(Out::from),
                 Core::Proxy(proxy) => proxy.poll().map(Out::from),
             };
@@ -321,6 +343,11 @@ impl World {
                 let at = self.now + Duration::from_millis(1);
                 self.push(at, Event::Phone { phone, bytes });
             }
+            Out::Media(command) => self.focus_media(process, &command),
+            Out::Peer(address, bytes) => {
+                let conn = self.focus_conn(process, address);
+                self.output(process, Out::Write(conn, bytes));
+            }
             Out::Relay(to, bytes) => self.tell_relay(process, to, bytes),
             Out::Store(ticket, request) => self.ask(process, ticket, request),
             Out::Write(conn, bytes) => {
@@ -345,6 +372,8 @@ impl World {
         victim.backlog.clear();
         victim.framers.clear();
         victim.wake = None;
+        self.focus_conns.retain(|(other, _), _| *other != process);
+        let victim = &mut self.procs[process];
         let life = victim.life;
         for (_, (link, side)) in std::mem::take(&mut self.procs[process].links) {
             self.cut(link, 1 - side, inflight);
@@ -375,10 +404,10 @@ impl World {
         let starter = &mut self.procs[process];
         starter.core = core;
         starter.alive = true;
-        starter.open = process < GATEWAYS;
+        starter.open = !(GATEWAYS..PROCESSES).contains(&process);
         starter.life += 1;
         let life = starter.life;
-        if process >= GATEWAYS {
+        if (GATEWAYS..PROCESSES).contains(&process) {
             let at = self.now + self.store.loading();
             let records = self.store.all();
             for event in [StoreEvent::Changes(records), StoreEvent::Loaded] {
@@ -464,7 +493,9 @@ impl World {
         let now = self.base + self.now;
         let version = self.version;
         let relays = self.relay_view(process);
+        let conferences = self.rooms.then(|| self.focus_view());
         match &mut self.procs[process].core {
+            Core::Focus(_) => {}
             Core::Gateway(gateway) => {
                 for (pool, members) in [(Pool::Gateway, gateways), (Pool::Proxy, proxies)] {
                     let view = pool_view(pool, version, &members);
@@ -474,6 +505,9 @@ impl World {
             Core::Proxy(proxy) => {
                 proxy.set_gateways(now, &gateways);
                 proxy.set_relays(now, relays);
+                if let Some(view) = conferences {
+                    proxy.set_conferences(now, view);
+                }
             }
         }
     }
@@ -492,7 +526,10 @@ enum Out {
     Datagram(SocketAddr, Bytes),
     Dial(ConnId, SocketAddr),
     EdgeWrite(u64, Bytes),
+    Media(focus::MediaCommand),
     Other(String),
+    /// Over a connection with this address, dialled if there is none.
+    Peer(SocketAddr, Bytes),
     Relay(SocketAddr, Bytes),
     Store(Ticket, Request),
     Write(ConnId, Bytes),
@@ -502,12 +539,26 @@ impl Out {
     /// Pings aside.
     fn is_message(&self) -> bool {
         match self {
-            Self::Close(_) | Self::Dial(..) | Self::Other(_) => false,
-            Self::Datagram(_, bytes) | Self::EdgeWrite(_, bytes) | Self::Write(_, bytes) => {
-                bytes != PING
-            }
+            Self::Close(_) | Self::Dial(..) | Self::Media(_) | Self::Other(_) => false,
+            Self::Datagram(_, bytes)
+            | Self::EdgeWrite(_, bytes)
+            | Self::Peer(_, bytes)
+            | Self::Write(_, bytes) => bytes != PING,
             Self::Relay(..) => true,
             Self::Store(_, request) => !matches!(request, Request::Expire { .. }),
+        }
+    }
+}
+
+impl From<focus::Output> for Out {
+    fn from(output: focus::Output) -> Self {
+        match output {
+            focus::Output::Media(command) => Self::Media(command),
+            focus::Output::Send { to: focus::Hop::Accepted(conn), bytes } => {
+                Self::Write(ConnId(conn), bytes)
+            }
+            focus::Output::Send { to: focus::Hop::Tcp(peer), bytes } => Self::Peer(peer, bytes),
+            other => Self::Other(format!("{other:?}")),
         }
     }
 }

@@ -9,7 +9,8 @@ use dialtone_location::Claim;
 /// Rooms that are remembered.
 const MOST: usize = 10_000;
 
-/// Claims as they were seen last. Those of an element that has failed or left the pool are forgotten.
+/// Claims as they were when a request went to their owner, if the database was quick to tell. Those of an element that has failed or left the pool are
+/// forgotten, and those that this proxy tries to change.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     claims: HashMap<Box<str>, Claim>,
@@ -34,6 +35,12 @@ impl Known {
                     oldest.and_then(|name| self.claims.remove(&name));
                 }
             }
+        }
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        if self.claims.remove(name).is_some() {
+            self.order.retain(|other| **other != *name);
         }
     }
 
@@ -88,6 +95,9 @@ mod tests {
         assert_eq!(known.get("a").unwrap().owner, 1);
         known.learn(&claim("a", 2, 6));
         assert_eq!(known.get("a").unwrap().owner, 2);
+        known.forget("a");
+        assert_eq!((known.get("a"), known.order.len()), (None, 0));
+        known.learn(&claim("a", 2, 6));
         (0..2 * MOST).for_each(|number| known.learn(&claim(&number.to_string(), 3, 1)));
         assert_eq!((known.claims.len(), known.order.len()), (MOST, MOST));
         assert_eq!(known.get("a"), None, "the oldest goes first");

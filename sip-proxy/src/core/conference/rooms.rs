@@ -26,6 +26,8 @@ pub(in crate::core) struct Room {
     tried: Vec<u32>,
     claim: Option<Claim>,
     stage: Stage,
+    /// When the store was asked last.
+    asked_at: Instant,
     changes: u32,
 }
 
@@ -44,16 +46,6 @@ enum Lacks {
 }
 
 impl Conference {
-    /// A change of the store has become known.
-    pub(in crate::core) fn note(&mut self, answer: &Answer) {
-        let claim = match answer {
-            Answer::Claim(ClaimOutcome::Done(claim) | ClaimOutcome::Refused(Some(claim))) => claim,
-            Answer::ReadClaim(Some(claim)) => claim,
-            _ => return,
-        };
-        self.known.learn(claim);
-    }
-
     fn lease_ms(&self) -> u64 {
         self.settings.lease.as_millis() as u64
     }
@@ -84,6 +76,7 @@ impl Proxy {
             tried: Vec::new(),
             claim: None,
             stage: Stage::Reading,
+            asked_at: now,
             changes: 0,
         });
         self.contexts.insert(server, Box::new(context));
@@ -142,6 +135,7 @@ impl Proxy {
     /// Sends a request to the owner of its room, or changes who that is.
     fn seat(&mut self, now: Instant, context: &mut Context) {
         let now_ms = self.settings.wall(now);
+        let lookup_timeout = self.settings.lookup_timeout;
         let (Some(room), Some(conference)) = (&mut context.room, &mut self.conference) else {
             return;
         };
@@ -152,6 +146,11 @@ impl Proxy {
             let renewal = room.claim.as_ref().filter(|_| room.claims);
             let renewal = renewal.and_then(|claim| conference.renewal(claim, now_ms));
             room.stage = Stage::Seated;
+            // What took longer may be old news.
+            let claim = room.claim.as_ref();
+            if let Some(claim) = claim.filter(|_| now <= room.asked_at + lookup_timeout) {
+                conference.known.learn(claim);
+            }
             if let Some(renewal) = renewal {
                 conference.stats.renewed += 1;
                 self.ask(now, Request::Claim(renewal), Waiting::Nothing, None);
@@ -171,6 +170,8 @@ impl Proxy {
         }
         let lease_until = now_ms + conference.lease_ms();
         let name = room.name.clone();
+        // Whatever is answered, or not: it may be somebody else's from now on.
+        conference.known.forget(&name);
         let change = match &room.claim {
             Some(Claim { generation, .. }) => {
                 ClaimChange::Swap { name, generation: *generation, owner: next, lease_until }
@@ -181,6 +182,7 @@ impl Proxy {
             None => return self.turn_away(now, context, Lacks::Budget),
         };
         room.stage = Stage::Claiming;
+        room.asked_at = now;
         let patience = Some(conference.settings.claim_timeout);
         let waiting = Waiting::Claim { server: context.server };
         self.ask(now, Request::Claim(change), waiting, patience);
