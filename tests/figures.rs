@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use dialtone::{
-    figures::{Error, location, media, name_service, sip},
+    figures::{Error, conference, location, media, name_service, sip},
     launcher::{self, Exclusive},
 };
 use dialtone_bench::phone::Transport;
@@ -82,6 +82,30 @@ fn resolutions_and_memory_of_a_registrar() {
     let ways: Vec<_> = figures.rows.iter().map(|row| (row.link, row.outstanding)).collect();
     assert_eq!(ways, [("TCP", 1), ("TCP", 64), ("SCTP", 1), ("SCTP", 64)]);
     assert!(figures.rows.iter().all(|row| row.per_second > 1.0), "{figures:?}");
+}
+
+#[test]
+fn participants_of_a_conference_server() {
+    let _turn = Exclusive::wait().unwrap();
+    let sizes =
+        [(60, 10), (30, 30)].map(|(participants, room)| conference::Size { participants, room });
+    let plan = conference::Plan {
+        sizes: sizes.to_vec(),
+        duration: Duration::from_secs(2),
+        rounds: 1,
+        threads: None,
+        frames: 10,
+    };
+    let figures = conference::measure(Path::new(BINARY), &plan, |line| println!("{line}")).unwrap();
+    conference::table(&plan, &figures).lines().for_each(|line| println!("table: {line}"));
+    assert_eq!(figures.runs.iter().map(|run| run.size).collect::<Vec<_>>(), sizes);
+    for run in &figures.runs {
+        assert_eq!(run.wrong, 0, "{run:?}");
+        // How many are late is a question of what else runs on this machine.
+        assert!(run.loss() < 0.3, "{run:?}");
+        assert!(run.cpu_seconds > 0.0 && run.resident_bytes > 0.0, "{run:?}");
+        assert!(run.sent >= 2 * 50 * u64::from(run.size.participants) / 2, "{run:?}");
+    }
 }
 
 #[test]

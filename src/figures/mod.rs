@@ -1,9 +1,10 @@
 //! `dialtone figures`: what the system costs on this machine: CPU time for what it does, memory for what it keeps, how
-//! fast registrars answer, and how its media relay compares with rtpengine.
+//! fast registrars answer, how its media relay compares with rtpengine, and how many a conference server mixes.
 //!
 //! Each starts a system of its own in a loopback slice of its own. Whoever plays phones and pool users runs in this
 //! process and is not counted, but uses the same cores: rates are lower bounds.
 
+pub mod conference;
 pub mod location;
 pub mod media;
 pub mod name_service;
@@ -28,6 +29,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Conference(conference::Args),
     #[command(hide = true)]
     LoadReplica(location::LoadArgs),
     Location(location::Args),
@@ -53,6 +55,7 @@ pub enum Error {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
+        Command::Conference(args) => conference::run(&args),
         Command::LoadReplica(args) => location::load(&args),
         Command::Location(args) => location::run(&args),
         Command::Media(args) => media::run(&args),

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::{Pid, SysconfVar, sysconf},
+};
 use serde::Serialize;
 
 use crate::launcher::clock;
@@ -41,6 +44,14 @@ impl Conditions {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
             load_average: [load, load],
+        }
+    }
+
+    /// The cores of whoever is measured, and the one of who keeps it busy: its own if there is more than one.
+    pub(super) fn shared_out(&self) -> (Vec<usize>, Option<usize>) {
+        match self.cores {
+            1 => (vec![0], None),
+            cores => ((0..cores - 1).collect(), Some(cores - 1)),
         }
     }
 
@@ -190,6 +201,29 @@ pub(super) fn softirq_thread_seconds() -> f64 {
 fn first_number(text: &str) -> io::Result<u64> {
     let first = text.split_whitespace().next().and_then(|number| number.parse().ok());
     first.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Keeps all threads that a process has now on these cores.
+pub(super) fn pin(pid: u32, cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core)?;
+    }
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = thread?.file_name();
+        if let Some(tid) = name.to_str().and_then(|tid| tid.parse().ok()) {
+            // A thread that has ended needs no core.
+            let _ = sched_setaffinity(Pid::from_raw(tid), &set);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps this thread on a core.
+pub(super) fn pin_thread(core: usize) {
+    let mut set = CpuSet::new();
+    // Without it, what is measured is worth less, but it is measured.
+    let _ = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
 }
 
 /// Resident memory of a process in bytes, with what is mapped from files.

@@ -59,6 +59,8 @@ pub struct Layout {
     pub conferences: u8,
     /// Participants whom a conference server takes. `None`: 2,000, or as many as it has ports for.
     pub conference_participants: Option<u32>,
+    /// Threads of a conference server that mix. `None`: as many as there are processors.
+    pub conference_workers: Option<u32>,
     /// Participants of conferences send media to the servers, even if other calls have relays.
     pub direct_conferences: bool,
     /// The domain whose users are served, besides localhost and the gateways' own addresses.
@@ -97,6 +99,7 @@ impl Default for Layout {
             auth: None,
             conferences: 0,
             conference_participants: None,
+            conference_workers: None,
             direct_conferences: false,
             domain: "dialtone.test".to_owned(),
             edge_address: Ipv4Addr::LOCALHOST.into(),
@@ -243,6 +246,9 @@ pub(super) fn conference(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "address", media);
     key(&mut toml, "first_port", ports.start());
     key(&mut toml, "last_port", ports.end());
+    if let Some(workers) = launcher.layout.conference_workers {
+        key(&mut toml, "workers", workers);
+    }
     toml.push_str("[limits]\n");
     let room = (ports.len() / 2).min(MOST_PARTICIPANTS) as u32;
     let participants = launcher.layout.conference_participants.unwrap_or(room);

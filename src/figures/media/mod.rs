@@ -19,7 +19,8 @@ use serde::Serialize;
 use super::{
     Conditions, Error, print,
     usage::{
-        descriptors, resident, run_seconds, softirq_thread_seconds, thread_seconds, udp_buffers,
+        descriptors, pin, resident, run_seconds, softirq_thread_seconds, thread_seconds,
+        udp_buffers,
     },
 };
 use crate::launcher::{Launcher, Layout, clock, wait_for};
@@ -195,10 +196,7 @@ pub fn measure(
 ) -> Result<Figures, Error> {
     let conditions = Conditions::begin();
     let rtpengine = relay::rtpengine_version();
-    let (relay_cores, own_core) = match conditions.cores {
-        1 => (vec![0], None),
-        cores => ((0..cores - 1).collect(), Some(cores - 1)),
-    };
+    let (relay_cores, own_core) = conditions.shared_out();
     let threads = plan.threads.unwrap_or(relay_cores.len() as u32);
     let layout = Layout { registrars: 1, relay_workers: Some(threads), ..Layout::default() };
     let mut launcher = Launcher::for_test(binary, layout)?;
@@ -232,7 +230,7 @@ pub fn measure(
             let relay = Relay::start(*kind, &mut launcher, threads)?;
             let mut control = Control::connect(config.address, relay.ng)?;
             if own_core.is_some() {
-                relay.pin(&relay_cores)?;
+                pin(relay.pid, &relay_cores)?;
             }
             let lab = Lab { kind: *kind, round, plan, media: &media, relay };
             let weight = lab.measure(&mut control, &mut |run: Run| {

@@ -2,17 +2,15 @@
 //! round, so that none begins with the other's remains.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     net::{IpAddr, SocketAddr},
     process::{Child, Command, Stdio},
 };
 
 use dialtone_ng::NG_PORT;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    sys::resource::{Resource, getrlimit, setrlimit},
-    sys::signal::Signal,
-    unistd::Pid,
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
 };
 use serde::Serialize;
 
@@ -87,22 +85,6 @@ impl<'l> Relay<'l> {
                 Ok(Self { pid: child.id(), ng, media: own, running: Running::Theirs(child) })
             }
         }
-    }
-
-    /// Keeps all its threads on these cores.
-    pub(super) fn pin(&self, cores: &[usize]) -> Result<(), Error> {
-        let mut set = CpuSet::new();
-        for core in cores {
-            set.set(*core).map_err(std::io::Error::from)?;
-        }
-        for thread in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let name = thread?.file_name();
-            if let Some(tid) = name.to_str().and_then(|tid| tid.parse().ok()) {
-                // A thread that has ended needs no core.
-                let _ = sched_setaffinity(Pid::from_raw(tid), &set);
-            }
-        }
-        Ok(())
     }
 }
 
