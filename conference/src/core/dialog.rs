@@ -96,6 +96,11 @@ impl Dialog {
         Hop::of(uri.sip()?, udp)
     }
 
+    /// Whether it came through a proxy that stays in its way.
+    pub(crate) fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
     /// The number of the next request within it.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.local_sequence += 1;

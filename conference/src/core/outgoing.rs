@@ -33,8 +33,9 @@ impl Focus {
         Some(client)
     }
 
-    /// Where requests of a dialog go. What leads to a pool instead of an address goes to the proxy that the dialog's last
-    /// request came from, or any other that is connected.
+    /// Where requests of a dialog go. If it came through a proxy that is connected, to that which its last request came
+    /// from, or any other when that is gone: the address in the route may be that of a dead one, for which all others of
+    /// its pool stand in.
     fn way(&self, id: CallId) -> Option<Hop> {
         let dialog = &self.calls.get(&id)?.dialog;
         let back = match dialog.hop {
@@ -43,7 +44,11 @@ impl Focus {
             }
             hop => Some(hop),
         };
-        dialog.next_hop(self.settings.udp.is_some()).or(back)
+        let next = dialog.next_hop(self.settings.udp.is_some());
+        match back {
+            Some(Hop::Accepted(_)) if dialog.has_routes() => back,
+            _ => next.or(back),
+        }
     }
 
     fn build(

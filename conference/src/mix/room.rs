@@ -10,13 +10,15 @@ use crate::mix::member::{Frame, Member, MemberSettings, MemberStats};
 use crate::mix::resample::{Down, Up};
 use crate::mix::rtcp::{self, Item};
 use crate::mix::rtp::{HEADER, Packet};
-use crate::mix::tones::{self, Player};
+use crate::mix::tones::{self, Note, Player};
 use crate::mix::{NARROW, TICKS_PER_SECOND, UNITS, WIDE};
 
 /// What is quieter than this (see [`level::energy`]; about -60 dB) is left out of the sum.
 const AUDIBLE: u32 = 16;
 /// Ticks for which somebody is still in the sum after the last audible frame: the end of a word is quiet.
 const HANGOVER: u8 = 10;
+/// Notes of comings and goings that may wait before no more are added: half a second of them.
+const CHIMES: usize = 4;
 /// Between reports to a member: 5 s (RFC 3550 section 6.2).
 const REPORT_EVERY: u32 = 5 * TICKS_PER_SECOND;
 
@@ -135,18 +137,23 @@ impl Room {
     }
 
     fn entered(&mut self, token: usize) {
-        if self.settings.tones {
-            self.player.add(tones::JOINED);
-        }
+        self.chime(tones::JOINED);
         self.events.push_back(RoomEvent::Entered { token });
+    }
+
+    /// Everybody hears that somebody has come or gone. Of many at once only the first ones are told.
+    fn chime(&mut self, notes: [Note; 2]) {
+        if self.settings.tones && self.player.waiting() < CHIMES {
+            self.player.add(notes);
+        }
     }
 
     /// Somebody goes; says goodbye by RTCP.
     pub fn leave(&mut self, seat: Seat, ntp: u64, sink: &mut impl Sink) {
         let Some(mut member) = self.seats.get_mut(seat.0).and_then(Option::take) else { return };
         self.free.push(seat.0);
-        if self.settings.tones && member.is_inside() {
-            self.player.add(tones::LEFT);
+        if member.is_inside() {
+            self.chime(tones::LEFT);
         }
         self.send_report(&mut member, ntp, true, sink);
     }

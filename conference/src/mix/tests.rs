@@ -184,6 +184,17 @@ fn everybody_hears_the_others_and_not_himself() {
 }
 
 #[test]
+fn many_who_come_at_once_are_not_told_one_by_one() {
+    let mut room = Room::new(RoomSettings::default());
+    let mut phones: Vec<Phone> =
+        (0..30).map(|index| join(&mut room, index, Codec::Pcmu, 0.0)).collect();
+    run(&mut room, &mut phones, 100, 0);
+    let heard = &phones[7].heard;
+    let loud = |samples: &[i16]| samples.iter().any(|sample| sample.unsigned_abs() > 1000);
+    assert!(loud(&heard[..4000]) && !loud(&heard[5600..]), "less than 0.7 s");
+}
+
+#[test]
 fn silent_listeners_share_what_is_encoded() {
     let mut room = Room::new(quiet());
     let mut phones: Vec<Phone> = (0..50)

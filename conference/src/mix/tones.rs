@@ -82,6 +82,11 @@ impl Player {
         (self.played, self.phase) = (0, 0.0);
     }
 
+    /// Notes that are not over.
+    pub fn waiting(&self) -> usize {
+        self.notes.len()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.notes.is_empty()
     }

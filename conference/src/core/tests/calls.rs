@@ -120,13 +120,13 @@ fn the_way_of_our_requests_follows_the_route() {
     lab.tell(MediaEvent::Lost { call });
     let (hop, bye) = lab.request();
     assert!(is(&bye, Method::Bye));
-    // Without a UDP listener by TCP.
-    assert_eq!(hop, Hop::Tcp("192.0.2.1:5060".parse().expect("address")));
+    // By the connection of a proxy, whatever its address is.
+    assert_eq!(hop, PROXY);
     assert_eq!(bye.request_uri_str(), Some("sip:alice@192.0.2.9:5062"));
     assert_eq!(header(&bye, HeaderName::Route), "<sip:token@192.0.2.1:5060;lr>");
     assert_eq!(bye.to().expect("To").tag(), Some("falice"));
     lab.answer(hop, &bye, 200);
-    // What leads to a pool goes back to the proxy, or to another one if that is gone.
+    // When it is gone to another one, and to the address only if there is none.
     let mut bob = Caller::new("bob", "conf-a");
     bob.more = "Record-Route: <sip:token@192.0.2.1;lr>\r\n".to_owned();
     let through_pool = |text: String| {
