@@ -221,17 +221,17 @@ impl Proxy {
         match Message::parse(bytes) {
             Ok(message) => match message.check() {
                 Ok(()) if self.is_overloaded(&message) => {
-                    self.answer_without_state(&message, source, 503, "")
+                    self.answer_without_state(now, &message, source, 503, "")
                 }
                 Ok(()) => {
                     if self.layer.handle_message(now, message, source).is_err() {
                         self.stats.dropped += 1;
                     }
                 }
-                Err(error) => self.answer_fault(&message, source, error),
+                Err(error) => self.answer_fault(now, &message, source, error),
             },
             Err(partial) => match &partial.message {
-                Some(message) => self.answer_fault(message, source, partial.error),
+                Some(message) => self.answer_fault(now, message, source, partial.error),
                 None => self.stats.dropped += 1,
             },
         }

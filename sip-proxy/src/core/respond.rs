@@ -87,15 +87,22 @@ impl Proxy {
         format!("{:012x}", hasher.finish() >> 16)
     }
 
-    pub(super) fn answer_fault(&mut self, message: &Message, source: Hop, error: ParseError) {
+    pub(super) fn answer_fault(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        source: Hop,
+        error: ParseError,
+    ) {
         let (code, reason) = error.status();
-        self.answer_without_state(message, source, code, reason);
+        self.answer_without_state(now, message, source, code, reason);
     }
 
     /// A request that makes no transaction gets its answer without one (RFC 3261 section 8.2.7); what is no request, or
     /// an ACK, is dropped. Without `reason` it is the usual one.
     pub(super) fn answer_without_state(
         &mut self,
+        now: Instant,
         message: &Message,
         source: Hop,
         code: u16,
@@ -125,8 +132,12 @@ impl Proxy {
             Hop::Tcp(_) | Hop::Udp { .. } => {
                 self.outputs.push_back(super::Output::Send { to, bytes });
             }
-            // No element sends requests over the connections that we dial.
-            Hop::Element(_) | Hop::Focus(_) => self.stats.dropped += 1,
+            Hop::Focus(element) => {
+                let conference = self.conference.as_mut();
+                _ = conference.map(|one| one.hops.send_only(now, element, bytes));
+            }
+            // No gateway sends requests over the connections that we dial.
+            Hop::Element(_) => self.stats.dropped += 1,
         }
     }
 

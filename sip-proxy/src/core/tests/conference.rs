@@ -394,6 +394,10 @@ fn dialogs_with_rooms_go_on_through_any_proxy() {
             assert_eq!(world.codes(source), [200]);
         }
     }
+    // Broken ones are answered over the same connection.
+    let broken = within("BYE", "broken", true, CORE).replace("CSeq: 1 BYE", "CSeq: 1 INVITE");
+    world.receive(Hop::Focus(owner), broken);
+    assert_eq!(world.codes(Hop::Focus(owner)), [400]);
     // A made-up cookie opens no way.
     let forged = within("BYE", "forged", false, CORE).replace("Call-ID: call-1", "Call-ID: x");
     world.receive(GATEWAY, forged);
