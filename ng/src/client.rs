@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::message::{Datagram, Reply, Request};
+use crate::{
+    MAX_DATAGRAM,
+    message::{Datagram, Reply, Request},
+};
 
 /// One attempt: one request to one relay. Never used twice by one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +64,7 @@ pub struct Counters {
     pub resent: u64,
     pub answered: u64,
     pub expired: u64,
-    /// Not sent, because too many were under way.
+    /// Not sent, because too many were under way, or too long for a datagram.
     pub refused: u64,
     /// Answers to our cookies that came after the end of the attempt, or a second time.
     pub late: u64,
@@ -116,7 +119,8 @@ impl Client {
         self.attempts.len()
     }
 
-    /// Asks `to`; `None` if too many requests are under way.
+    /// Asks `to`; `None` if too many requests are under way, or no datagram holds this one: silence would be the
+    /// relay's fault then.
     pub fn request(
         &mut self,
         now: Instant,
@@ -128,9 +132,13 @@ impl Client {
             return None;
         }
         let id = RequestId(self.next);
+        let datagram = request.encode(format!("{:016x}_{:x}", self.prefix, id.0).as_bytes());
+        if datagram.len() > MAX_DATAGRAM {
+            self.counters.refused += 1;
+            return None;
+        }
         self.next += 1;
         self.counters.requests += 1;
-        let datagram = request.encode(format!("{:016x}_{:x}", self.prefix, id.0).as_bytes());
         let expires = now + self.config.attempt;
         let due = expires.min(now + self.config.resend);
         self.outputs.push_back(Output::Send { to, datagram: datagram.clone() });
@@ -350,6 +358,19 @@ mod tests {
         assert_eq!(client.outstanding(), 1);
         client.cancel(other.unwrap());
         assert_eq!((client.next_deadline(), outputs(&mut client)), (None, vec![]));
+    }
+
+    #[test]
+    fn what_fits_no_datagram_is_not_asked() {
+        let (mut client, now) = start();
+        let sdp = vec![b'x'; MAX_DATAGRAM];
+        let mut offer = Request::new(Command::Offer);
+        offer.sdp = Some(&sdp);
+        assert_eq!(client.request(now, to(RELAY), &offer), None);
+        offer.sdp = Some(&sdp[..MAX_DATAGRAM - 100]);
+        assert!(client.request(now, to(RELAY), &offer).is_some());
+        let Counters { requests, refused, .. } = *client.counters();
+        assert_eq!((requests, refused, outputs(&mut client).len()), (1, 1, 1));
     }
 
     #[test]
