@@ -32,8 +32,8 @@ pub(super) enum Due {
     Unanswered,
     /// It was deleted, with a delay.
     Deleted,
-    /// Silent while it was on hold.
-    Held,
+    /// Nothing may be heard any more: it was silent on hold, has no streams, or lost those that were heard.
+    Quiet,
 }
 
 /// Packets of pairs that are closed.

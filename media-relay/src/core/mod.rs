@@ -377,7 +377,7 @@ impl<P: PortPool> Relay<P> {
                 let (_, call) = self.find(request.call_id)?;
                 let tag = request.to_tag.or(request.from_tag).filter(|tag| !tag.is_empty());
                 let tag = tag.map(Into::into);
-                self.ask_plane(call, |reply| For::Query { call, reply, tag }, asked)
+                self.ask_plane(now, call, |reply| For::Query { call, reply, tag }, asked)
             }
             Command::List => {
                 self.stats.lists += 1;
@@ -460,6 +460,16 @@ impl<P: PortPool> Relay<P> {
                 for index in legs.into_iter().rev() {
                     gone.legs.push(call.legs.remove(index));
                 }
+                let settings = &self.settings;
+                let deadline = match call.deadline {
+                    None if !call.is_answered() => {
+                        Some((now + settings.offer_timeout, Due::Unanswered))
+                    }
+                    // The plane has said already which of the others are silent, and does not say it again.
+                    None => Some((now + settings.media_timeout, Due::Quiet)),
+                    deadline => deadline,
+                };
+                self.set_deadline(key, deadline);
                 self.close(gone, Reason::Deleted, Some(asked))
             }
             _ => {
@@ -473,7 +483,7 @@ impl<P: PortPool> Relay<P> {
                     return self.end(key, Reason::Deleted, Some(asked));
                 }
                 self.set_deadline(key, Some((now + delay, Due::Deleted)));
-                self.ask_plane(key, |reply| For::Query { call: key, reply, tag: None }, asked)
+                self.ask_plane(now, key, |reply| For::Query { call: key, reply, tag: None }, asked)
             }
         }
     }
@@ -481,6 +491,7 @@ impl<P: PortPool> Relay<P> {
     /// Asks the plane about all pairs of a call, and answers when it knows.
     fn ask_plane(
         &mut self,
+        now: Instant,
         call: CallKey,
         what: impl FnOnce(Asked) -> For,
         asked: &Asked,
@@ -489,11 +500,11 @@ impl<P: PortPool> Relay<P> {
             return Err(Refusal::Error("Too many requests"));
         }
         let asked = Asked { key: asked.key, cookie: asked.cookie.clone() };
-        self.wait(call, what(asked));
+        self.wait(now, call, what(asked));
         Err(Refusal::Later)
     }
 
-    fn wait(&mut self, call: CallKey, what: For) {
+    fn wait(&mut self, now: Instant, call: CallKey, what: For) {
         self.last_tag += 1;
         let tag = self.last_tag;
         let pairs: Vec<PairId> = self
@@ -506,9 +517,17 @@ impl<P: PortPool> Relay<P> {
         self.outputs.extend(pairs.into_iter().map(|pair| Output::Query { pair, tag }));
         if waiting.outstanding == 0 {
             // Nothing counts packets there.
-            self.resolve_query(waiting);
+            self.resolve(now, waiting);
         } else {
             self.waiting.insert(tag, waiting);
+        }
+    }
+
+    /// The plane has answered about all pairs.
+    fn resolve(&mut self, now: Instant, waiting: Waiting) {
+        match waiting.what {
+            For::Silence { call } => self.judge_silence(now, call, &waiting.stats),
+            _ => self.resolve_query(waiting),
         }
     }
 
@@ -549,10 +568,7 @@ impl<P: PortPool> Relay<P> {
                 if waiting.outstanding == 0
                     && let Some(waiting) = self.waiting.remove(&tag)
                 {
-                    match waiting.what {
-                        For::Silence { call } => self.judge_silence(now, call, &waiting.stats),
-                        _ => self.resolve_query(waiting),
-                    }
+                    self.resolve(now, waiting);
                 }
             }
             Event::Silent { pair } => self.fell_silent(now, pair),
@@ -581,11 +597,11 @@ impl<P: PortPool> Relay<P> {
             Some((_, Due::Unanswered | Due::Deleted)) => {}
             _ if call.is_held() => {
                 let rest = self.settings.hold_timeout.saturating_sub(self.settings.media_timeout);
-                self.set_deadline(key, Some((now + rest, Due::Held)));
+                self.set_deadline(key, Some((now + rest, Due::Quiet)));
             }
             _ if call.pairs().nth(1).is_none() => drop(self.end(key, Reason::Silent, None)),
             // What was silent first may have become loud again.
-            _ => self.wait(key, For::Silence { call: key }),
+            _ => self.wait(now, key, For::Silence { call: key }),
         }
     }
 
@@ -623,7 +639,7 @@ impl<P: PortPool> Relay<P> {
             match due {
                 Some((_, Due::Deleted)) => drop(self.end(key, Reason::Deleted, None)),
                 Some((_, Due::Unanswered)) => drop(self.end(key, Reason::Unanswered, None)),
-                Some((_, Due::Held)) => self.wait(key, For::Silence { call: key }),
+                Some((_, Due::Quiet)) => self.wait(now, key, For::Silence { call: key }),
                 None => {}
             }
         }

@@ -146,10 +146,15 @@ impl<P: PortPool> Relay<P> {
         let exchange = Exchange { request, sdp, is_answer: true, sender, replaced };
         let answer = self.exchange(now, from, key, leg, exchange, asked);
         if answer.is_ok() {
+            let mut deadline = None;
             if let Some(call) = self.calls.get_mut(&key) {
                 call.legs[leg].answered = true;
+                if call.pairs().all(|pair| pair.silent) {
+                    // Nothing will fall silent, should its end never be told.
+                    deadline = Some((now + self.settings.hold_timeout, Due::Quiet));
+                }
             }
-            self.set_deadline(key, None);
+            self.set_deadline(key, deadline);
         }
         answer
     }
@@ -194,6 +199,7 @@ impl<P: PortPool> Relay<P> {
             (replace.sdp_version, "replace/SDP-version"),
             (replace.username, "replace/username"),
             (replace.zero_address, "replace/zero-address"),
+            (request.set_label.is_some(), "set-label"),
             (request.tos.is_some(), "TOS"),
             (request.metadata.is_some(), "metadata"),
         ] {

@@ -224,7 +224,10 @@ impl Reception {
             return;
         }
         // Both wrap around, and only differences count.
-        let arrival = tick.micros * u64::from(self.clock) / 1_000_000;
+        // In two parts, since a description may name any clock.
+        let (seconds, micros, clock) =
+            (tick.micros / 1_000_000, tick.micros % 1_000_000, u64::from(self.clock));
+        let arrival = seconds * clock + micros * clock / 1_000_000;
         let transit = (arrival as u32).wrapping_sub(timestamp);
         match self.transit.replace((transit, timestamp)) {
             // Packets of one video frame, and of one telephone event, share a timestamp.

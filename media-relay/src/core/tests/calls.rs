@@ -220,6 +220,67 @@ fn a_call_on_hold_may_be_silent_for_longer() {
 }
 
 #[test]
+fn calls_end_that_have_nothing_left_to_fall_silent() {
+    // Text only, which is not relayed; nobody says when it is over.
+    let mut lab = Lab::new();
+    let text = |address: &str| audio(address, 0) + "m=message 9 TCP/MSRP *\r\n";
+    lab.offer(&text("192.0.2.1"));
+    lab.answer(&text("192.0.2.2"));
+    assert!(lab.pairs.is_empty());
+    lab.pass(3_599 * S);
+    assert_eq!(lab.relay.calls(), 1);
+    lab.pass(S);
+    assert_eq!((lab.relay.calls(), lab.ended[0].reason), (0, Reason::SilentOnHold));
+    lab.check();
+    // It has become a call with audio meanwhile.
+    let mut lab = Lab::new();
+    lab.offer(&text("192.0.2.1"));
+    lab.answer(&text("192.0.2.2"));
+    lab.ask(&Request { to_tag: Some(b"bob"), ..offer(&audio("192.0.2.1", 4000)) });
+    lab.answer(&audio("192.0.2.2", 5000));
+    lab.pass(4_000 * S);
+    assert_eq!(lab.relay.calls(), 1);
+    // Two branches: one is silent, the one that was heard goes.
+    let branches = || {
+        let mut lab = Lab::new();
+        let alice = audio("192.0.2.1", 4000);
+        for branch in [&b"z9hG4bK1"[..], b"z9hG4bK2"] {
+            lab.ask(&Request { via_branch: Some(branch), ..offer(&alice) });
+        }
+        let pair = PairId(*lab.pairs.keys().next_back().expect("two"));
+        lab.event(Event::Silent { pair });
+        lab
+    };
+    let gone = |lab: &mut Lab| {
+        let tag = Some(&b"alice"[..]);
+        let branch = Some(&b"z9hG4bK1"[..]);
+        lab.ask(&Request { from_tag: tag, via_branch: branch, ..about(Command::Delete) });
+        assert_eq!((lab.relay.calls(), lab.pairs.len()), (1, 1));
+    };
+    let bob = audio("192.0.2.2", 5000);
+    let by = |tag: &'static [u8], branch: &'static [u8]| Request {
+        to_tag: Some(tag),
+        via_branch: Some(branch),
+        ..answer(&bob)
+    };
+    let mut lab = branches();
+    lab.ask(&by(b"bob", b"z9hG4bK1"));
+    gone(&mut lab);
+    lab.pass(240 * S);
+    assert_eq!((lab.relay.calls(), lab.ended[1].reason), (0, Reason::Unanswered));
+    lab.check();
+    let mut lab = branches();
+    lab.ask(&by(b"carol", b"z9hG4bK2"));
+    lab.ask(&by(b"bob", b"z9hG4bK1"));
+    let pair = PairId(*lab.pairs.keys().next_back().expect("two"));
+    lab.event(Event::Silent { pair });
+    gone(&mut lab);
+    lab.pass(60 * S);
+    assert_eq!((lab.relay.calls(), lab.ended[1].reason), (0, Reason::Silent));
+    lab.check();
+}
+
+#[test]
 fn one_stream_that_is_heard_keeps_the_others() {
     let mut lab = Lab::new();
     let two = |address: &str| audio(address, 4000) + "m=video 4002 RTP/AVP 96\r\n";

@@ -120,6 +120,20 @@ fn jitter_as_appendix_a_8() {
     assert_eq!(jitter(&wrapping), Some(Duration::ZERO));
 }
 
+#[test]
+fn any_clock_will_do() {
+    let start = start();
+    let mut reception = Reception::default();
+    let month = 30 * 24 * 3_600_000;
+    for n in 0..3_u16 {
+        let tick = at(start, month + u64::from(n) * 20);
+        reception.receive(tick, rtp(n), |_| Some(u32::MAX));
+    }
+    let mut stats = EndStats::default();
+    reception.fill(&mut stats);
+    assert_eq!((stats.lost, stats.jitter.is_some()), (0, true));
+}
+
 proptest! {
     /// Whatever comes: no panic, and no counter beyond what came.
     #[test]
