@@ -11,7 +11,7 @@ use super::{Failure, UNKNOWN_POOL, columns};
 
 /// Whom to ask, and how to print what they say.
 #[derive(Debug, clap::Args)]
-pub(super) struct Conferences {
+pub(super) struct Ask {
     /// A registrar's admin interface
     #[arg(
         long,
@@ -34,7 +34,7 @@ pub(super) struct Conferences {
     json: bool,
 }
 
-impl Conferences {
+impl Ask {
     pub(super) fn print(&self) -> Result<(), Failure> {
         let mut elements = self.elements()?;
         thread::scope(|scope| {

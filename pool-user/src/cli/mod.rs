@@ -69,7 +69,7 @@ enum Command {
     /// Dialtone's, or that keep their admin interface elsewhere, are listed as such.
     Conferences {
         #[command(flatten)]
-        conferences: conferences::Conferences,
+        ask: conferences::Ask,
     },
     /// List the pools that a registrar knows, from its admin interface
     Pools {
@@ -122,7 +122,7 @@ pub fn run(args: Args) -> ExitCode {
                 _ = tokio::signal::ctrl_c() => Ok(()),
             }
         }),
-        Command::Conferences { conferences } => conferences.print(),
+        Command::Conferences { ask } => ask.print(),
         Command::Pools { admin } => admin.pools(),
         Command::Peers { admin } => admin.peers(),
     };
