@@ -208,14 +208,14 @@ impl Driver {
             Ok(recording) => recording,
             Err(error) => {
                 tracing::error!(%call_id, %error, "a call is not recorded");
-                return;
+                return self.relay.recording_failed(wanted.call);
             }
         };
         let files: Vec<PathBuf> = recording.pcap().into_iter().chain(recording.wav(0)).collect();
         // What is not noted is not done.
         if let Err(error) = audit.note(wall, wanted, Audited::Start { files: &files }) {
             tracing::error!(%call_id, %error, "a call is not recorded: the audit log cannot be written");
-            return;
+            return self.relay.recording_failed(wanted.call);
         }
         self.recordings.insert(wanted.call, Running { recording, streams: 0 });
     }
@@ -265,6 +265,7 @@ impl Driver {
             bytes: rate(bytes(&totals), bytes(&former)),
             errors: rate(errors(&totals), errors(&former)),
             load: busy / elapsed / self.workers,
+            ports: self.relay.ports_mut().use_share(now),
             total_packets: totals.packets_in,
             total_bytes: totals.bytes_in,
             total_errors: errors(&totals),

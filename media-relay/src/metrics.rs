@@ -41,6 +41,7 @@ pub(crate) fn export(figures: &Figures<'_>) {
         ("dialtone_media_relay_errors_total", stats.errors),
         ("dialtone_media_relay_garbage_total", stats.garbage),
         ("dialtone_media_relay_no_ports_total", stats.no_ports),
+        ("dialtone_media_relay_recordings_failed_total", stats.recordings_failed),
         ("dialtone_media_relay_refused_total", stats.refused),
         ("dialtone_media_relay_repeated_total", stats.repeated),
         ("dialtone_media_relay_empty_streams_total", stats.empty_streams),

@@ -36,6 +36,11 @@ impl SocketPool {
         self.of(address).ok_or_else(|| format!("{address} is not among the interfaces"))
     }
 
+    /// The share of its ports that calls have, of the address where it is largest.
+    pub(crate) fn use_share(&mut self, now: Instant) -> f64 {
+        self.addresses.iter_mut().map(|ports| ports.use_share(now)).fold(0.0, f64::max)
+    }
+
     /// Pairs of ports that there are, and that are free.
     pub(crate) fn count(&mut self, now: Instant) -> (usize, usize) {
         let counts = self.addresses.iter_mut().map(|ports| (ports.pairs(), ports.available(now)));

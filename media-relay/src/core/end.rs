@@ -215,6 +215,14 @@ impl<P: PortPool> Relay<P> {
         }
     }
 
+    /// What [`Output::StartRecording`] wanted has not begun: the next request for it is a new attempt.
+    pub fn recording_failed(&mut self, key: CallKey) {
+        self.stats.recordings_failed += 1;
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.recorded_for = None;
+        }
+    }
+
     pub(super) fn stop_recording(&mut self, key: CallKey, by: Option<SocketAddr>) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         if call.recorded_for.take().is_some() {

@@ -139,6 +139,8 @@ pub struct Sample {
     pub errors: u64,
     /// Processor time of the workers, as a fraction of what they could use.
     pub load: f64,
+    /// The share of its ports that calls have, of the local address where it is largest.
+    pub ports: f64,
     /// Since the start.
     pub total_packets: u64,
     pub total_bytes: u64,
@@ -157,6 +159,8 @@ pub struct Stats {
     pub statistics: u64,
     pub recording_starts: u64,
     pub recording_stops: u64,
+    /// Recordings that were wanted and have not begun.
+    pub recordings_failed: u64,
     /// Commands that are not known here.
     pub unknown_commands: u64,
     /// Answered by an error.
@@ -681,7 +685,7 @@ impl<P: PortPool> Relay<P> {
         let by_bandwidth =
             bandwidth.map_or(0.0, |limit| of(self.sample.bytes as f64, limit as f64));
         let by_load = load.map_or(0.0, |limit| of(self.sample.load, limit));
-        by_sessions.max(by_bandwidth).max(by_load).clamp(0.0, 1.0)
+        by_sessions.max(by_bandwidth).max(by_load).max(self.sample.ports).clamp(0.0, 1.0)
     }
 
     /// Where sockets come from.

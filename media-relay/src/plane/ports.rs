@@ -89,6 +89,15 @@ impl Ports {
         self.free.len()
     }
 
+    /// The share of the port pairs that calls have; all of them if none could be taken at `now`.
+    pub fn use_share(&mut self, now: Instant) -> f64 {
+        let free = self.available(now);
+        if free == 0 {
+            return 1.0;
+        }
+        (self.pairs - free - self.resting.len()) as f64 / self.pairs as f64
+    }
+
     /// Takes a port pair and binds it; without `rtcp` the odd port stays taken and unbound.
     ///
     /// # Errors

@@ -223,17 +223,14 @@ impl Worker {
             // Nothing but an interruption can go wrong here.
             let count = self.epoll.wait(&mut ready, timeout).unwrap_or(0);
             tick = Tick::new(self.start, clock());
-            let mut woken = false;
-            for event in &ready[..count] {
-                if event.data() == WAKE {
-                    woken = true;
-                } else {
-                    self.forward(tick, event.data(), &mut buffer);
-                }
-            }
-            if woken {
-                // Sockets are closed here only, so no event above can be of a slot's predecessor.
+            let ready = &ready[..count];
+            // Before any packet: who has seen the answer to a request may have sent it. An event below may then be of a
+            // slot's predecessor, whose successor has nothing to receive, or has, and receives it a little sooner.
+            if ready.iter().any(|event| event.data() == WAKE) {
                 running = self.obey(tick);
+            }
+            for event in ready.iter().filter(|event| event.data() != WAKE) {
+                self.forward(tick, event.data(), &mut buffer);
             }
             if tick.now >= look {
                 look = tick.now + LOOK;

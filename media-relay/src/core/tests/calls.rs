@@ -413,6 +413,16 @@ fn recordings_are_asked_for_and_audited() {
         (4, false, None)
     );
 
+    // One that does not begin leaves nothing to stop, and is tried again when it is asked for again.
+    let mut lab = Lab::with(Settings { recording: true, ..settings() });
+    lab.offer(&audio("192.0.2.1", 4000));
+    lab.ask(&about(Command::StartRecording));
+    lab.relay.recording_failed(lab.recordings[0].1.call);
+    lab.ask(&about(Command::StopRecording));
+    assert_eq!((lab.recordings.len(), lab.relay.stats().recordings_failed), (1, 1));
+    lab.ask(&about(Command::StartRecording));
+    assert_eq!(lab.recordings.len(), 2);
+
     let mut lab = call();
     assert_eq!(lab.ask(&about(Command::StartRecording)).error(), "Recording is not configured");
     let unknown = Request { call_id: Some(b"nobody"), ..about(Command::StartRecording) };

@@ -52,6 +52,9 @@ fn bandwidth_and_processor_time_are_limited() {
     lab.relay.set_sample(Sample { bytes: 5_000, load: 0.2, ..Sample::default() });
     try_one(&mut lab, "1").sdp();
     assert_eq!(lab.relay.load(), 0.5);
+    // Who has no ports left is not to look idle.
+    lab.relay.set_sample(Sample { ports: 1.0, ..Sample::default() });
+    assert_eq!(lab.relay.load(), 1.0);
 }
 
 #[test]

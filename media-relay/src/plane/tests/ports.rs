@@ -39,6 +39,19 @@ fn pairs_until_exhausted_and_again_after_quarantine() {
 }
 
 #[test]
+fn what_rests_is_nobodys_unless_nothing_else_is_left() {
+    let mut ports = ports("127.93.1.4");
+    let (now, quarantine) = (start(), PortsConfig::default().quarantine);
+    assert_eq!(ports.use_share(now), 0.0);
+    let taken = [(); 2].map(|()| ports.open(now, false).unwrap().port);
+    ports.give_back(now, taken[0]);
+    assert_eq!(ports.use_share(now), 1.0 / 3.0);
+    ports.open(now, false).unwrap();
+    assert_eq!(ports.use_share(now), 1.0);
+    assert_eq!(ports.use_share(now + quarantine), 2.0 / 3.0);
+}
+
+#[test]
 fn ports_of_others_are_put_aside() {
     let mut ports = ports("127.93.1.2");
     let now = start();
