@@ -339,12 +339,7 @@ impl Phone {
         }
     }
 
-    /// Whether it ever was in this call.
-    pub(crate) fn joined(&self, call: &str) -> bool {
-        self.dialogs.contains_key(call)
-    }
-
-    /// Where requests of a call go that it has begun and that was answered.
+    /// Where requests go of a call that it ever was in.
     pub(crate) fn target_of(&self, call: &str) -> Option<&str> {
         self.dialogs.get(call).map(|dialog| &*dialog.target)
     }

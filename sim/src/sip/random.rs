@@ -73,7 +73,7 @@ pub(super) fn run(seed: u64, options: Options) -> Outcome {
         // One that was cancelled and answered all the same ended at once.
         if !lossy
             && !call.cancelled
-            && phones.iter().all(|phone| world.phones[*phone].joined(&call.name))
+            && phones.iter().all(|phone| world.phones[*phone].target_of(&call.name).is_some())
         {
             world.check_media(&call.name, phones);
         }
