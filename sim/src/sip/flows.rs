@@ -232,8 +232,9 @@ fn play(case: Case, options: Options) -> (World, [usize; PROCESSES]) {
 
 /// Both phones of an established call have ports of one relay, and relays have been told of the end.
 fn check_relays(world: &mut World) {
-    let joined: Vec<usize> =
-        (0..world.phones.len()).filter(|phone| world.phones[*phone].joined("call")).collect();
+    let joined: Vec<usize> = (0..world.phones.len())
+        .filter(|phone| world.phones[*phone].target_of("call").is_some())
+        .collect();
     if let [one, other] = joined[..] {
         world.check_media("call", [one, other]);
     }
