@@ -104,6 +104,25 @@ fn a_phone_moves_by_signalling() {
     eventually("the old place is a stranger", || bed.plane.totals().strangers == 1);
 }
 
+/// Whoever has seen the answer to a request may send at once.
+#[test]
+fn a_command_holds_for_every_packet_that_comes_after_it() {
+    let mut bed = Bed::new(["127.93.13.1", "127.93.13.2"]);
+    let [a, b, elsewhere] = ["127.93.13.3", "127.93.13.4", "127.93.13.5"].map(Phone::new);
+    bed.open(Kind::Rtp, [to(&a, &a), to(&b, &b)]);
+    for sequence in 0..500 {
+        let phone = if sequence % 2 == 0 { &elsewhere } else { &b };
+        bed.plane.execute(Command::Change {
+            pair: PAIR,
+            side: Answerer,
+            settings: to(phone, phone),
+            reopen: Reopen::IfMoved,
+            rtcp: RtcpSocket::Keep,
+        });
+        passes(&a, bed.rtp(Offerer), phone, bed.rtp(Answerer), &rtp(sequence));
+    }
+}
+
 #[test]
 fn rtcp_moves_to_the_rtp_port_and_back() {
     let mut bed = Bed::new(["127.93.6.1", "127.93.6.2"]);
