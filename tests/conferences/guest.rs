@@ -94,8 +94,14 @@ impl Guest {
         self.line.connect(audio(answer.body()));
     }
 
+    /// Leaves in order; nobody else has sent anything meanwhile.
+    pub(crate) fn leave(&mut self) {
+        assert_eq!(self.hang_up(), 200, "{} hangs up", self.phone.user);
+        assert_eq!(self.line.strays, 0, "packets for {}", self.phone.user);
+    }
+
     /// Leaves; the status of the answer.
-    pub(crate) fn leave(&mut self) -> u16 {
+    pub(crate) fn hang_up(&mut self) -> u16 {
         let dialog = self.dialog.take().expect("a call");
         let bye = dialog.request(&mut self.phone, "BYE", &dialog.routes);
         self.phone.ask(&bye).status()
@@ -136,6 +142,7 @@ pub(crate) fn acknowledge(phone: &mut Phone, invite: &str, answer: &Sip) {
 /// second. `disturb` is called every 20 ms; nobody may hear the tones of `strangers`.
 pub(crate) fn hear(guests: &mut [Guest], strangers: &[u32], mut disturb: impl FnMut(&mut [Guest])) {
     for guest in &mut *guests {
+        guest.line.listen();
         guest.line.take_heard();
     }
     let mut last = String::new();

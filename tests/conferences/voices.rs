@@ -47,7 +47,7 @@ pub(crate) fn hear_all<const N: usize>(what: &str, voices: [Voice<'_>; N]) {
             .collect();
         // Of those who are to be heard the weakest, of the others the strongest.
         let mut levels = Vec::new();
-        let right = |levels: &&(f64, f64)| levels.0 > LOUD.max(MUCH * levels.1);
+        let right = |levels: &&(f64, f64)| levels.0 > LOUD.max(MUCH * levels.1) && levels.1 < LOUD;
         let heard = wait_for(LIMIT, || {
             let heard = (voice.heard)();
             let windows = heard.get(begin..).unwrap_or_default().chunks_exact(WINDOW);
