@@ -132,8 +132,7 @@ async fn receive(socket: UdpSocket, relay: SocketAddr, events: mpsc::Sender<Rela
     loop {
         // What came back with ICMP makes a socket ready, too, but not readable.
         let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
-        let mut unreachable = ready.is_error()
-            && socket.take_error().is_ok_and(|error| error.as_ref().is_some_and(is_unreachable));
+        let mut unreachable = ready.is_error() && was_unreachable(&socket);
         for _ in 0..BATCH {
             let event = match socket.try_recv(&mut buffer) {
                 Ok(length) => RelayEvent::Datagram {
@@ -161,6 +160,13 @@ async fn receive(socket: UdpSocket, relay: SocketAddr, events: mpsc::Sender<Rela
     }
 }
 
+/// Takes the errors that wait in the socket, until there is none: it would stay ready else.
+fn was_unreachable(socket: &UdpSocket) -> bool {
+    let take = || socket.take_error()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    let errors = std::iter::from_fn(|| socket.try_io(Interest::ERROR, take).ok());
+    errors.filter(is_unreachable).count() > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +176,12 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn now() -> Instant {
         Instant::now()
+    }
+
+    /// Of this thread so far.
+    fn run_time() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 
     #[tokio::test]
@@ -195,6 +207,11 @@ mod tests {
         sockets.send(now, address, b"question");
         let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
         assert_eq!(event, Some(RelayEvent::Unreachable { relay: address }));
+        // Told once, and then there is nothing to do.
+        let busy = run_time();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let busy = run_time() - busy;
+        assert!(busy < Duration::from_millis(50), "{busy:?}");
         sockets.tidy(now + IDLE);
         assert!(sockets.channels.is_empty());
     }
