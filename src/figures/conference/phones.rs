@@ -5,8 +5,9 @@
 
 use std::{
     f64::consts::TAU,
-    io,
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
     sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use dialtone_conference::mix::{
 };
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
-    socket::{setsockopt, sockopt},
+    socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt},
 };
 
 use super::{
@@ -45,6 +46,10 @@ const QUIET: f64 = 0.1 * AMPLITUDE;
 const FRAME: Duration = Duration::from_millis(20);
 /// Rooms are spread over so many times in each of them.
 const SLOTS: usize = 20;
+/// Packets sent or received at a time.
+const BATCH: usize = 64;
+/// In G.711 µ-law.
+const SILENCE: u8 = 0xff;
 /// What is listened to at the end: a second.
 const KEPT: usize = 50;
 /// A room of 500 sends and hears all at once.
@@ -152,24 +157,19 @@ impl Drop for Phones {
 /// All rooms.
 struct Hall {
     rooms: Vec<Room>,
-    tones: Vec<[u8; UNITS]>,
     sent: u64,
     late: Duration,
 }
 
 impl Hall {
     fn new(rooms: Vec<Room>) -> Self {
-        Self {
-            rooms,
-            tones: TONES.map(|hertz| tone(Codec::Pcmu, hertz)).to_vec(),
-            sent: 0,
-            late: Duration::ZERO,
-        }
+        Self { rooms, sent: 0, late: Duration::ZERO }
     }
 
     fn run(&mut self, questions: &Receiver<Question>) {
         // The system gives sleepers up to 50 µs more, unless it is asked not to.
         let _ = nix::sys::prctl::set_timerslack(1);
+        let mut batch = Batch::new();
         let mut due = clock();
         for turn in 0_u32.. {
             match questions.try_recv() {
@@ -188,8 +188,8 @@ impl Hall {
             }
             let slot = turn as usize % SLOTS;
             for room in self.rooms.iter_mut().skip(slot).step_by(SLOTS) {
-                room.listen();
-                self.sent += room.speak(&self.tones);
+                room.listen(&mut batch);
+                self.sent += room.speak(&mut batch);
             }
             due += FRAME / SLOTS as u32;
             match due.checked_duration_since(clock()) {
@@ -198,6 +198,22 @@ impl Hall {
                 None => self.late = self.late.max(clock() - due),
             }
         }
+    }
+}
+
+/// What packets are sent and received with, many at a time.
+struct Batch {
+    buffers: Box<[[u8; HEADER + UNITS + 1]; BATCH]>,
+    /// Each for one purpose only: sending leaves pointers to addresses in them.
+    sent: MultiHeaders<SockaddrStorage>,
+    received: MultiHeaders<SockaddrStorage>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let headers = || MultiHeaders::preallocate(BATCH, None);
+        let buffers = Box::new([[0; HEADER + UNITS + 1]; BATCH]);
+        Self { buffers, sent: headers(), received: headers() }
     }
 }
 
@@ -216,6 +232,9 @@ pub(super) fn tone(codec: Codec, hertz: u32) -> [u8; UNITS] {
 struct Room {
     socket: UdpSocket,
     phones: Vec<Phone>,
+    /// Where the server takes each one's packets, and the last of these.
+    lines: Vec<Option<SockaddrStorage>>,
+    packets: Vec<[u8; HEADER + UNITS]>,
     /// The phones' indices by the server's ports, in the order of these.
     ports: Vec<(u16, usize)>,
     sequence: u16,
@@ -223,12 +242,21 @@ struct Room {
     heard: u64,
 }
 
+/// What it has heard last, the oldest being overwritten next.
+#[derive(Default)]
 struct Phone {
-    /// Where the server takes its packets.
-    line: SocketAddr,
-    /// What it has heard last, the oldest being overwritten next.
     kept: Vec<[u8; UNITS]>,
     next: usize,
+}
+
+impl Phone {
+    fn keep(&mut self, payload: [u8; UNITS]) {
+        match self.kept.get_mut(self.next) {
+            Some(oldest) => *oldest = payload,
+            None => self.kept.push(payload),
+        }
+        self.next = (self.next + 1) % KEPT;
+    }
 }
 
 impl Room {
@@ -236,10 +264,18 @@ impl Room {
         let mut ports: Vec<(u16, usize)> =
             lines.iter().enumerate().map(|(index, line)| (line.port(), index)).collect();
         ports.sort_unstable();
-        let phone = |line: &SocketAddr| Phone { line: *line, kept: Vec::new(), next: 0 };
+        let packet = |index: usize| {
+            let mut packet = [SILENCE; HEADER + UNITS];
+            if let Some(hertz) = TONES.get(index) {
+                packet[HEADER..].copy_from_slice(&tone(Codec::Pcmu, *hertz));
+            }
+            packet
+        };
         Self {
             socket,
-            phones: lines.iter().map(phone).collect(),
+            phones: lines.iter().map(|_| Phone::default()).collect(),
+            lines: lines.iter().map(|line| Some(SockaddrStorage::from(*line))).collect(),
+            packets: (0..lines.len()).map(packet).collect(),
             ports,
             sequence: 0,
             timestamp: 0,
@@ -248,11 +284,8 @@ impl Room {
     }
 
     /// Everybody sends a packet; how many could.
-    fn speak(&mut self, tones: &[[u8; UNITS]]) -> u64 {
-        const SILENCE: [u8; UNITS] = [0xff; UNITS];
-        let mut packet = [0; HEADER + UNITS];
-        let mut sent = 0;
-        for (index, phone) in self.phones.iter().enumerate() {
+    fn speak(&mut self, batch: &mut Batch) -> u64 {
+        for (index, packet) in self.packets.iter_mut().enumerate() {
             let header = Packet {
                 marker: false,
                 payload_type: Codec::Pcmu.payload_type(),
@@ -262,31 +295,51 @@ impl Room {
                 payload: &[],
             };
             packet[..HEADER].copy_from_slice(&header.header());
-            packet[HEADER..].copy_from_slice(tones.get(index).unwrap_or(&SILENCE));
-            sent += u64::from(self.socket.send_to(&packet, phone.line).is_ok());
         }
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(UNITS as u32);
+        let fd = self.socket.as_raw_fd();
+        let mut sent = 0;
+        for (packets, lines) in self.packets.chunks(BATCH).zip(self.lines.chunks(BATCH)) {
+            let slices: Vec<[IoSlice<'_>; 1]> =
+                packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
+            let flags = MsgFlags::MSG_DONTWAIT;
+            // What cannot be sent is missing at the other end.
+            let results = sendmmsg(fd, &mut batch.sent, &slices, lines, [], flags);
+            sent += results.map_or(0, |results| results.count() as u64);
+        }
         sent
     }
 
     /// Takes what has come.
-    fn listen(&mut self) {
-        let mut buffer = [0; HEADER + UNITS + 1];
-        while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
-            let Ok(at) = self.ports.binary_search_by_key(&from.port(), |(port, _)| *port) else {
-                continue;
-            };
-            let phone = &mut self.phones[self.ports[at].1];
-            let packet = Packet::parse(&buffer[..length]);
-            let payload = packet.and_then(|packet| <[u8; UNITS]>::try_from(packet.payload).ok());
-            let Some(payload) = payload.filter(|_| phone.line == from) else { continue };
-            self.heard += 1;
-            match phone.kept.get_mut(phone.next) {
-                Some(oldest) => *oldest = payload,
-                None => phone.kept.push(payload),
+    fn listen(&mut self, batch: &mut Batch) {
+        let Self { socket, phones, ports, heard, .. } = self;
+        loop {
+            let mut slices = batch.buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
+            let fd = socket.as_raw_fd();
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let received = recvmmsg(fd, &mut batch.received, slices.iter_mut(), flags, None);
+            let Ok(messages) = received else { return };
+            let mut taken = 0;
+            for message in messages {
+                taken += 1;
+                let Some(from) = message.address.as_ref().and_then(SockaddrStorage::as_sockaddr_in)
+                else {
+                    continue;
+                };
+                let Ok(at) = ports.binary_search_by_key(&from.port(), |(port, _)| *port) else {
+                    continue;
+                };
+                let bytes = message.iovs().next().unwrap_or_default();
+                let packet = Packet::parse(bytes);
+                let payload = packet.and_then(|packet| packet.payload.try_into().ok());
+                let Some(payload) = payload else { continue };
+                *heard += 1;
+                phones[ports[at].1].keep(payload);
             }
-            phone.next = (phone.next + 1) % KEPT;
+            if taken < BATCH {
+                return;
+            }
         }
     }
 
