@@ -15,14 +15,12 @@ pub(crate) fn start(relays: u8) -> Launcher {
     };
     let mut launcher = Launcher::for_test(env!("CARGO_BIN_EXE_dialtone"), layout).unwrap();
     launcher.start_registrar(1).unwrap();
-    let names = [
-        launcher.spawn_location_db(),
-        launcher.spawn_proxy(1),
-        launcher.spawn_gateway(1),
-        launcher.spawn_gateway(2),
-    ];
+    let names =
+        [launcher.spawn_location_db(), launcher.spawn_gateway(1), launcher.spawn_gateway(2)];
     for name in names {
         launcher.wait_ready(&name.unwrap()).unwrap();
     }
+    // After the gateways: a proxy that finds no pool of theirs looks again half a second later.
+    launcher.start_proxy(1).unwrap();
     launcher
 }
