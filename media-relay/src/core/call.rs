@@ -118,9 +118,20 @@ pub(super) struct End {
     pub(super) hint: Option<IpAddr>,
     /// Whether it wants to receive media.
     pub(super) receives: bool,
+    pub(super) withdrawn: Withdrawn,
     pub(super) asymmetric: bool,
     pub(super) strict: bool,
     pub(super) mux: Mux,
+}
+
+/// What the last offer of an end takes away. It goes with the answer: one that is refused leaves the call as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Withdrawn {
+    /// It does not want to receive any more.
+    pub(super) media: bool,
+    /// There is no address any more, as in RFC 2543's hold.
+    pub(super) rtp: bool,
+    pub(super) rtcp: bool,
 }
 
 /// RTP and RTCP on one port, towards one end (RFC 5761).
@@ -378,6 +389,16 @@ impl Media {
             pair: None,
             offered: Offered::Off,
         }
+    }
+}
+
+impl End {
+    /// What its offer takes away goes: it is accepted.
+    pub(super) fn withdraw(&mut self) {
+        let Withdrawn { media, rtp, rtcp } = std::mem::take(&mut self.withdrawn);
+        self.receives &= !media;
+        self.rtp = self.rtp.filter(|_| !rtp);
+        self.rtcp = self.rtcp.filter(|_| !rtcp);
     }
 }
 

@@ -7,12 +7,12 @@ use dialtone_ng::message::{AddressFamily, Flags, Ice, ReplyEncoder, Request, Rtc
 use dialtone_sip::sdp::{MediaLine, Sdp, Section};
 
 use super::call::{
-    Call, Due, End, Leg, MAX_LEGS, Media, Mux, Offered, Pair, Party, Tags, interned,
+    Call, Due, End, Leg, MAX_LEGS, Media, Mux, Offered, Pair, Party, Tags, Withdrawn, interned,
 };
 use super::rewrite::{Plan, rewrite};
 use super::settings::{Limits, Settings};
 use super::{Answer, Asked, CallKey, Output, Owner, PortPool, Refusal, Relay, RtcpPort};
-use crate::plane::{Kind, PairId, Reopen, Side};
+use crate::plane::{EndSettings, Kind, PairId, Reopen, Side};
 
 /// Payload types whose clock rates are kept for a pair.
 const MAX_CLOCKS: usize = 32;
@@ -389,12 +389,14 @@ impl<P: PortPool> Relay<P> {
                 rtcp: None,
                 hint: None,
                 receives: true,
+                withdrawn: Withdrawn::default(),
                 asymmetric: false,
                 strict: false,
                 mux: Mux::default(),
             }
         };
         let mut ends = [end(from, v6_from), end(to, v6_to)];
+        ends[0].receives = described.receives;
         if sender == Side::Answerer {
             ends.reverse();
         }
@@ -482,6 +484,7 @@ impl<P: PortPool> Relay<P> {
         let sender = exchange.sender;
         let receiver = sender.other();
         let before = pair.settings(receiver, strict);
+        let place = |settings: &EndSettings| (settings.rtp, settings.rtcp);
         apply(pair, exchange, described);
         pair.silent = false;
         if exchange.is_answer && pair.kind != kind {
@@ -489,9 +492,17 @@ impl<P: PortPool> Relay<P> {
             self.outputs.push_back(Output::Kind { pair: pair.id, kind });
         }
         let reopen = if exchange.replaced { Reopen::Fully } else { Reopen::IfMoved };
-        for (side, reopen) in [(sender, reopen), (receiver, Reopen::No)] {
+        for side in [sender, receiver] {
             let rtcp = fit_rtcp(&mut self.ports, pair, side);
             let settings = pair.settings(side, strict);
+            let reopen = if side == sender {
+                reopen
+            } else if place(&settings) != place(&before) {
+                // Its offer has taken the address away, and is accepted now.
+                Reopen::IfMoved
+            } else {
+                Reopen::No
+            };
             if side == sender || settings != before || !matches!(rtcp, RtcpPort::Keep) {
                 let id = pair.id;
                 self.outputs.push_back(Output::Change { pair: id, side, settings, reopen, rtcp });
@@ -591,15 +602,22 @@ fn apply(pair: &mut Pair, exchange: &Exchange<'_>, described: &Described<'_>) {
     // What an end cannot reach is as good as unknown.
     let v6 = sender.address.is_ipv6();
     let reachable = |address: Option<SocketAddr>| address.filter(|address| address.is_ipv6() == v6);
-    sender.rtp = reachable(described.rtp);
-    sender.rtcp = reachable(described.rtcp);
+    let (rtp, rtcp) = (reachable(described.rtp), reachable(described.rtcp));
     sender.hint = request.received_from.filter(|ip| ip.is_ipv6() == v6);
-    sender.receives = described.receives;
     sender.asymmetric = request.flags.asymmetric && !request.flags.symmetric;
     sender.strict = request.flags.strict_source;
     if exchange.is_answer {
+        (sender.rtp, sender.rtcp, sender.receives) = (rtp, rtcp, described.receives);
+        sender.withdrawn = Withdrawn::default();
+        receiver.withdraw();
         answer_mux(sender, receiver, described.mux);
     } else {
+        // What is new counts at once, for early media.
+        sender.withdrawn =
+            Withdrawn { media: !described.receives, rtp: rtp.is_none(), rtcp: rtcp.is_none() };
+        sender.rtp = rtp.or(sender.rtp);
+        sender.rtcp = rtcp.or(sender.rtcp);
+        sender.receives |= described.receives;
         offer_mux(sender, receiver, described.mux, request.rtcp_mux);
     }
     if pair.clocks.is_empty() {

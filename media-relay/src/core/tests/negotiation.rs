@@ -65,8 +65,8 @@ fn hold_and_resume() {
         let hold = audio("192.0.2.1", 4000) + held + "\r\n";
         let inside = Request { to_tag: Some(b"bob"), ..offer(&hold) };
         assert!(lab.ask(&inside).sdp().ends_with(&format!("{held}\r\n")));
+        assert_eq!(forward(&lab)[1], held == "a=sendonly", "as before, until it is accepted");
         // Alice wants nothing; what she sends goes on, until Bob wants nothing either.
-        assert_eq!(forward(&lab), [true, false]);
         lab.answer(&(audio("192.0.2.2", 5000) + answered + "\r\n"));
         assert_eq!(forward(&lab), [held == "a=sendonly", false]);
     }
@@ -76,8 +76,13 @@ fn hold_and_resume() {
     let got = lab.ask(&Request { replace: REPLACE, ..from_bob }).sdp();
     assert_eq!(addresses(&got), ["0.0.0.0"]);
     assert!(got.contains("o=- 1 1 IN IP4 203.0.113.1"), "{got}");
+    let from_alice = Request { from_tag: Some(b"bob"), to_tag: Some(b"alice"), ..answer("") };
+    let inactive = audio("192.0.2.1", 4000) + "a=inactive\r\n";
+    assert_eq!(lab.pair().settings[1].rtp, at("192.0.2.2:5000"));
+    lab.ask(&Request { sdp: Some(inactive.as_bytes()), ..from_alice }).sdp();
     assert_eq!(lab.pair().settings[1].rtp, None);
     assert_eq!(lab.pair().settings[0].rtp, at("192.0.2.1:4000"));
+    assert_eq!(lab.pair().reopened.last(), Some(&(Side::Answerer, Reopen::IfMoved)));
     // And on again, with the same ports all the time.
     let ports_before = lab.pair().ports;
     lab.ask(&Request { to_tag: Some(b"bob"), ..offer(&audio("192.0.2.1", 4002)) }).sdp();
@@ -85,6 +90,43 @@ fn hold_and_resume() {
     assert_eq!(ports(&got), [ports_before[0]]);
     assert_eq!((lab.pair().ports, forward(&lab)), (ports_before, [true, true]));
     assert_eq!(lab.pair().settings[0].rtp, at("192.0.2.1:4002"));
+    lab.check();
+}
+
+#[test]
+fn a_hold_that_is_refused_leaves_media_flowing() {
+    let mut lab = Lab::new();
+    lab.offer(&audio("192.0.2.1", 4000));
+    let bob = audio("192.0.2.2", 5000);
+    lab.answer(&bob);
+    let before = lab.pair().settings.clone();
+    let inactive = audio("192.0.2.1", 4000) + "a=inactive\r\n";
+    let zero = audio("0.0.0.0", 4000);
+    for hold in [&inactive, &zero] {
+        lab.ask(&Request { to_tag: Some(b"bob"), ..offer(hold) }).sdp();
+        assert_eq!(lab.pair().settings, before);
+        // Refused. What Bob offers next is another matter, and its answer does not accept that of Alice.
+        let (from, to) = (Some(&b"bob"[..]), Some(&b"alice"[..]));
+        lab.ask(&Request { from_tag: from, to_tag: to, ..offer(&bob) }).sdp();
+        let alice = audio("192.0.2.1", 4000);
+        lab.ask(&Request { from_tag: from, to_tag: to, ..answer(&alice) }).sdp();
+        assert_eq!(lab.pair().settings, before);
+    }
+    for hold in [&inactive, &zero] {
+        lab.ask(&Request { to_tag: Some(b"bob"), ..offer(hold) }).sdp();
+        assert_eq!(lab.pair().settings, before);
+        // Accepted.
+        lab.answer(&(bob.clone() + "a=inactive\r\n"));
+        let [of_alice, of_bob] = &lab.pair().settings;
+        assert!(!of_alice.forward && !of_bob.forward);
+        assert_eq!(of_alice.rtp, before[0].rtp.filter(|_| hold != &zero));
+        // Her media is wanted again at once, Bob's side with the answer.
+        lab.ask(&Request { to_tag: Some(b"bob"), ..offer(&audio("192.0.2.1", 4000)) }).sdp();
+        let [of_alice, of_bob] = &lab.pair().settings;
+        assert_eq!((of_alice.rtp, of_alice.forward, of_bob.forward), (before[0].rtp, false, true));
+        lab.answer(&bob);
+        assert_eq!(lab.pair().settings, before);
+    }
     lab.check();
 }
 
