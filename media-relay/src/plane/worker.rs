@@ -226,7 +226,9 @@ impl Worker {
             let ready = &ready[..count];
             // Before any packet: who has seen the answer to a request may have sent it. An event below may then be of a
             // slot's predecessor, whose successor has nothing to receive, or has, and receives it a little sooner.
-            if ready.iter().any(|event| event.data() == WAKE) {
+            // The event itself may be one of the next batch.
+            let woken = self.wake.woken.load(Ordering::SeqCst);
+            if woken || ready.iter().any(|event| event.data() == WAKE) {
                 running = self.obey(tick);
             }
             for event in ready.iter().filter(|event| event.data() != WAKE) {
