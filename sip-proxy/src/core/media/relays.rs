@@ -1,6 +1,6 @@
 //! Which relay to ask: the pool `media-relay` as this proxy sees it.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,26 +26,26 @@ pub(super) struct Relay {
 #[derive(Debug)]
 pub(super) struct Relays {
     selector: Selector,
-    departed: BTreeMap<PeId, SocketAddr>,
+    /// The one that left last is the last.
+    departed: VecDeque<Relay>,
 }
 
 impl Relays {
     pub(super) fn new(view: Arc<View>, rng: fastrand::Rng) -> Self {
-        Self { selector: Selector::new(view, SUSPICION, rng), departed: BTreeMap::new() }
+        Self { selector: Selector::new(view, SUSPICION, rng), departed: VecDeque::new() }
     }
 
     pub(super) fn update(&mut self, view: Arc<View>) {
+        self.departed.retain(|relay| view.member(relay.element).is_none());
         for member in self.selector.view().members.iter() {
             if view.member(member.pe_id).is_none()
                 && let Some(address) = member.addr()
             {
-                self.departed.insert(member.pe_id, address);
+                self.departed.push_back(Relay { element: member.pe_id, address });
             }
         }
-        self.departed.retain(|element, _| view.member(*element).is_none());
-        while self.departed.len() > DEPARTED {
-            self.departed.pop_first();
-        }
+        let excess = self.departed.len().saturating_sub(DEPARTED);
+        self.departed.drain(..excess);
         self.selector.update(view);
     }
 
@@ -77,9 +77,8 @@ impl Relays {
 
     /// This relay, even if it has left the pool.
     pub(super) fn known(&self, element: PeId) -> Option<Relay> {
-        let departed = self.departed.get(&element);
-        let departed = departed.map(|address| Relay { element, address: *address });
-        self.present(element).or(departed)
+        let departed = || self.departed.iter().find(|relay| relay.element == element).copied();
+        self.present(element).or_else(departed)
     }
 
     fn successors(&self, call_id: &str) -> impl Iterator<Item = Relay> {
@@ -103,5 +102,41 @@ impl Relays {
         let news = self.selector.is_suspect(now, element);
         self.selector.trust(element);
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dialtone_handlespace::Element;
+    use dialtone_wire::{Policy, ServerId, Transport};
+
+    use super::*;
+
+    fn view(element: u32) -> Arc<View> {
+        let member = Element {
+            pe_id: PeId(element),
+            home: ServerId(1),
+            life: 30,
+            encaps_port: None,
+            transport: Transport::udp("127.0.0.1:2223".parse().unwrap()),
+            policy: Policy::RoundRobin,
+            asap_transport: None,
+        };
+        let pool = crate::RELAYS.parse().unwrap();
+        Arc::new(View { members: Arc::new([member.into()]), ..View::unknown(pool) })
+    }
+
+    #[test]
+    fn those_that_left_first_are_forgotten_first() {
+        let last = DEPARTED as u32 + 10;
+        let mut relays = Relays::new(view(last), fastrand::Rng::with_seed(1));
+        // From high to low, so that the first to leave have the highest identifiers; one comes back meanwhile.
+        for element in (1..last).rev().chain([last, 0]) {
+            relays.update(view(element));
+        }
+        let known: Vec<u32> =
+            (0..=last).filter(|element| relays.known(PeId(*element)).is_some()).collect();
+        let departed = DEPARTED as u32 - 1;
+        assert_eq!(known, (0..=departed).chain([last]).collect::<Vec<_>>());
     }
 }
