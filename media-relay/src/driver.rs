@@ -136,7 +136,8 @@ struct Driver {
 /// A recording of a call.
 struct Running {
     recording: Recording,
-    streams: u16,
+    /// Pairs, each at the number of its stream.
+    streams: Vec<PairId>,
 }
 
 impl Driver {
@@ -175,14 +176,15 @@ impl Driver {
                     Command::Open { pair, kind, sockets, settings, silence: self.silence }
                 }
                 Output::Query { pair, tag } => Command::Query { pair, tag },
-                Output::RecordPair { call, pair, .. } => match self.recordings.get_mut(&call) {
-                    Some(running) => {
-                        let tap = running.recording.tap(running.streams);
-                        running.streams = running.streams.wrapping_add(1);
-                        Command::Record { pair, tap }
-                    }
-                    None => continue,
-                },
+                Output::RecordPair { call, pair, kind, .. } => {
+                    let Some(running) = self.recordings.get_mut(&call) else { continue };
+                    let known = running.streams.iter().position(|known| *known == pair);
+                    let stream = known.unwrap_or_else(|| {
+                        running.streams.push(pair);
+                        running.streams.len() - 1
+                    });
+                    Command::Record { pair, tap: running.recording.tap(stream as u16, kind) }
+                }
                 Output::Send { to, bytes } => {
                     send(socket, to, &bytes);
                     continue;
@@ -217,7 +219,7 @@ impl Driver {
             tracing::error!(%call_id, %error, "a call is not recorded: the audit log cannot be written");
             return self.relay.recording_failed(wanted.call);
         }
-        self.recordings.insert(wanted.call, Running { recording, streams: 0 });
+        self.recordings.insert(wanted.call, Running { recording, streams: Vec::new() });
     }
 
     fn stop_recording(&mut self, ended: &crate::core::Recording, pairs: Vec<PairId>) {

@@ -91,7 +91,7 @@ fn a_call_through_the_plane_can_be_read_by_tshark() {
         .begin(now(), SystemTime::UNIX_EPOCH + WALL, "../a b/ü@x".as_bytes(), BOTH)
         .unwrap();
     let file = recording.pcap().unwrap();
-    bed.plane.execute(Command::Record { pair: PAIR, tap: recording.tap(0) });
+    bed.plane.execute(Command::Record { pair: PAIR, tap: recording.tap(0, Kind::Rtp) });
     bed.stats();
     for sequence in 0..25 {
         a.send(bed.rtp(Side::Offerer), &rtp_of(0, 0xaaaa, sequence, &[0xff; 160]));
@@ -154,7 +154,7 @@ fn two_tones_come_out_on_two_tracks() {
     let folder = Folder::new("tones");
     let recorder = recorder(&folder);
     let (recording, start) = begin(&recorder, "tones");
-    let line = Line { tap: recording.tap(3), start };
+    let line = Line { tap: recording.tap(3, Kind::Rtp), start };
     // The answerer begins a second later; every packet of the offerer has another delay, some change places.
     for n in 0..100u16 {
         let jitter = [0, 7, 31, 3, 15][usize::from(n) % 5];
@@ -211,7 +211,7 @@ fn gaps_are_silence_and_other_payloads_too() {
     let folder = Folder::new("gaps");
     let recorder = recorder(&folder);
     let (recording, start) = begin(&recorder, "gaps");
-    let line = Line { tap: recording.tap(0), start };
+    let line = Line { tap: recording.tap(0, Kind::Rtp), start };
     let loud = [0x80; 160];
     line.send(Side::Offerer, 0, &rtp_of(0, 1, 0, &loud));
     // A telephone event, comfort noise, RTCP and noise.
@@ -241,11 +241,28 @@ fn gaps_are_silence_and_other_payloads_too() {
 }
 
 #[test]
+fn what_is_encrypted_is_kept_as_packets_only() {
+    let folder = Folder::new("encrypted");
+    let recorder = recorder(&folder);
+    let (recording, start) = begin(&recorder, "encrypted");
+    let packet = rtp_of(0, 1, 0, &[0x80; 160]);
+    for (stream, kind) in [(0, Kind::Srtp), (1, Kind::Opaque), (2, Kind::Rtp)] {
+        Line { tap: recording.tap(stream, kind), start }.send(Side::Offerer, 0, &packet);
+    }
+    let pcap = recording.pcap().unwrap();
+    let wavs = [0, 1, 2].map(|stream| recording.wav(stream).unwrap());
+    drop(recording);
+    drop(recorder);
+    assert_eq!(wavs.map(|wav| wav.exists()), [false, false, true]);
+    assert!(std::fs::metadata(pcap).unwrap().len() > 24 + 3 * (16 + 172));
+}
+
+#[test]
 fn what_nobody_ends_can_be_read_but_for_its_last_seconds() {
     let folder = Folder::new("killed");
     let recorder = recorder(&folder);
     let (recording, start) = begin(&recorder, "killed");
-    let line = Line { tap: recording.tap(0), start };
+    let line = Line { tap: recording.tap(0, Kind::Rtp), start };
     for n in 0..400 {
         line.send(Side::Offerer, u64::from(n) * 20, &rtp_of(0, 1, n, &[0x80; 160]));
     }
@@ -272,7 +289,7 @@ fn limits() {
     assert_eq!(refused.unwrap_err().to_string(), "2 recordings are running already");
     drop(second);
     let (third, _) = begin(&recorder, "third");
-    let line = Line { tap: first.tap(0), start };
+    let line = Line { tap: first.tap(0, Kind::Rtp), start };
     for n in 0..100 {
         line.send(Side::Offerer, u64::from(n) * 20, &rtp_of(0, 1, n, &[0xff; 160]));
     }
@@ -309,7 +326,7 @@ fn a_full_queue_drops_and_counts() {
     let (recording, start) = begin(&recorder, "queue");
     let from = "192.0.2.1:1".parse().unwrap();
     let packet = Packet { at: start, side: Side::Offerer, from, to: None, bytes: &[0; 172] };
-    assert!(!recording.tap(0).packet(packet));
+    assert!(!recording.tap(0, Kind::Rtp).packet(packet));
     assert_eq!((recorder.totals().dropped, recorder.totals().packets), (1, 0));
 }
 
@@ -319,7 +336,7 @@ fn a_folder_that_vanishes_costs_the_recording_only() {
     let recorder = recorder(&folder);
     std::fs::remove_dir_all(folder.path()).unwrap();
     let (recording, start) = begin(&recorder, "vanishes");
-    let line = Line { tap: recording.tap(0), start };
+    let line = Line { tap: recording.tap(0, Kind::Rtp), start };
     line.send(Side::Offerer, 0, &rtp_of(0, 1, 0, &[0xff; 160]));
     line.send(Side::Offerer, 20, &rtp_of(0, 1, 1, &[0xff; 160]));
     drop(recording);

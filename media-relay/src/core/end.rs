@@ -210,7 +210,8 @@ impl<P: PortPool> Relay<P> {
         self.outputs.push_back(Output::StartRecording(recording));
         for leg in &call.legs {
             for (media, pair) in leg.numbered_pairs() {
-                self.outputs.push_back(Output::RecordPair { call: key, pair: pair.id, media });
+                let (pair, kind) = (pair.id, pair.kind);
+                self.outputs.push_back(Output::RecordPair { call: key, pair, kind, media });
             }
         }
     }

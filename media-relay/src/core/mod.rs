@@ -87,10 +87,11 @@ pub enum Output<P: PortPool> {
         pair: PairId,
         tag: u64,
     },
-    /// A pair of a call that is recorded.
+    /// A pair of a call that is recorded; said again when it carries something else.
     RecordPair {
         call: CallKey,
         pair: PairId,
+        kind: Kind,
         /// Position of its media description.
         media: usize,
     },

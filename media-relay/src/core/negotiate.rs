@@ -292,20 +292,22 @@ impl<P: PortPool> Relay<P> {
             };
             media.kind = interned(described.line.kind);
             media.proto = interned(described.line.proto);
+            let before = media.pair.as_ref().map(|pair| pair.kind);
             let fresh = opened.iter().position(|opened| opened.media == index);
             plans.push(match fresh {
                 Some(fresh) => {
                     let Opened { pair, sockets, .. } = opened.swap_remove(fresh);
-                    let id = pair.id;
-                    let plan = self.begin(key, media, pair, sockets, exchange);
-                    if is_recorded {
-                        let record = Output::RecordPair { call: key, pair: id, media: index };
-                        self.outputs.push_back(record);
-                    }
-                    plan
+                    self.begin(key, media, pair, sockets, exchange)
                 }
                 None => self.go_on(key, media, described, exchange),
             });
+            if is_recorded
+                && let Some(Pair { id, kind, .. }) = media.pair
+                && before != Some(kind)
+            {
+                let record = Output::RecordPair { call: key, pair: id, kind, media: index };
+                self.outputs.push_back(record);
+            }
         }
         Ok(plans)
     }

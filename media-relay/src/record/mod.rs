@@ -7,8 +7,8 @@
 //!
 //! - **pcap** (one file for a call): link type RAW, every packet as it came to the relay, with IP and UDP headers made
 //!   up from its addresses.
-//! - **WAV** (one file for each pair that carries G.711, from its first such packet): 16 bits, 8 kHz, the offerer's
-//!   voice on the left, the answerer's on the right. Both lie where they arrived; what is missing is silence.
+//! - **WAV** (one file for each pair that carries G.711 in the clear, from its first such packet): 16 bits, 8 kHz, the
+//!   offerer's voice on the left, the answerer's on the right. Both lie where they arrived; what is missing is silence.
 //!
 //! File names begin with the Call-ID, percent-encoded, and files are readable by their owner only.
 
@@ -28,6 +28,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tap::{Order, Queue};
 pub use tap::{Packet, Tap};
+
+use crate::plane::Kind;
 
 /// Where and how much is recorded.
 #[derive(Clone, Debug)]
@@ -147,9 +149,11 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// The entrance for one pair of the call; the number tells its WAV file from others.
-    pub fn tap(&self, stream: u16) -> Tap {
-        Tap { queue: Arc::clone(&self.queue), recording: self.id, stream }
+    /// The entrance for one pair of the call; the number tells its WAV file from others. Only of [`Kind::Rtp`] there is
+    /// something to hear.
+    pub fn tap(&self, stream: u16, kind: Kind) -> Tap {
+        let audible = kind == Kind::Rtp;
+        Tap { queue: Arc::clone(&self.queue), recording: self.id, stream, audible }
     }
 
     /// The pcap file, if there is to be one.

@@ -28,6 +28,7 @@ pub struct Tap {
     pub(super) queue: Arc<Queue>,
     pub(super) recording: u64,
     pub(super) stream: u16,
+    pub(super) audible: bool,
 }
 
 /// What waits for the writer: packets bounded by bytes, and orders, of which there are few.
@@ -56,6 +57,8 @@ pub(super) enum Order {
 pub(super) struct Copied {
     pub(super) recording: u64,
     pub(super) stream: u16,
+    /// It is RTP in the clear.
+    pub(super) audible: bool,
     pub(super) side: Side,
     pub(super) at: Instant,
     pub(super) from: SocketAddr,
@@ -110,13 +113,13 @@ impl Tap {
     /// Copies a packet; `false` if there was no room.
     pub fn packet(&self, packet: Packet<'_>) -> bool {
         let Packet { at, side, from, to, bytes } = packet;
-        let Self { queue, recording, stream } = self;
+        let Self { queue, recording, stream, audible } = self;
         if queue.waiting.load(Ordering::Relaxed) >= queue.limit {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        let (recording, stream) = (*recording, *stream);
-        let copied = Copied { recording, stream, side, at, from, to, bytes: bytes.into() };
+        let (recording, stream, audible) = (*recording, *stream, *audible);
+        let copied = Copied { recording, stream, audible, side, at, from, to, bytes: bytes.into() };
         queue.waiting.fetch_add(copied.weight(), Ordering::Relaxed);
         queue.packets.fetch_add(1, Ordering::Relaxed);
         queue.order(Order::Packet(copied));

@@ -108,7 +108,7 @@ impl Files {
     }
 
     fn write_wav(&mut self, bounds: &Bounds, packet: &Copied) {
-        if !self.formats.wav {
+        if !self.formats.wav || !packet.audible {
             return;
         }
         let Some((header, codes)) = rtp_payload(&packet.bytes) else { return };

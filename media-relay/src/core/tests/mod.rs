@@ -91,7 +91,7 @@ struct Lab {
     sent: Vec<(SocketAddr, Vec<u8>)>,
     ended: Vec<Summary>,
     recordings: Vec<(bool, Recording)>,
-    recorded: Vec<u64>,
+    recorded: BTreeMap<u64, Kind>,
     /// Whether the plane answers.
     plane_works: bool,
     waiting: Vec<Event>,
@@ -134,7 +134,7 @@ impl Lab {
             sent: Vec::new(),
             ended: Vec::new(),
             recordings: Vec::new(),
-            recorded: Vec::new(),
+            recorded: BTreeMap::new(),
             plane_works: true,
             waiting: Vec::new(),
             cookie: 0,
@@ -207,13 +207,14 @@ impl Lab {
                     continue;
                 }
                 Output::StopRecording { recording, pairs } => {
-                    self.recorded.retain(|pair| !pairs.contains(&PairId(*pair)));
+                    self.recorded.retain(|pair, _| !pairs.contains(&PairId(*pair)));
                     self.recordings.push((false, recording));
                     continue;
                 }
-                Output::RecordPair { pair, .. } => {
-                    assert!(self.pairs.contains_key(&pair.0), "recorded before it is open");
-                    self.recorded.push(pair.0);
+                Output::RecordPair { pair, kind, .. } => {
+                    let open = self.pairs.get(&pair.0).expect("it is open before it is recorded");
+                    assert_eq!(open.kind, kind);
+                    self.recorded.insert(pair.0, kind);
                     continue;
                 }
             };

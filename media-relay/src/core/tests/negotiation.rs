@@ -256,8 +256,8 @@ fn media_come_and_go_with_the_answer() {
 
 #[test]
 fn fax_uses_the_ports_of_the_audio_when_it_is_accepted() {
-    let mut lab = Lab::new();
-    lab.offer(&audio("192.0.2.1", 4000));
+    let mut lab = Lab::with(Settings { recording: true, ..settings() });
+    lab.ask(&Request { record_call: Some(true), ..offer(&audio("192.0.2.1", 4000)) });
     lab.answer(&audio("192.0.2.2", 5000));
     let before = lab.pair().ports;
     let fax = |address: &str, port: u16| {
@@ -274,10 +274,12 @@ fn fax_uses_the_ports_of_the_audio_when_it_is_accepted() {
     assert_eq!(ports(&lab.ask(&request).sdp()), [before[1]]);
     assert_eq!((lab.pair().kind, lab.pair().rtcp), (Kind::Opaque, [false, false]));
     assert_eq!(lab.pair().settings[0].rtp, at("192.0.2.1:4010"));
+    assert_eq!(lab.recorded, BTreeMap::from([(lab.pair_id().0, Kind::Opaque)]));
     // And back to audio.
     lab.ask(&Request { to_tag: Some(b"bob"), ..offer(&audio("192.0.2.1", 4000)) });
     lab.answer(&audio("192.0.2.2", 5000));
     assert_eq!((lab.pair().kind, lab.pair().rtcp), (Kind::Rtp, [true, true]));
+    assert_eq!(lab.recorded, BTreeMap::from([(lab.pair_id().0, Kind::Rtp)]));
     lab.check();
 }
 
