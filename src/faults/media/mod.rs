@@ -50,6 +50,10 @@ const AWAY_MS: u64 = 3000;
 /// What waited in a frozen relay's sockets is forwarded late: packets of its calls may be wrong for so long after.
 const THAW: Duration = Duration::from_secs(1);
 
+/// Calls count from their answer. Those answered within this time after a killed relay came back may have been offered to
+/// the one before it.
+const UNDER_WAY: Duration = Duration::from_millis(300);
+
 /// How soon calls are to be spread evenly again over the relays once all are there.
 const EVEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -367,7 +371,7 @@ impl<P: FnMut(&str)> Inflicting<'_, P> {
                     self.launcher.kill(&name, Signal::SIGKILL)?;
                     sleep(Duration::from_millis(self.rng.u64(..AWAY_MS)));
                     self.launcher.restart(&name)?;
-                    (clock(), true)
+                    (clock() + UNDER_WAY, true)
                 }
             };
             let returned = clock();
