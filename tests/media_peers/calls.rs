@@ -207,7 +207,6 @@ fn fork(alice: &mut Phone, [first, second]: [&mut Phone; 2]) {
             message.status() == 183 && message.value("To").ends_with(&format!("tag={tag}"))
         });
         let to_alice = relayed(progress.body(), &b);
-        b.knock(to_bob, &a);
         let packets = b.send(to_bob, PACKETS);
         a.expect(&packets, to_alice);
         (delivered, answer, b, to_bob)

@@ -47,6 +47,7 @@ fn calls_are_served_by_our_relays_and_rtpengine() {
     let (mut launcher, rtpengine) = start();
     let mut alice = phone(&mut launcher, "alice", 1);
     let mut bob = phone(&mut launcher, "bob", 2);
+    await_way(&mut alice, &mut bob);
     let mut calls = Vec::new();
     for round in 1..=ROUNDS {
         calls.extend((0..ROUND).map(|_| place(&mut alice, &mut bob)));
@@ -118,6 +119,23 @@ fn phone(launcher: &mut Launcher, user: &str, n: u8) -> Phone {
     let mut phone = Phone::new(user, socket, addresses["sip-udp"].parse().unwrap());
     phone.register();
     phone
+}
+
+/// Waits until requests reach Bob: a proxy that has just started may not know his gateway yet.
+fn await_way(alice: &mut Phone, bob: &mut Phone) {
+    let reached = wait_for(LIMIT, || {
+        let contact = alice.contact();
+        let request = alice.request("OPTIONS", "sip:bob@dialtone.test", &contact, "");
+        alice.send(&request);
+        wait_for(Duration::from_secs(1), || {
+            if let Some(delivered) = bob.receive(Duration::from_millis(20)) {
+                bob.answer(&delivered, "200 OK", "", "");
+            }
+            alice.receive(Duration::from_millis(20)).filter(|answer| answer.status() >= 200)
+        })
+        .filter(|answer| answer.status() == 200)
+    });
+    assert!(reached.is_some(), "Bob is out of reach");
 }
 
 /// A call that is answered at once, with audio both ways through one relay.

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use dialtone::launcher::wait_for;
-
 /// How long a packet may be on its way.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -63,21 +61,6 @@ impl Media {
             assert_eq!(self.rtp.send_to(packet, to).unwrap(), packet.len());
         }
         packets
-    }
-
-    /// Sends single packets until one of them is heard: a relay whose ports go to another party may do so a moment
-    /// after it has answered.
-    pub(crate) fn knock(&mut self, to: SocketAddr, at: &Self) {
-        at.rtp.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let heard = wait_for(LIMIT, || {
-            let packet = self.packet();
-            self.rtp.send_to(&packet, to).unwrap();
-            let mut buffer = [0; 2_048];
-            let length = at.rtp.recv(&mut buffer).ok()?;
-            (buffer[..length] == *packet).then_some(())
-        });
-        at.rtp.set_read_timeout(Some(LIMIT)).unwrap();
-        assert!(heard.is_some(), "{} does not hear {}", at.local(), self.local());
     }
 
     fn packet(&mut self) -> Vec<u8> {
