@@ -103,6 +103,11 @@ impl Focus {
         if event.len() > 128 {
             return Err(400);
         }
+        // Who is in a room with a number is told only to those who have typed it.
+        let session = within.and_then(|id| self.calls.get(&id)?.session.as_ref());
+        if self.settings.options(&room).pin.is_some() && !session.is_some_and(|one| one.is_inside) {
+            return Err(403);
+        }
         let limit = self.settings.max_subscriptions;
         // A conference that nobody takes part in is none.
         let room = self.rooms.get_mut(&room).ok_or(404_u16)?;

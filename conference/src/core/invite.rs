@@ -65,11 +65,10 @@ impl Session {
         self.remote.as_ref().is_some_and(|remote| !remote.hears() && !self.announces)
     }
 
-    /// Our side of the session.
-    pub(super) fn offer(&mut self) -> Option<String> {
-        let local = self.local.as_mut()?;
-        let remote = self.remote.as_ref()?;
-        Some(local.offer(&[remote.chosen(self.answered_us)], remote.events))
+    /// Our side of the session once more, as it was (RFC 4028 section 7.4).
+    pub(super) fn offer(&self) -> Option<String> {
+        let (local, remote) = (self.local.as_ref()?, self.remote.as_ref()?);
+        Some(if self.answered_us { local.offer_again(remote, true) } else { local.answer(remote) })
     }
 
     fn media(&self) -> Option<MediaSession> {
@@ -321,9 +320,7 @@ impl Focus {
         let Some(local) = session.local else { return };
         let (offers, body) = match &session.remote {
             Some(remote) if !request.body().is_empty() => (false, local.answer(remote)),
-            Some(remote) => {
-                (true, local.offer(&[remote.chosen(session.answered_us)], remote.events))
-            }
+            Some(remote) => (true, local.offer_again(remote, session.answered_us)),
             None => (true, local.offer(&our_codecs(self.settings.wideband), Some(EVENTS))),
         };
         let mut response = describe(ResponseBuilder::new(request, 200))
@@ -395,7 +392,9 @@ impl Focus {
         match Remote::parse(request.body()) {
             Ok(remote) => {
                 (session.remote, session.answered_us) = (Some(remote), true);
+                let room = session.room;
                 self.agree(id);
+                self.changed(now, room);
             }
             Err(_) => {
                 self.stats.no_codec += 1;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use dialtone_sip::transaction::ClientId;
 use dialtone_sip::{BRANCH_COOKIE, CSeq, Message, Method, RequestBuilder};
 
-use crate::core::{CallId, Focus, Hop, Output};
+use crate::core::{CallId, Focus, Hop, Output, Timer};
 
 /// Above this a request over UDP might be torn (RFC 3261 section 18.1.1).
 const MAX_DATAGRAM: usize = 1300;
@@ -128,9 +128,17 @@ impl Focus {
         if self.calls.get(&id).is_some_and(|call| call.subscription.is_some()) {
             self.notify_answered(now, id, 408);
         }
-        if let Some(session) = self.calls.get_mut(&id).and_then(|call| call.session.as_mut()) {
-            // The other side may be reached again before the session expires.
-            session.refreshing = false;
+        // The other side may be reached again before the session expires.
+        self.refresh_again(now, id);
+    }
+
+    /// A refresh came to nothing: there is time for some more before the session expires.
+    fn refresh_again(&mut self, now: Instant, id: CallId) {
+        let session = self.calls.get_mut(&id).and_then(|call| call.session.as_mut());
+        if let Some(session) = session
+            && std::mem::take(&mut session.refreshing)
+        {
+            self.timers.set(Timer::Refresh(id), now + session.timer.interval / 8);
         }
     }
 
@@ -138,16 +146,16 @@ impl Focus {
         let Some(session) = self.calls.get_mut(&id).and_then(|call| call.session.as_mut()) else {
             return;
         };
-        session.refreshing = false;
         match code {
             200..=299 => {
+                session.refreshing = false;
                 session.timer.answered(response);
                 self.refreshed(now, id);
             }
             // The other side knows nothing of this call (RFC 3261 section 12.2.1.2).
             408 | 481 => self.hang_up(now, id),
-            // 422, 491 and others: it is tried no more, and expires if the other side does not refresh it.
-            _ => {}
+            // 491 and those of proxies do not last; after others the session expires if nobody refreshes it.
+            _ => self.refresh_again(now, id),
         }
     }
 

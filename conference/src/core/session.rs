@@ -173,24 +173,38 @@ impl Local {
 
     /// The answer to an offer: its audio with one codec, everything else refused.
     pub fn answer(&self, offer: &Remote) -> String {
+        let direction = match (offer.direction.sends(), offer.hears()) {
+            (true, true) => "sendrecv",
+            (true, false) => "recvonly",
+            (false, true) => "sendonly",
+            (false, false) => "inactive",
+        };
+        self.session(offer, offer.chosen(false), direction)
+    }
+
+    /// An offer to who has described himself before: in the same order, with nothing left out (RFC 3264 section 8).
+    pub fn offer_again(&self, remote: &Remote, answered: bool) -> String {
+        self.session(remote, remote.chosen(answered), "sendrecv")
+    }
+
+    fn session(
+        &self,
+        remote: &Remote,
+        (payload_type, codec): (u8, Codec),
+        direction: &str,
+    ) -> String {
         let mut out = self.head();
-        for (index, (kind, proto, formats)) in offer.medias.iter().enumerate() {
-            if index != offer.media {
+        for (index, (kind, proto, formats)) in remote.medias.iter().enumerate() {
+            if index != remote.media {
                 // "The port number ... MUST be set to zero"; the formats are of no meaning then.
                 let formats = formats.split_ascii_whitespace().next().unwrap_or("0");
                 let _ = write!(out, "m={kind} 0 {proto} {formats}\r\n");
                 continue;
             }
-            let (payload_type, codec) = offer.chosen(false);
             let _ = write!(out, "m=audio {} {proto} {payload_type}", self.rtp.port());
-            push_formats(&mut out, &[(payload_type, codec)], offer.events);
-            out.push_str(match (offer.direction.sends(), offer.hears()) {
-                (true, true) => "a=sendrecv\r\n",
-                (true, false) => "a=recvonly\r\n",
-                (false, true) => "a=sendonly\r\n",
-                (false, false) => "a=inactive\r\n",
-            });
-            if offer.mux {
+            push_formats(&mut out, &[(payload_type, codec)], remote.events);
+            let _ = write!(out, "a={direction}\r\n");
+            if remote.mux {
                 out.push_str("a=rtcp-mux\r\n");
             }
         }
@@ -282,6 +296,8 @@ mod tests {
             ]
         );
         assert!(answer.contains("a=recvonly\r\na=rtcp-mux\r\n"));
+        let again = LOCAL.offer_again(&remote, false);
+        assert_eq!(again, answer.replace("a=recvonly", "a=sendrecv"));
         assert_eq!(remote.rtcp, remote.rtp);
     }
 

@@ -230,12 +230,13 @@ impl Worker {
         let recording = recorder.is_some().then(|| Vec::with_capacity(PIECE));
         let settings = RoomSettings { records: recording.is_some(), ..settings };
         let room = Room::new(settings);
-        let hall = Hall { id, room, phase: id.0 % PHASES, members: 0, recording };
         let index = self.halls.iter().position(Option::is_none).unwrap_or_else(|| {
             self.halls.push(None);
             self.halls.len() - 1
         });
-        self.halls[index] = Some(hall);
+        // By its place, which nobody else has: so each time has as many rooms, whatever numbers they have.
+        let phase = index as u64 % PHASES;
+        self.halls[index] = Some(Hall { id, room, phase, members: 0, recording });
         self.by_room.insert(id, index);
         index
     }

@@ -1,6 +1,5 @@
 //! Keys of the telephone as RTP events (RFC 4733), and what they mean to a conference.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// The keys of events 0 to 15.
@@ -109,6 +108,8 @@ impl Lock {
     /// As soon as there are enough digits, or at `#`, they are compared; `*` begins anew.
     pub fn handle(&mut self, key: u8) -> Opened {
         match key {
+            // Keys that come before the caller is gone are no more tries.
+            _ if self.tries >= TRIES => return Opened::NotYet,
             b'*' => {
                 self.typed.clear();
                 return Opened::NotYet;
@@ -128,12 +129,8 @@ impl Lock {
         if right {
             return Opened::Yes;
         }
-        self.tries = self.tries.saturating_add(1);
-        match self.tries.cmp(&TRIES) {
-            Ordering::Less => Opened::Wrong,
-            Ordering::Equal => Opened::Never,
-            Ordering::Greater => Opened::NotYet,
-        }
+        self.tries += 1;
+        if self.tries < TRIES { Opened::Wrong } else { Opened::Never }
     }
 }
 
@@ -192,6 +189,7 @@ mod tests {
         assert_eq!(typed(b"47*4711"), [Opened::Yes]);
         assert_eq!(typed(b"##47#4711"), [Opened::Wrong, Opened::Yes]);
         assert_eq!(typed(b"123412341234"), [Opened::Wrong, Opened::Wrong, Opened::Never]);
+        assert_eq!(typed(b"1111222233334711"), [Opened::Wrong, Opened::Wrong, Opened::Never]);
         assert_eq!(typed(b"471"), []);
     }
 }

@@ -351,6 +351,16 @@ fn sessions_are_refreshed_for_callers_who_cannot() {
                 assert!(is(&lab.request().1, Method::Ack));
             }
         }
+        // Both sides have begun at once: again before the session expires.
+        lab.pass(Duration::from_secs(101));
+        let (hop, refresh) = lab.request();
+        lab.answer(hop, &refresh, 491);
+        lab.take();
+        lab.pass(Duration::from_secs(26));
+        let (hop, refresh) = lab.request();
+        assert!(is(&refresh, method), "{refresh:?}");
+        lab.answer(hop, &refresh, 200);
+        lab.take();
         // The other side has forgotten the call.
         lab.pass(Duration::from_secs(101));
         let (hop, refresh) = lab.request();

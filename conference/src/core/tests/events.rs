@@ -1,6 +1,7 @@
 //! Who follows a conference.
 
 use super::*;
+use crate::core::RoomOptions;
 
 fn subscribe(caller: &Caller, sequence: u32, to_tag: &str, more: &str) -> String {
     let more = format!("Event: conference\r\nAccept: application/conference-info+xml\r\n{more}");
@@ -152,4 +153,22 @@ fn other_events_and_too_many_followers_are_refused() {
             Some(code)
         );
     }
+}
+
+#[test]
+fn who_is_in_a_room_with_a_number_is_told_to_those_inside() {
+    let mut lab = Lab::with(|settings| {
+        let options = RoomOptions { pin: Some("4711".into()), ..RoomOptions::default() };
+        settings.rooms.insert("secret".into(), options);
+    });
+    let alice = Caller::new("alice", "conf-secret");
+    let answer = lab.say(alice.invite(OFFER)).response();
+    lab.say(alice.ack(&answer, ""));
+    let MediaCommand::Open { call, .. } = lab.media[0] else { panic!("{:?}", lab.media) };
+    let watcher = Caller::new("watcher", "conf-secret");
+    assert_eq!(lab.say(subscribe(&watcher, 1, "", "")).status(), 403);
+    assert_eq!(lab.say(subscribe(&alice, 2, &tag(&answer), "")).status(), 403);
+    lab.tell(MediaEvent::Entered { call });
+    assert_eq!(lab.say(subscribe(&alice, 3, &tag(&answer), "")).status(), 200);
+    assert_eq!(lab.say(subscribe(&watcher, 2, "", "")).status(), 403);
 }
