@@ -15,7 +15,7 @@
 mod known;
 mod rooms;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,8 +97,8 @@ pub(super) struct Conference {
     settings: Settings,
     pub(super) hops: Hops,
     view: Arc<View>,
-    /// Where elements listened that have left the pool.
-    departed: BTreeMap<SocketAddr, u32>,
+    /// Where elements listened that have left the pool; the one that left last is the last.
+    departed: VecDeque<(SocketAddr, u32)>,
     known: Known,
     budget: Budget,
     stats: Stats,
@@ -112,7 +112,7 @@ impl Conference {
             hops: Hops::new(times, PREFIX, rng),
             // Neither empty nor too long, which is all that handles are checked for.
             view: Arc::new(pool.expect("a constant handle")),
-            departed: BTreeMap::new(),
+            departed: VecDeque::new(),
             known: Known::default(),
             budget: Budget::new(now, settings.max_rooms, settings.lease),
             stats: Stats::default(),
@@ -146,7 +146,7 @@ impl Conference {
         if let Some(member) = member {
             return Some(Ok(member.pe_id.0));
         }
-        let element = *self.departed.get(&address)?;
+        let (_, element) = *self.departed.iter().find(|(other, _)| *other == address)?;
         Some(if self.hops.is_reachable(element) { Ok(element) } else { Err(element) })
     }
 
@@ -179,10 +179,9 @@ impl Conference {
             }
         }
         self.departed
-            .retain(|address, _| !view.members.iter().any(|one| one.addr() == Some(*address)));
-        while self.departed.len() > DEPARTED {
-            self.departed.pop_first();
-        }
+            .retain(|(address, _)| !view.members.iter().any(|one| one.addr() == Some(*address)));
+        let excess = self.departed.len().saturating_sub(DEPARTED);
+        self.departed.drain(..excess);
         let members: Vec<Member> = view
             .members
             .iter()
