@@ -414,12 +414,15 @@ impl Focus {
         self.rooms.len()
     }
 
-    /// The part of the participants for whom there is room that is taken, from 0 to 1.
+    /// How full this server is, from 0 to 1: the share that is taken of its participants, or of its rooms, whichever is
+    /// nearer to its end. One that can begin no room must not be proposed for new names.
     pub fn load(&self) -> f64 {
         if self.draining {
             return 1.0;
         }
-        (self.participants as f64 / self.settings.max_participants.max(1) as f64).min(1.0)
+        let share = |taken: usize, of: usize| (taken as f64 / of.max(1) as f64).min(1.0);
+        share(self.participants, self.settings.max_participants)
+            .max(share(self.rooms.len(), self.settings.max_rooms))
     }
 
     pub const fn stats(&self) -> Stats {

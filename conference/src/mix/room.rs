@@ -232,6 +232,8 @@ impl Room {
         for item in items {
             // A stream that ended falls silent; that the member is gone is said by SIP, or by its silence.
             let Item::Report(report) = item else { continue };
+            // Phones that are muted may send nothing else.
+            member.silent_for = 0;
             if let Some(sender) = report.sender {
                 member.last_report = Some(((sender.ntp >> 16) as u32, ntp));
             }
