@@ -140,7 +140,8 @@ pub(crate) fn acknowledge(phone: &mut Phone, invite: &str, answer: &Sip) {
 
 /// All play their tones until everybody has heard all others of his room, and nothing else of what is played, for a
 /// second. A second with gaps, on a busy machine, has a little of everything in it and does not count; what is as loud as
-/// somebody who speaks must not be there in any. `disturb` is called every 20 ms; nobody may hear the tones of `strangers`.
+/// somebody who speaks must not be there in any. `disturb` is called every 20 ms; nobody may hear the tones of
+/// `strangers`.
 pub(crate) fn hear(guests: &mut [Guest], strangers: &[u32], mut disturb: impl FnMut(&mut [Guest])) {
     for guest in &mut *guests {
         guest.line.listen();
