@@ -64,7 +64,6 @@ fn audio_survives_elsewhere() {
     assert_eq!(rows.len(), 3);
     assert!(!rows.iter().any(|row| row.broken), "\n{text}");
     assert_eq!(rows[0].hit, 0);
-    // Somebody must have suffered, or nothing was shown. What waits in the sockets of a frozen relay may all come later.
-    assert!(rows[1..].iter().all(|row| row.hit > 0), "\n{text}");
-    assert!(rows[1].hit_silent > 0, "\n{text}");
+    // Somebody must have suffered, or nothing was shown.
+    assert!(rows[1..].iter().all(|row| row.hit_silent > 0), "\n{text}");
 }

@@ -25,6 +25,9 @@ const NAMED: usize = 10;
 /// Packets on their way when a relay is hit were sent this much earlier.
 const ON_THE_WAY: Duration = Duration::from_millis(200);
 
+/// People take this for lost audio, even if every packet comes in the end.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A fault of one relay.
 #[derive(Clone, Debug)]
 pub(super) struct Blow {
@@ -109,7 +112,10 @@ impl Relays {
             }
             if excused {
                 heard.hit += 1;
-                heard.hit_silent += usize::from(!whole);
+                // What waits in the sockets of a frozen relay may all come, later: silence all the same.
+                let mut reports = call.reports.iter().flatten();
+                let fell_silent = reports.any(|report| report.longest_gap >= SILENCE);
+                heard.hit_silent += usize::from(!whole || fell_silent);
             } else {
                 if !whole {
                     heard.harmed += 1;
