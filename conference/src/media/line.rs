@@ -5,6 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 /// A stream that was silent for so many ticks may go on from another address: a NAT has forgotten it.
 const MOVED: u64 = 100;
 
+/// Whose an RTP packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The line's, as before.
+    Ours,
+    /// The line's, which was another address's until now. What that one has sent is a stranger's, or out of date.
+    OursInstead,
+    Stranger,
+}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -31,21 +41,24 @@ impl Line {
         (self.said, self.said_rtcp, self.mux) = (rtp, rtcp, mux);
     }
 
-    /// Whether an RTP packet from this address, with this source, belongs to the line. The first one fixes the address,
-    /// behind whatever NAT; the very one that was signalled, or one of the same host, may still take its place.
-    pub(super) fn takes(&mut self, from: SocketAddr, ssrc: u32, tick: u64) -> bool {
+    /// Whose an RTP packet from this address, with this source, is. The first one fixes the address, behind whatever
+    /// NAT; the very one that was signalled, or one of the same host, may still take its place.
+    pub(super) fn takes(&mut self, from: SocketAddr, ssrc: u32, tick: u64) -> Whose {
+        let mut whose = Whose::Ours;
         if self.found != Some(from) {
             let is_better = self.found.is_none_or(|found| self.rank(from) > self.rank(found));
             let has_moved = self.ssrc == ssrc && tick.saturating_sub(self.heard) >= MOVED;
             if !is_better && !has_moved {
                 self.strangers += 1;
-                return false;
+                return Whose::Stranger;
             }
-            self.found = Some(from);
+            if self.found.replace(from).is_some() {
+                whose = Whose::OursInstead;
+            }
             self.found_rtcp = None;
         }
         (self.ssrc, self.heard) = (ssrc, tick);
-        true
+        whose
     }
 
     fn rank(&self, address: SocketAddr) -> u8 {
@@ -80,6 +93,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use super::Whose::{Ours, OursInstead, Stranger};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -93,13 +107,19 @@ mod tests {
         line.set(Some(said), Some(address("192.0.2.1:4001")), false);
         assert_eq!(line.rtp(), Some(said), "before anything has come");
         let (nat, stranger) = (address("198.51.100.1:999"), address("203.0.113.1:1"));
-        assert!(line.takes(nat, 1, 1) && line.takes(nat, 1, 2));
-        assert!(!line.takes(stranger, 1, 3), "even if it knows the source");
+        assert_eq!([1, 2].map(|tick| line.takes(nat, 1, tick)), [Ours; 2]);
+        assert_eq!(line.takes(stranger, 1, 3), Stranger, "even if it knows the source");
         assert_eq!(line.rtp(), Some(nat));
         // The same host by another port, then the very address.
         let host = address("192.0.2.1:7777");
-        assert!(line.takes(host, 1, 4) && !line.takes(nat, 1, 4));
-        assert!(line.takes(said, 1, 5) && !line.takes(host, 1, 6));
+        assert_eq!(
+            [host, nat, host].map(|from| line.takes(from, 1, 4)),
+            [OursInstead, Stranger, Ours]
+        );
+        assert_eq!(
+            [said, host, said].map(|from| line.takes(from, 1, 5)),
+            [OursInstead, Stranger, Ours]
+        );
         assert_eq!((line.rtp(), line.strangers), (Some(said), 3));
     }
 
@@ -108,16 +128,16 @@ mod tests {
         let mut line = Line::default();
         line.set(Some(address("10.0.0.1:4000")), None, true);
         let (before, after) = (address("198.51.100.1:999"), address("198.51.100.1:1000"));
-        assert!(line.takes(before, 7, 10));
-        assert!(!line.takes(after, 7, 10 + MOVED - 1));
-        assert!(!line.takes(after, 8, 10 + 2 * MOVED), "another source");
-        assert!(line.takes(after, 7, 10 + 2 * MOVED));
+        assert_eq!(line.takes(before, 7, 10), Ours);
+        assert_eq!(line.takes(after, 7, 10 + MOVED - 1), Stranger);
+        assert_eq!(line.takes(after, 8, 10 + 2 * MOVED), Stranger, "another source");
+        assert_eq!(line.takes(after, 7, 10 + 2 * MOVED), OursInstead);
         assert_eq!((line.rtp(), line.rtcp()), (Some(after), Some(after)));
         // The same description again changes nothing, another one opens the line.
         line.set(Some(address("10.0.0.1:4000")), None, true);
-        assert!(!line.takes(before, 7, 211));
+        assert_eq!(line.takes(before, 7, 211), Stranger);
         line.set(Some(address("10.0.0.1:4002")), None, true);
-        assert!(line.takes(before, 7, 212));
+        assert_eq!(line.takes(before, 7, 212), Ours);
         line.set(None, None, true);
         assert_eq!(line.rtp(), None, "on hold");
     }
@@ -128,7 +148,7 @@ mod tests {
         line.set(Some(address("10.0.0.1:4000")), Some(address("10.0.0.1:4001")), false);
         let rtp = address("198.51.100.1:999");
         assert!(!line.takes_rtcp(address("198.51.100.1:1000")));
-        assert!(line.takes(rtp, 7, 1));
+        assert_eq!(line.takes(rtp, 7, 1), Ours);
         assert_eq!(line.rtcp(), Some(address("10.0.0.1:4001")));
         assert!(line.takes_rtcp(address("198.51.100.1:1000")));
         assert_eq!(line.rtcp(), Some(address("198.51.100.1:1000")));

@@ -233,6 +233,25 @@ fn strangers_are_not_heard() {
 }
 
 #[test]
+fn who_spoke_before_a_participant_is_not_heard_any_more() {
+    let mut server = Server::start(None);
+    let mut phones = vec![server.join(1, 1, 400.0, quiet()), server.join(2, 1, 900.0, quiet())];
+    // All at once, so that the room has them before the participant says anything. It may play one or two.
+    let mut stranger = Phone::new(CallId(9), phones[0].server, 2500.0);
+    for _ in 0..50 {
+        let packet = stranger.packet();
+        stranger.rtp.send_to(&packet, stranger.server).expect("sent");
+    }
+    let mut strange = 0.0_f32;
+    talk(&mut phones, "both are heard", |phones| {
+        let heard = &phones[1].heard;
+        strange = strange.max(level(heard, 2500.0, 8e3) * heard.len() as f32 / 8e3);
+        phones[0].hears(900.0) && phones[1].hears(400.0)
+    });
+    assert!(strange < 4000.0 * 0.06, "three frames in a second, not {strange}");
+}
+
+#[test]
 fn a_phone_behind_a_nat_is_found() {
     let mut server = Server::start(None);
     let mut phones = vec![server.join(1, 1, 400.0, quiet()), server.join(2, 1, 900.0, quiet())];

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::core::{CallId, MediaCommand, MediaEvent, MediaSession, RoomId};
-use crate::media::line::Line;
+use crate::media::line::{Line, Whose};
 use crate::media::ports::{Pair, Ports};
 use crate::media::record::Recorder;
 use crate::media::{Counters, LineStats, Published};
@@ -321,7 +321,11 @@ impl Worker {
                 return;
             }
         };
-        if station.line.takes(from, ssrc, self.beat / PHASES) {
+        let whose = station.line.takes(from, ssrc, self.beat / PHASES);
+        if whose == Whose::OursInstead {
+            hall.room.forget_sound(seat);
+        }
+        if whose != Whose::Stranger {
             if !hall.room.handle_rtp(seat, datagram, clock.units) {
                 self.counters.invalid += 1;
             }

@@ -128,6 +128,13 @@ impl Inbound {
         Received::Sound
     }
 
+    /// What has come so far was somebody else's.
+    pub fn forget(&mut self) {
+        self.begin_anew();
+        self.concealer.reset();
+        self.source = None;
+    }
+
     fn begin_anew(&mut self) {
         self.buffer = JitterBuffer::default();
         self.decoder = Decoder::new(self.codec);

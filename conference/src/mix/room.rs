@@ -185,6 +185,13 @@ impl Room {
         true
     }
 
+    /// What a member has sent and nobody has heard yet is left out: it came from somebody else.
+    pub fn forget_sound(&mut self, seat: Seat) {
+        if let Some(member) = self.member(seat) {
+            member.inbound.forget();
+        }
+    }
+
     fn pressed(&mut self, seat: Seat, key: u8) {
         let count = self.seats.iter().flatten().filter(|member| member.is_inside()).count();
         let Some(member) = self.member(seat) else { return };
