@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use dialtone_transport::model::{NetEvent, Remote};
 use dialtone_transport::multicast::Listener;
-use dialtone_transport::{Endpoint, EndpointConfig};
+use dialtone_transport::{Endpoint, EndpointConfig, SessionSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -137,6 +137,7 @@ pub struct Agent<R: Facade> {
     handle: R::Handle,
     local: SocketAddr,
     home: watch::Receiver<Option<Home>>,
+    sessions: Option<SessionSocket>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -151,7 +152,8 @@ impl<R: Facade> Agent<R> {
             .announcements
             .map(|from| Listener::join(from.group, from.interface))
             .transpose()?;
-        let (endpoint, events) = Endpoint::bind(config.endpoint).await?;
+        let (mut endpoint, events) = Endpoint::bind(config.endpoint).await?;
+        let sessions = endpoint.take_sessions();
         let local = endpoint.local_addr();
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
         let (handle, sink) = role.facade(CommandSender::new(move |command| {
@@ -166,7 +168,7 @@ impl<R: Facade> Agent<R> {
         let driver = Driver { client, endpoint, sink, home: home_out, metrics: Metrics::new() };
         let inputs = Inputs { events, commands, announcements, stopped };
         let task = tokio::spawn(driver.run(inputs).instrument(info_span!("asap", %local)));
-        Ok(Self { handle, local, home, stop, task })
+        Ok(Self { handle, local, home, sessions, stop, task })
     }
 
     /// The interface of the role; for a tuple of roles, a tuple.
@@ -177,6 +179,12 @@ impl<R: Facade> Agent<R> {
     /// The UDP address that carries the associations.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Associations with users and elements on the same endpoint, if [`EndpointConfig::sessions`] asked for them; once.
+    /// They end with the agent.
+    pub fn take_sessions(&mut self) -> Option<SessionSocket> {
+        self.sessions.take()
     }
 
     /// The home registrar, `None` while there is none.

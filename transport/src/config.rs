@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::session::SessionLimits;
 use crate::{ASAP_PORT, ENRP_PORT};
 
 /// How an [`crate::Endpoint`] is set up. Start from [`EndpointConfig::element`] or [`EndpointConfig::registrar`].
@@ -18,6 +19,8 @@ pub struct EndpointConfig {
     pub enrp_port: Option<u16>,
     /// Where ASAP over TCP is accepted; registrars only. TCP can be dialled without it.
     pub tcp: Option<SocketAddr>,
+    /// Associations of users with elements; `None`: there are none.
+    pub sessions: Option<SessionLimits>,
     pub timers: SctpTimers,
     /// SCTP associations at a time, whoever dialled. Beyond it INITs are answered with ABORT (out of resource).
     pub max_associations: usize,
@@ -68,6 +71,7 @@ impl EndpointConfig {
             asap_port: Some(ASAP_PORT),
             enrp_port: None,
             tcp: None,
+            sessions: None,
             timers: SctpTimers::default(),
             max_associations: 64,
             max_connections: 16,

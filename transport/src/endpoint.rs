@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use crate::config::EndpointConfig;
 use crate::counters::{Counters, Live, add};
 use crate::model::{Link, NetCommand, NetEvent, Protocol};
+use crate::session::SessionSocket;
 use crate::stack::Stack;
 use crate::tcp::{Settings, Tcp};
-use crate::thread::{Clock, Control, Stop, Worker};
+use crate::thread::{Clock, Command, Control, Stop, Worker};
 use crate::udp::{self, Udp};
 
 /// One UDP port with its SCTP associations, and ASAP over TCP beside it.
@@ -27,6 +28,7 @@ pub struct Endpoint {
     tcp_addr: Option<SocketAddr>,
     asap_port: Option<u16>,
     enrp_port: Option<u16>,
+    sessions: Option<SessionSocket>,
     shutdown: Duration,
     counters: Arc<Live>,
     control: Arc<Control>,
@@ -40,6 +42,12 @@ impl Endpoint {
     /// # Errors
     /// A socket could not be bound, or the thread could not be started.
     pub async fn bind(config: EndpointConfig) -> io::Result<(Self, mpsc::Receiver<NetEvent>)> {
+        if let Some(port) = config.sessions.and_then(|sessions| sessions.port)
+            && (config.asap_port == Some(port) || config.enrp_port == Some(port) || port == 0)
+        {
+            let text = format!("SCTP port {port} cannot be that of sessions");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let socket = udp::bind(config.udp)?;
         let udp_addr = socket.local_addr()?;
         let listener = match config.tcp {
@@ -65,6 +73,9 @@ impl Endpoint {
         let (control, inlet) = Control::new(config.command_queue, Arc::clone(&counters))?;
         let (asap_port, enrp_port, shutdown) =
             (config.asap_port, config.enrp_port, config.timers.shutdown);
+        let limits = config.sessions;
+        let queue = limits.map_or(1, |limits| limits.event_queue.max(1));
+        let (session_sender, session_events) = mpsc::channel(queue);
         let thread = {
             let (control, counters) = (Arc::clone(&control), Arc::clone(&counters));
             // dcsctp's sockets cannot be sent between threads: the stack comes to life on its own.
@@ -72,7 +83,9 @@ impl Endpoint {
                 let (clock, udp) = (Clock::new(), Udp::new(socket));
                 match Stack::new(config, clock.now(), Arc::clone(&counters), accepted) {
                     Ok(stack) => {
-                        Worker { udp, stack, control, inlet, events, counters, clock }.run()
+                        let sessions = session_sender;
+                        Worker { udp, stack, control, inlet, events, sessions, counters, clock }
+                            .run()
                     }
                     Err(_) => tracing::error!("no randomness from the operating system: no SCTP"),
                 }
@@ -83,6 +96,12 @@ impl Endpoint {
             tcp_addr,
             asap_port,
             enrp_port,
+            sessions: limits.map(|limits| SessionSocket {
+                events: session_events,
+                control: Arc::clone(&control),
+                local: udp_addr,
+                port: limits.port,
+            }),
             shutdown,
             counters,
             control,
@@ -101,23 +120,28 @@ impl Endpoint {
             NetCommand::Connect { assoc, protocol, remote } if remote.link == Link::Tcp => {
                 self.tcp.connect(assoc, protocol, remote);
             }
-            NetCommand::Connect { .. } => self.control.execute(command),
+            NetCommand::Connect { .. } => self.control.execute(Command::Net(command)),
             NetCommand::Send { assoc, mut payload } => {
                 if !self.tcp.send(assoc, &mut payload) {
-                    self.control.execute(NetCommand::Send { assoc, payload });
+                    self.control.execute(Command::Net(NetCommand::Send { assoc, payload }));
                 }
             }
             NetCommand::Abort { assoc } => {
                 if !self.tcp.end(assoc, false) {
-                    self.control.execute(command);
+                    self.control.execute(Command::Net(command));
                 }
             }
             NetCommand::Shutdown { assoc } => {
                 if !self.tcp.end(assoc, true) {
-                    self.control.execute(command);
+                    self.control.execute(Command::Net(command));
                 }
             }
         }
+    }
+
+    /// The associations of users with elements, if [`EndpointConfig::sessions`] asked for them; once.
+    pub fn take_sessions(&mut self) -> Option<SessionSocket> {
+        self.sessions.take()
     }
 
     /// The UDP address that carries SCTP, with the port that was bound.

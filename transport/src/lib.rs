@@ -5,6 +5,8 @@
 //! many associations on one UDP port, a handshake without state until the peer has proven its address (RFC 9260
 //! 5.1.3), answers to packets out of the blue (RFC 9260 8.4), NAT rebinding, and ICMP as evidence of a dead peer.
 //!
+//! Associations of pool users with pool elements ([`session`]) share the UDP port, with events and commands of their own.
+//!
 //! | owner | runs on | owns |
 //! |---|---|---|
 //! | SCTP stack | one thread of its own per endpoint (dcsctp sockets are `!Send`) | the UDP socket, all associations |
@@ -19,6 +21,7 @@ mod entropy;
 pub mod model;
 pub mod multicast;
 mod packet;
+pub mod session;
 mod stack;
 mod tcp;
 mod thread;
@@ -28,6 +31,7 @@ pub use config::{EndpointConfig, SctpTimers};
 pub use counters::Counters;
 pub use endpoint::Endpoint;
 pub use model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
+pub use session::{SessionCommand, SessionEvent, SessionLimits, SessionSocket};
 
 /// UDP port of SCTP encapsulation (RFC 6951).
 pub const ENCAPSULATION_PORT: u16 = 9899;

@@ -12,6 +12,7 @@ pub struct AssocId(u64);
 
 impl AssocId {
     const DIALLED: u64 = 1 << 63;
+    const SESSION: u64 = 1 << 62;
 
     /// The n-th association that a core dials; cores count for themselves.
     pub const fn dialled(n: u64) -> Self {
@@ -20,7 +21,27 @@ impl AssocId {
 
     /// The n-th association that an endpoint accepted.
     pub const fn accepted(n: u64) -> Self {
-        Self(n & !Self::DIALLED)
+        Self(n & !(Self::DIALLED | Self::SESSION))
+    }
+
+    /// The n-th association with an element that a pool user dials.
+    pub const fn session(n: u64) -> Self {
+        Self(n | Self::DIALLED | Self::SESSION)
+    }
+
+    /// The n-th association of all that an endpoint accepted, one with a pool user.
+    pub const fn accepted_session(n: u64) -> Self {
+        Self(n & !Self::DIALLED | Self::SESSION)
+    }
+
+    /// It joins a user and an element, and belongs to [`crate::session`].
+    pub const fn is_session(self) -> bool {
+        self.0 & Self::SESSION != 0
+    }
+
+    /// This side dialled.
+    pub const fn is_dialled(self) -> bool {
+        self.0 & Self::DIALLED != 0
     }
 }
 

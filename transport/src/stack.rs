@@ -22,6 +22,9 @@ use crate::counters::{Live, add};
 use crate::entropy::Entropy;
 use crate::model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
 use crate::packet::{self, InitAck, Packet, PacketError, Returned};
+use crate::session::SessionEvent;
+
+use bucket::Bucket;
 
 /// DEVIATION(G33): which stream carries what is not said; everything goes in order on one.
 const STREAM: StreamId = StreamId(0);
@@ -34,6 +37,8 @@ const UNDER_WAY: HandoverReadiness = HandoverReadiness(
 );
 const SUSPECT_INTERVAL: Duration = Duration::from_millis(100);
 const EPHEMERAL: std::ops::Range<u16> = 49_152..65_535;
+/// Session events that wait here; beyond it messages stay with dcsctp, whose receive windows close.
+const SESSION_EVENTS: usize = 64;
 
 pub(crate) struct Stack {
     config: EndpointConfig,
@@ -56,6 +61,11 @@ pub(crate) struct Stack {
     strangers: Bucket,
     pub(crate) transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(crate) events: VecDeque<NetEvent>,
+    pub(crate) session_events: VecDeque<SessionEvent>,
+    /// How many of the associations are sessions.
+    sessions: usize,
+    /// Sessions with messages that wait for room in `session_events`.
+    held: BTreeSet<AssocId>,
 }
 
 /// Our own verification tag with everything but the peer's UDP port: finds an association whose peer moved.
@@ -134,6 +144,9 @@ impl Stack {
             strangers: Bucket::new(config.max_out_of_the_blue_per_second, now),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            session_events: VecDeque::new(),
+            sessions: 0,
+            held: BTreeSet::new(),
             config,
         })
     }
@@ -221,7 +234,7 @@ impl Stack {
         self.by_key.insert(key, id);
         if assoc.up {
             add(&self.counters.moves);
-            self.events.push_back(NetEvent::Moved { assoc: id, remote: remote(&key) });
+            self.emit(id, NetEvent::Moved { assoc: id, remote: remote(&key) });
         }
     }
 
@@ -275,11 +288,12 @@ impl Stack {
             // Both sides dial (RFC 9260 5.2.1), or our SHUTDOWN COMPLETE got lost (9.2): dcsctp knows what to say.
             return self.operate(now, id, |socket| socket.handle_input(init.bytes));
         }
+        let is_session = self.is_session_port(key.local_port);
         if self.protocol(key.local_port).is_none() {
             add(&self.counters.out_of_the_blue);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &[]);
         }
-        if known.is_none() && self.is_full() {
+        if known.is_none() && self.is_full(is_session) {
             add(&self.counters.associations_refused);
             let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &cause);
@@ -351,7 +365,8 @@ impl Stack {
                 id = Some(known);
             }
         }
-        if self.is_full() {
+        let is_session = self.is_session_port(key.local_port);
+        if self.is_full(is_session) {
             add(&self.counters.associations_refused);
             let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
             return self.answer_stranger(now, key, cookie.peer_tag, packet::ABORT, 0, &cause);
@@ -359,8 +374,10 @@ impl Stack {
         let Some(protocol) = self.protocol(key.local_port) else {
             return add(&self.counters.bad_cookie);
         };
-        let id =
-            id.unwrap_or_else(|| AssocId::accepted(self.accepted.fetch_add(1, Ordering::Relaxed)));
+        let id = id.unwrap_or_else(|| {
+            let n = self.accepted.fetch_add(1, Ordering::Relaxed);
+            if is_session { AssocId::accepted_session(n) } else { AssocId::accepted(n) }
+        });
         self.reseed();
         self.insert(now, id, key, protocol, cookie.peer_tag);
         self.operate(now, id, |socket| socket.handle_input(&bytes));
@@ -406,7 +423,7 @@ impl Stack {
             self.finish(id, DownCause::Unreachable);
         } else if port && assoc.suspected.is_none_or(|at| now >= at + SUSPECT_INTERVAL) {
             assoc.suspected = Some(now);
-            self.events.push_back(NetEvent::Suspect { assoc: id });
+            self.emit(id, NetEvent::Suspect { assoc: id });
         }
     }
 
@@ -452,7 +469,7 @@ impl Stack {
 
     /// Answers a dial that could not be made.
     pub(crate) fn refuse(&mut self, id: AssocId) {
-        self.events.push_back(NetEvent::Down { assoc: id, cause: DownCause::Local });
+        self.emit(id, NetEvent::Down { assoc: id, cause: DownCause::Local });
     }
 
     pub(crate) fn end_all(&mut self, now: Instant, graceful: bool) {
@@ -489,6 +506,11 @@ impl Stack {
                 full = errors.0.iter().any(|(_, error)| *error == SendError::ResourceExhaustion);
             }
         });
+        self.account(now, id, count, failed, full);
+    }
+
+    /// Counts what was sent; a peer whose buffer is full has ended its association.
+    fn account(&mut self, now: Instant, id: AssocId, count: u64, failed: u64, full: bool) {
         self.counters.messages_out.fetch_add(count - failed, Ordering::Relaxed);
         self.counters.sends_dropped.fetch_add(failed, Ordering::Relaxed);
         if full {
@@ -504,7 +526,7 @@ impl Stack {
         if self.assocs.contains_key(&id) {
             return;
         }
-        if self.is_full() {
+        if self.is_full(id.is_session()) {
             add(&self.counters.associations_refused);
             return self.refuse(id);
         }
@@ -513,6 +535,8 @@ impl Stack {
             Protocol::Asap => self.config.asap_port,
             Protocol::Enrp => self.config.enrp_port,
         };
+        // Two elements that are users of each other have an association for either direction.
+        let own = own.filter(|_| !id.is_session());
         // The well-known port may already be in use towards this peer, which had dialled us.
         let ports =
             own.into_iter().chain(std::iter::repeat_with(|| fastrand::u16(EPHEMERAL))).take(16);
@@ -545,6 +569,7 @@ impl Stack {
             scheduled: None,
             suspected: None,
         };
+        self.sessions += usize::from(id.is_session());
         self.assocs.insert(id, assoc);
         self.by_key.insert(key, id);
     }
@@ -610,7 +635,7 @@ impl Stack {
                     assoc.up = true;
                     add(&self.counters.ups);
                     let (protocol, remote) = (assoc.protocol, remote(&assoc.key));
-                    self.events.push_back(NetEvent::Up { assoc: id, protocol, remote });
+                    self.emit(id, NetEvent::Up { assoc: id, protocol, remote });
                 }
                 SocketEvent::OnClosed() => {
                     down = down.or(Some(DownCause::Closed));
@@ -622,6 +647,10 @@ impl Stack {
                         _ => DownCause::Aborted,
                     };
                     down = down.or(Some(cause));
+                }
+                SocketEvent::OnLifecycleMessageDelivered(number) => {
+                    let number = number.value();
+                    self.session_events.push_back(SessionEvent::Delivered { assoc: id, number });
                 }
                 SocketEvent::OnError(kind, reason) => {
                     tracing::trace!(?kind, reason, "association error")
@@ -637,20 +666,6 @@ impl Stack {
             assoc.my_tag = tag;
         }
         down
-    }
-
-    fn take_messages(&mut self, id: AssocId) {
-        // DATA can overtake COOKIE ACK: it waits until the association was reported.
-        let Some(assoc) = self.assocs.get_mut(&id).filter(|assoc| assoc.up) else { return };
-        while let Some(message) = assoc.socket.get_next_message() {
-            // RFC 5352 8.3, RFC 5353 5.4: the identifier must be right on a control channel.
-            if message.ppid == PpId(ppid(assoc.protocol)) {
-                add(&self.counters.messages_in);
-                self.events.push_back(NetEvent::Message { assoc: id, payload: message.payload });
-            } else {
-                add(&self.counters.wrong_ppid);
-            }
-        }
     }
 
     /// INIT ACKs get their seal on the way out.
@@ -686,12 +701,14 @@ impl Stack {
                 add(&self.counters.downs);
             }
             let cause = assoc.verdict.unwrap_or(cause);
-            self.events.push_back(NetEvent::Down { assoc: id, cause });
+            self.emit(id, NetEvent::Down { assoc: id, cause });
         }
     }
 
     fn forget(&mut self, id: AssocId) -> Option<Assoc> {
         let assoc = self.assocs.remove(&id)?;
+        self.sessions -= usize::from(id.is_session());
+        self.held.remove(&id);
         if self.by_key.get(&assoc.key) == Some(&id) {
             self.by_key.remove(&assoc.key);
         }
@@ -705,13 +722,17 @@ impl Stack {
         Some(assoc)
     }
 
-    fn is_full(&self) -> bool {
-        self.assocs.len() >= self.config.max_associations
+    fn is_full(&self, session: bool) -> bool {
+        if session {
+            self.sessions >= self.config.sessions.map_or(0, |limits| limits.max_associations)
+        } else {
+            self.assocs.len() - self.sessions >= self.config.max_associations
+        }
     }
 
     /// What is spoken on an SCTP port of ours.
     fn protocol(&self, port: u16) -> Option<Protocol> {
-        if self.config.asap_port == Some(port) {
+        if self.config.asap_port == Some(port) || self.is_session_port(port) {
             Some(Protocol::Asap)
         } else if self.config.enrp_port == Some(port) {
             Some(Protocol::Enrp)
@@ -770,29 +791,8 @@ fn ppid(protocol: Protocol) -> u32 {
     }
 }
 
-/// At most `rate` a second, a second's worth at once.
-struct Bucket {
-    rate: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new(rate: u32, now: Instant) -> Self {
-        Self { rate: f64::from(rate), tokens: f64::from(rate), filled: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.filled = now;
-        self.tokens = (self.tokens + passed * self.rate).min(self.rate);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
-}
+mod bucket;
+mod session;
 
 #[cfg(test)]
 mod lossy;

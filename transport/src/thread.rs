@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::counters::{Live, add};
 use crate::model::{AssocId, NetCommand, NetEvent};
+use crate::session::{SessionCommand, SessionEvent};
 use crate::stack::Stack;
 use crate::udp::Udp;
 
@@ -32,10 +33,17 @@ pub(crate) const FROZEN: Duration = Duration::from_millis(150);
 /// How long to wait for a consumer whose channel is full before looking again.
 const LAGGING: Duration = Duration::from_millis(2);
 
+/// What the thread is told to do, by either consumer.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Net(NetCommand),
+    Session(SessionCommand),
+}
+
 /// What everybody else holds of the thread.
 #[derive(Debug)]
 pub(crate) struct Control {
-    commands: SyncSender<NetCommand>,
+    commands: SyncSender<Command>,
     wake: UnixStream,
     /// The thread has been woken and has not looked yet.
     woken: AtomicBool,
@@ -47,7 +55,7 @@ pub(crate) struct Control {
 
 /// The thread's end of [`Control`].
 pub(crate) struct Inlet {
-    commands: Receiver<NetCommand>,
+    commands: Receiver<Command>,
     woken: UnixStream,
 }
 
@@ -78,14 +86,19 @@ impl Control {
         Ok((Arc::new(control), inlet))
     }
 
-    pub(crate) fn execute(&self, command: NetCommand) {
+    pub(crate) fn execute(&self, command: Command) {
         if let Err(TrySendError::Full(command)) = self.commands.try_send(command) {
             add(&self.counters.commands_overflowed);
             let (id, dial) = match command {
-                NetCommand::Connect { assoc, .. } => (assoc, true),
-                NetCommand::Send { assoc, .. }
-                | NetCommand::Abort { assoc }
-                | NetCommand::Shutdown { assoc } => (assoc, false),
+                Command::Net(NetCommand::Connect { assoc, .. }) => (assoc, true),
+                Command::Net(
+                    NetCommand::Send { assoc, .. }
+                    | NetCommand::Abort { assoc }
+                    | NetCommand::Shutdown { assoc },
+                ) => (assoc, false),
+                Command::Session(command) => {
+                    (command.assoc(), matches!(command, SessionCommand::Connect { .. }))
+                }
             };
             *self
                 .overflowed
@@ -126,6 +139,7 @@ pub(crate) struct Worker {
     pub(crate) control: Arc<Control>,
     pub(crate) inlet: Inlet,
     pub(crate) events: mpsc::Sender<NetEvent>,
+    pub(crate) sessions: mpsc::Sender<SessionEvent>,
     pub(crate) counters: Arc<Live>,
     pub(crate) clock: Clock,
 }
@@ -135,6 +149,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut obeyed = None;
         loop {
+            let sessions_lag = !self.report_sessions();
             self.transmit();
             let lagging = !self.report();
             let stop = self.control.stopping();
@@ -153,7 +168,7 @@ impl Worker {
                 return;
             }
             let paused = lagging && stop.is_none();
-            let (errors, readable) = self.wait(lagging, paused);
+            let (errors, readable) = self.wait(lagging || sessions_lag, paused);
             let now = self.clock.now();
             if paused {
                 self.obey(now);
@@ -170,7 +185,7 @@ impl Worker {
         }
     }
 
-    /// `lagging`: the consumer's channel is full. `paused`: nothing is to be read until it is not.
+    /// `lagging`: a consumer's channel is full. `paused`: nothing is to be read until it is not.
     fn wait(&mut self, lagging: bool, paused: bool) -> (bool, bool) {
         let deadline = self.stack.next_deadline().filter(|_| !paused);
         let timer = deadline.map(|at| at.saturating_duration_since(self.clock.now()));
@@ -232,7 +247,10 @@ impl Worker {
         // Cleared first, so that a command which comes now wakes the next turn.
         self.control.woken.store(false, Ordering::SeqCst);
         while let Ok(command) = self.inlet.commands.try_recv() {
-            self.stack.handle_command(now, command);
+            match command {
+                Command::Net(command) => self.stack.handle_command(now, command),
+                Command::Session(command) => self.stack.handle_session_command(now, command),
+            }
         }
         let overflowed = std::mem::take(
             &mut *self.control.overflowed.lock().unwrap_or_else(PoisonError::into_inner),
@@ -285,6 +303,26 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// As [`Worker::report`], for sessions: what finds no room does not keep the others waiting.
+    fn report_sessions(&mut self) -> bool {
+        loop {
+            while let Some(event) = self.stack.session_events.pop_front() {
+                match self.sessions.try_send(event) {
+                    Ok(()) => (),
+                    Err(mpsc::error::TrySendError::Full(event)) => {
+                        self.stack.session_events.push_front(event);
+                        return false;
+                    }
+                    Err(mpsc::error::TrySendError::Closed(_)) => (),
+                }
+            }
+            self.stack.resume_sessions(self.clock.now());
+            if self.stack.session_events.is_empty() {
+                return true;
+            }
+        }
     }
 }
 
