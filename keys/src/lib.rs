@@ -8,14 +8,40 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom;
 use ring::{hkdf, hmac};
 
-use crate::Error;
+/// What can go wrong with keys. No state has changed when one of these is returned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key file cannot be read or written.
+    #[error("key file {path}: {source}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The key file does not hold what it should.
+    #[error("key file {path}: {reason}")]
+    KeyFormat {
+        /// The file.
+        path: PathBuf,
+        /// What would be right.
+        reason: &'static str,
+    },
+    /// A token is not one of ours: wrong format, unknown key or wrong MAC.
+    #[error("token refused")]
+    Refused,
+    /// The operating system has no random numbers.
+    #[error("no random numbers from the operating system")]
+    NoRandomness,
+}
 
 /// Length of the truncated HMAC-SHA256 that ends every token, in bytes.
 pub const MAC_LEN: usize = 10;
@@ -179,7 +205,7 @@ impl Keys {
 
     /// As [`Keys::sign`], with a MAC over `bound` as well: the token is of use only where the same is known. All payloads
     /// of such a purpose must have one length, so that none can be taken for the beginning of `bound`.
-    pub(crate) fn sign_bound(&self, purpose: Purpose, payload: &[u8], bound: &[u8]) -> String {
+    pub fn sign_bound(&self, purpose: Purpose, payload: &[u8], bound: &[u8]) -> String {
         let generation = &self.generations[0];
         let mut token = Vec::with_capacity(2 + payload.len() + MAC_LEN);
         token.extend_from_slice(&[FORMAT, generation.id]);
@@ -198,7 +224,7 @@ impl Keys {
     }
 
     /// As [`Keys::verify`], for tokens of [`Keys::sign_bound`].
-    pub(crate) fn verify_bound(
+    pub fn verify_bound(
         &self,
         purpose: Purpose,
         token: &[u8],
@@ -222,13 +248,13 @@ impl Keys {
     }
 
     /// MAC over `content` with the newest key, and that key's id: for formats that are no base64 token.
-    pub(crate) fn mac(&self, purpose: Purpose, content: &[u8]) -> (u8, [u8; MAC_LEN]) {
+    pub fn mac(&self, purpose: Purpose, content: &[u8]) -> (u8, [u8; MAC_LEN]) {
         let generation = &self.generations[0];
         (generation.id, truncated(&generation.keys[purpose as usize], &[content]))
     }
 
     /// Whether `mac` is the MAC over `content` with the key of that id.
-    pub(crate) fn check(&self, purpose: Purpose, id: u8, content: &[u8], mac: &[u8]) -> bool {
+    pub fn check(&self, purpose: Purpose, id: u8, content: &[u8], mac: &[u8]) -> bool {
         self.generation(id).is_some_and(|generation| {
             equal(&truncated(&generation.keys[purpose as usize], &[content]), mac)
         })
