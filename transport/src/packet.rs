@@ -7,7 +7,9 @@ const STATE_COOKIE: u16 = 0x0007;
 
 pub(crate) const INIT: u8 = 0x01;
 pub(crate) const INIT_ACK: u8 = 0x02;
+const SACK: u8 = 0x03;
 pub(crate) const ABORT: u8 = 0x06;
+const SHUTDOWN: u8 = 0x07;
 pub(crate) const SHUTDOWN_ACK: u8 = 0x08;
 pub(crate) const ERROR: u8 = 0x09;
 pub(crate) const COOKIE_ECHO: u8 = 0x0a;
@@ -195,6 +197,16 @@ pub(crate) fn cut_cookie(bytes: &[u8], cookie: usize, length: usize) -> Vec<u8> 
 fn grow(bytes: &mut [u8], at: usize, by: i32) {
     let length = i32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]])) + by;
     bytes[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+}
+
+/// The acknowledgement in a SHUTDOWN (RFC 9260 9.2) as a packet with a SACK, which says the same: dcsctp looks at the
+/// latter only, and would send what has arrived again until it gave the peer up.
+pub(crate) fn acknowledged_by_shutdown(packet: &Packet<'_>, window: u32) -> Option<Vec<u8>> {
+    let shutdown = packet.chunks().find(|chunk| chunk.kind == SHUTDOWN)?;
+    let mut value = [0; 12];
+    value[..4].copy_from_slice(shutdown.value.first_chunk::<4>()?);
+    value[4..8].copy_from_slice(&window.to_be_bytes());
+    Some(answer(packet.source_port, packet.destination_port, packet.tag, SACK, 0, &value))
 }
 
 /// Verification tag and, of an INIT, the initiate tag, from the start of a packet that ICMP brought back.

@@ -217,7 +217,14 @@ impl Stack {
                 }
             }
         }
-        self.operate(now, id, |socket| socket.handle_input(packet.bytes));
+        let window = u32::try_from(self.config.receive_window).unwrap_or(u32::MAX);
+        let acknowledged = packet::acknowledged_by_shutdown(packet, window);
+        self.operate(now, id, |socket| {
+            if let Some(sack) = &acknowledged {
+                socket.handle_input(sack);
+            }
+            socket.handle_input(packet.bytes);
+        });
     }
 
     /// RFC 6951 5.4: the encapsulation port follows packets that carry our tag.

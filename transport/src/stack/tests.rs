@@ -476,6 +476,22 @@ fn shutdown_waits_for_what_was_sent() {
     assert_eq!(net.take(1), [down(one, DownCause::Local)]);
 }
 
+/// The peer's SHUTDOWN acknowledges what its SACK, still delayed, would have: nothing has to be sent again.
+#[test]
+fn shutdown_acknowledges() {
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    net.send(2, two, b"the last");
+    net.settle();
+    let sent = net.wire.len();
+    net.command(1, NetCommand::Shutdown { assoc: one });
+    net.settle();
+    assert_eq!(net.take(2), [down(two, DownCause::Closed)]);
+    let events = net.take(1);
+    assert!(matches!(events[..], [NetEvent::Message { .. }, NetEvent::Down { .. }]), "{events:?}");
+    assert_eq!(net.wire.len() - sent, 3, "SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE");
+}
+
 #[test]
 fn abort_reaches_the_peer() {
     let mut net = Net::new(2);
