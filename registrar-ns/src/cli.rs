@@ -1,6 +1,6 @@
 //! The daemon `dialtone registrar-ns`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use crate::admin::{AdminState, routes};
 use crate::core::Registrar;
+use crate::driver::Group;
 use crate::{Settings, announce, driver};
 
 /// A registrar of the name service: keeps the pools, watches their elements, shares all with its peers
@@ -50,6 +51,18 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     ];
     addresses.extend(endpoint.tcp_addr().map(|addr| ("asap-tcp", addr.to_string())));
 
+    let bind =
+        |group, key| move |source| Error::from(BindError::new(group, "UDP multicast", key, source));
+    let announcer = settings.announce_group().map(|group| {
+        let announcer = Announcer::bind(group, settings.address, driver::HOPS);
+        announcer.map_err(bind(group, "announce"))
+    });
+    let announcer = announcer.transpose()?;
+    let group = settings
+        .discover_group()
+        .map(|group| Group::join(group, settings.address).map_err(bind(group, "discover")));
+    let group = group.transpose()?;
+
     let mut rng = fastrand::Rng::new();
     let id = settings.identifier(&mut rng);
     let started = now();
@@ -63,25 +76,13 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     let span = tracing::info_span!("registrar", name = settings.name, %id);
     let shutdown = context.shutdown.clone();
     let driver =
-        tokio::spawn(driver::run(core, endpoint, events, sender, shutdown).instrument(span));
+        tokio::spawn(driver::run(core, endpoint, events, group, sender, shutdown).instrument(span));
     let http = tokio::spawn(http::serve(admin, routes(state), context.clone()));
 
-    let announcer = match settings.address {
-        IpAddr::V4(interface) if settings.announce => {
-            let announcer =
-                Announcer::bind(settings.announce_group, interface, 1).map_err(|source| {
-                    BindError::new(settings.announce_group.into(), "UDP", "announce", source)
-                })?;
-            Some(tokio::spawn(announce::run(
-                announcer,
-                udp,
-                tcp,
-                snapshots.clone(),
-                context.shutdown.clone(),
-            )))
-        }
-        _ => None,
-    };
+    let announcer = announcer.map(|announcer| {
+        let (snapshots, shutdown) = (snapshots.clone(), context.shutdown.clone());
+        tokio::spawn(announce::run(announcer, udp, tcp, snapshots, shutdown))
+    });
 
     if snapshots.wait_for(|snapshot| snapshot.in_service).await.is_ok() {
         context.ready.in_service(&settings.name, addresses)?;

@@ -1,9 +1,12 @@
 //! The task that owns the core and the endpoint.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_daemon::CancellationToken;
+use dialtone_transport::multicast::{Announcer, Listener};
 use dialtone_transport::{Endpoint, NetEvent};
 use tokio::sync::{mpsc, watch};
 
@@ -19,6 +22,47 @@ const TOTALS: Duration = Duration::from_secs(1);
 /// Events taken in one go before commands leave and timers are looked at.
 const BATCH: usize = 256;
 
+/// The multicast group in which registrars find each other ([`crate::core::Config::multicast`]).
+#[derive(Debug)]
+pub struct Group {
+    announcer: Announcer,
+    /// `None` after it failed.
+    listener: Option<Listener>,
+    failing: bool,
+}
+
+impl Group {
+    /// Joins the group on the interface that has this address.
+    ///
+    /// # Errors
+    /// There is no such interface, or the system refuses it.
+    pub fn join(group: SocketAddr, interface: IpAddr) -> io::Result<Self> {
+        let announcer = Announcer::bind(group, interface, HOPS)?;
+        let listener = Some(Listener::join(group, interface)?);
+        Ok(Self { announcer, listener, failing: false })
+    }
+
+    fn say(&mut self, presence: &[u8]) {
+        let sent = self.announcer.try_send(presence);
+        if let Err(error) = &sent
+            && !self.failing
+        {
+            tracing::warn!(%error, "presence not sent to the multicast group; it is tried again");
+        }
+        self.failing = sent.is_err();
+    }
+}
+
+/// Multicast stays on the local network.
+pub(crate) const HOPS: u32 = 1;
+
+async fn hear(group: &mut Option<Group>) -> io::Result<(&[u8], SocketAddr)> {
+    match group.as_mut().and_then(|group| group.listener.as_mut()) {
+        Some(listener) => listener.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a registrar until `shutdown`, then closes the endpoint in order.
 ///
 /// `snapshots` always holds a recent state; [`Snapshot::in_service`] says when the start-up is over.
@@ -26,6 +70,7 @@ pub async fn run(
     mut core: Registrar,
     endpoint: Endpoint,
     mut events: mpsc::Receiver<NetEvent>,
+    mut group: Option<Group>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     shutdown: CancellationToken,
 ) {
@@ -34,7 +79,7 @@ pub async fn run(
     let mut totals_at = now();
     let mut unpublished = true;
     loop {
-        drain(&mut core, &endpoint, &metrics);
+        drain(&mut core, &endpoint, group.as_mut(), &metrics);
         let time = now();
         if unpublished && time >= publish_at {
             let snapshot = core.snapshot(time);
@@ -60,6 +105,13 @@ pub async fn run(
                     break;
                 }
             },
+            heard = hear(&mut group) => match heard {
+                Ok((presence, from)) => core.handle_presence(now(), from, presence),
+                Err(error) => {
+                    tracing::warn!(%error, "no more presences are heard by multicast");
+                    group.iter_mut().for_each(|group| group.listener = None);
+                }
+            },
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         // What has arrived goes before what is due: silence is judged after everything was heard.
@@ -76,13 +128,21 @@ pub async fn run(
     endpoint.close(true).await;
 }
 
-fn drain(core: &mut Registrar, endpoint: &Endpoint, metrics: &Metrics) {
+fn drain(
+    core: &mut Registrar,
+    endpoint: &Endpoint,
+    mut group: Option<&mut Group>,
+    metrics: &Metrics,
+) {
     while let Some(output) = core.poll() {
         match output {
             Output::Net(command) => endpoint.execute(command),
             Output::Event(event) => {
                 metrics.event(&event);
                 log(&event);
+            }
+            Output::Presence(payload) => {
+                group.iter_mut().for_each(|group| group.say(&payload));
             }
         }
     }

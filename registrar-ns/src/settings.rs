@@ -1,12 +1,12 @@
 //! The daemon's configuration file. `packaging/examples/registrar-ns.toml` is its commented form.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dialtone_daemon::{Checked, Problems};
 use dialtone_handlespace::Handle;
-use dialtone_transport::multicast::ASAP_GROUP;
+use dialtone_transport::multicast::{asap_group, enrp_group};
 use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
 use dialtone_wire::{Compat, ServerId};
 use serde::Deserialize;
@@ -64,9 +64,14 @@ pub struct Settings {
     /// Announce this registrar by multicast from `address`, so that elements and users find it (RFC 5352 section 3.6).
     #[serde(default)]
     pub announce: bool,
-    /// Group and port of announcements.
-    #[serde(default = "default_group")]
-    pub announce_group: SocketAddrV4,
+    /// Group and port of announcements; absent: the ones of RFC 5352 section 8.4.
+    pub announce_group: Option<SocketAddr>,
+    /// Find the other registrars by multicast from `address`, and be found: none has to stand in `peers`.
+    #[serde(default)]
+    pub discover: bool,
+    /// Group and port of the presences that registrars find each other by; absent: rsplib's 239.0.0.51:9901, or
+    /// [ff12::9901]:9901.
+    pub discover_group: Option<SocketAddr>,
     /// A folder of its own, locked while the process runs. The registrar keeps nothing in it yet.
     pub data_dir: Option<PathBuf>,
     /// Whose habits to follow where they differ from the RFCs.
@@ -158,10 +163,6 @@ fn default_name() -> String {
     "registrar-ns".to_owned()
 }
 
-fn default_group() -> SocketAddrV4 {
-    ASAP_GROUP
-}
-
 fn default_port() -> u16 {
     ENCAPSULATION_PORT
 }
@@ -202,12 +203,23 @@ impl Checked for Settings {
         if self.port == 0 {
             problems.add("port", "peers cannot find port 0", "use 9899");
         }
-        if self.announce && self.address.is_ipv6() {
-            problems.add("announce", "announcements need an IPv4 address", "use false");
-        }
-        if !self.announce_group.ip().is_multicast() {
-            let what = format_args!("{} is no multicast group", self.announce_group);
-            problems.add("announce_group", what, "use \"224.0.1.185:3863\"");
+        for (key, used, group, usual) in [
+            ("announce", self.announce, self.announce_group, asap_group(self.address)),
+            ("discover", self.discover, self.discover_group, enrp_group(self.address)),
+        ] {
+            if used && self.port != ENCAPSULATION_PORT {
+                let what = format_args!("whoever finds port {} expects 9899", self.port);
+                problems.add(key, what, "use port 9899, or false here");
+            }
+            let Some(group) = group else { continue };
+            let key = format!("{key}_group");
+            if !group.ip().is_multicast() {
+                let what = format_args!("{group} is no multicast group");
+                problems.add(&key, what, format_args!("use one like \"{usual}\""));
+            } else if group.is_ipv4() != self.address.is_ipv4() {
+                let what = format_args!("{group} is of another family than `address`");
+                problems.add(&key, what, format_args!("use one like \"{usual}\""));
+            }
         }
         problems.in_range("alone_after_ms", self.alone_after_ms, 0..=3_600_000);
         problems.in_range("max_bad_pe_reports", self.max_bad_pe_reports, 0..=1000);
@@ -253,6 +265,16 @@ impl Settings {
         self.admin.unwrap_or(SocketAddr::new(self.address, 9090))
     }
 
+    /// Where this registrar announces itself, if it does.
+    pub fn announce_group(&self) -> Option<SocketAddr> {
+        self.announce.then(|| self.announce_group.unwrap_or(asap_group(self.address)))
+    }
+
+    /// Where it and the others find each other, if they do.
+    pub fn discover_group(&self) -> Option<SocketAddr> {
+        self.discover.then(|| self.discover_group.unwrap_or(enrp_group(self.address)))
+    }
+
     fn timer_config(&self) -> TimerConfig {
         let mut timers = match self.profile {
             Profile::Telephony => TimerConfig::telephony(),
@@ -295,6 +317,7 @@ impl Settings {
             udp_port: self.port,
             mentors: mentors.into_iter().filter(|mentor| *mentor != own).collect(),
             peers,
+            multicast: self.discover,
             alone_after: (!self.never_alone).then(|| Duration::from_millis(self.alone_after_ms)),
             advertised_pools: self
                 .advertised_pools
@@ -370,6 +393,9 @@ mod tests {
             ("address = \"127.0.0.1\"\nprofile = \"fast\"", "telephony"),
             ("address = \"127.0.0.1\"\n[timers]\nlast_heard_ms = 500", "heartbeat"),
             ("address = \"127.0.0.1\"\nport = 0", "9899"),
+            ("address = \"127.0.0.1\"\nport = 9\ndiscover = true", "9899"),
+            ("address = \"::1\"\nannounce_group = \"224.0.1.185:3863\"", "[ff02::133]:3863"),
+            ("address = \"::1\"\ndiscover_group = \"[fd00::1]:9901\"", "[ff12::9901]:9901"),
         ];
         for (text, hint) in wrong {
             let error = parse(text).unwrap_err();

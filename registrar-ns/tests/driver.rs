@@ -48,7 +48,7 @@ async fn registrar(n: u8, peers: &[u8]) -> Running {
         Registrar::new(now(), config, ServerId(u32::from(n)), fastrand::Rng::with_seed(n.into()));
     let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(driver::run(core, endpoint, events, sender, shutdown.clone()));
+    let task = tokio::spawn(driver::run(core, endpoint, events, None, sender, shutdown.clone()));
     Running { snapshots, shutdown, task }
 }
 

@@ -62,6 +62,8 @@ impl Core {
             Self::Registrar(core) => match core.poll()? {
                 RegistrarOutput::Net(command) => Said::Net(command),
                 RegistrarOutput::Event(event) => Said::Registrar(event),
+                // Here registrars are told where the others are.
+                RegistrarOutput::Presence(_) => return self.poll(),
             },
             Self::Element(core) => match core.poll()? {
                 ClientOutput::Net(command) => Said::Net(command),

@@ -1,19 +1,37 @@
-//! Announcements by UDP multicast: how registrars are found without configuration (RFC 5352 2.2.10 and 8.4).
+//! Announcements by UDP multicast: how registrars are found without configuration (RFC 5352 2.2.10 and 8.4; presences
+//! of RFC 5353 sent to a group, as RFC 5351 3.1 has it in mind and rsplib does it).
 //!
 //! Datagrams prove nothing about their sender; receivers use them as hints about whom to dial.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-/// Group and port of ASAP_SERVER_ANNOUNCE (RFC 5352 8.4).
-pub const ASAP_GROUP: SocketAddrV4 =
-    SocketAddrV4::new(Ipv4Addr::new(224, 0, 1, 185), crate::ASAP_PORT);
-
 /// Longest message with its padding; longer datagrams cannot be received.
 const LONGEST: usize = 65_536;
+
+/// Group and port of ASAP_SERVER_ANNOUNCE (RFC 5352 8.4) for the family of `interface`; the IPv6 one stays on the link.
+pub fn asap_group(interface: IpAddr) -> SocketAddr {
+    let group = match interface {
+        IpAddr::V4(_) => Ipv4Addr::new(224, 0, 1, 185).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x133).into(),
+    };
+    SocketAddr::new(group, crate::ASAP_PORT)
+}
+
+/// Group and port of ENRP_PRESENCE for the family of `interface`. RFC 5353 assigns none: rsplib's for IPv4, a transient
+/// one of the link for IPv6.
+pub fn enrp_group(interface: IpAddr) -> SocketAddr {
+    let group = match interface {
+        IpAddr::V4(_) => Ipv4Addr::new(239, 0, 0, 51).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0, 0x9901).into(),
+    };
+    SocketAddr::new(group, crate::ENRP_PORT)
+}
 
 /// Sends to one group from one interface.
 #[derive(Debug)]
@@ -23,18 +41,29 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// `interface` is the address of the interface to send from; `hops` how many routers may pass it on, plus one.
+    /// `interface` is the address of the interface to send from, which the datagrams carry as their source; `hops` how
+    /// many routers may pass them on, plus one.
     ///
     /// # Errors
-    /// The socket could not be set up, for instance since there is no such interface.
-    pub fn bind(group: SocketAddrV4, interface: Ipv4Addr, hops: u32) -> io::Result<Self> {
-        let socket = socket()?;
-        socket.set_multicast_if_v4(&interface)?;
-        socket.set_multicast_ttl_v4(hops)?;
-        // Registrar and elements may share a host.
-        socket.set_multicast_loop_v4(true)?;
-        socket.bind(&SocketAddr::from((interface, 0)).into())?;
-        Ok(Self { socket: UdpSocket::from_std(socket.into())?, group: group.into() })
+    /// The socket could not be set up, for instance since there is no such interface, or it is of another address
+    /// family than the group.
+    pub fn bind(group: SocketAddr, interface: IpAddr, hops: u32) -> io::Result<Self> {
+        let socket = socket(group)?;
+        match on(group, interface)? {
+            On::V4 { interface, .. } => {
+                socket.set_multicast_if_v4(&interface)?;
+                socket.set_multicast_ttl_v4(hops)?;
+                // Registrar and elements may share a host.
+                socket.set_multicast_loop_v4(true)?;
+            }
+            On::V6 { index, .. } => {
+                socket.set_multicast_if_v6(index)?;
+                socket.set_multicast_hops_v6(hops)?;
+                socket.set_multicast_loop_v6(true)?;
+            }
+        }
+        socket.bind(&SocketAddr::new(interface, 0).into())?;
+        Ok(Self { socket: UdpSocket::from_std(socket.into())?, group })
     }
 
     /// Sends one message; it may get lost.
@@ -43,6 +72,14 @@ impl Announcer {
     /// The operating system refused it.
     pub async fn send(&self, message: &[u8]) -> io::Result<()> {
         self.socket.send_to(message, self.group).await.map(drop)
+    }
+
+    /// As [`Self::send`], where nobody can wait: a datagram that finds the socket full is lost.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn try_send(&self, message: &[u8]) -> io::Result<()> {
+        self.socket.try_send_to(message, self.group).map(drop)
     }
 }
 
@@ -58,14 +95,24 @@ impl Listener {
     ///
     /// # Errors
     /// The socket could not be set up or the group not joined.
-    pub fn join(group: SocketAddrV4, interface: Ipv4Addr) -> io::Result<Self> {
-        let socket = socket()?;
+    pub fn join(group: SocketAddr, interface: IpAddr) -> io::Result<Self> {
+        let socket = socket(group)?;
         socket.set_reuse_address(true)?;
-        // Bound to the group, so that unicast to this port does not arrive here.
-        socket.bind(&SocketAddr::from(group).into())?;
-        // Linux would else deliver what any socket of the host joined on any interface.
-        socket.set_multicast_all_v4(false)?;
-        socket.join_multicast_v4(group.ip(), &interface)?;
+        // Bound to the group, so that unicast to this port does not arrive here. Linux would else deliver what any
+        // socket of the host joined on any interface.
+        match on(group, interface)? {
+            On::V4 { group: to, interface } => {
+                socket.bind(&group.into())?;
+                socket.set_multicast_all_v4(false)?;
+                socket.join_multicast_v4(&to, &interface)?;
+            }
+            On::V6 { group: to, index } => {
+                socket.set_only_v6(true)?;
+                socket.bind(&std::net::SocketAddrV6::new(to, group.port(), 0, index).into())?;
+                socket.set_multicast_all_v6(false)?;
+                socket.join_multicast_v6(&to, index)?;
+            }
+        }
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, buffer: vec![0; LONGEST] })
     }
 
@@ -79,8 +126,38 @@ impl Listener {
     }
 }
 
-fn socket() -> io::Result<Socket> {
-    Socket::new(Domain::IPV4, Type::DGRAM.cloexec().nonblocking(), Some(Protocol::UDP))
+/// A group on an interface.
+enum On {
+    V4 { group: Ipv4Addr, interface: Ipv4Addr },
+    V6 { group: Ipv6Addr, index: u32 },
+}
+
+fn on(group: SocketAddr, interface: IpAddr) -> io::Result<On> {
+    match (group.ip(), interface) {
+        (IpAddr::V4(group), IpAddr::V4(interface)) => Ok(On::V4 { group, interface }),
+        (IpAddr::V6(group), IpAddr::V6(interface)) => {
+            Ok(On::V6 { group, index: index(interface)? })
+        }
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the group {group} and the interface {interface} are of different families"),
+        )),
+    }
+}
+
+/// The index of the interface that has this address.
+fn index(address: Ipv6Addr) -> io::Result<u32> {
+    let found = getifaddrs()?.find(|interface| {
+        let has = interface.address.as_ref().and_then(|storage| storage.as_sockaddr_in6());
+        has.is_some_and(|has| has.ip() == address)
+    });
+    let found = found.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(if_nametoindex(found.interface_name.as_str())?)
+}
+
+fn socket(group: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.cloexec().nonblocking();
+    Socket::new(Domain::for_address(group), kind, Some(Protocol::UDP))
 }
 
 #[cfg(test)]
@@ -89,17 +166,46 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn everybody_on_the_interface_hears_it() {
-        let interface = Ipv4Addr::LOCALHOST;
-        let group = SocketAddrV4::new(Ipv4Addr::new(239, 201, 13, 1), crate::ASAP_PORT);
+    async fn everybody_hears(group: SocketAddr, interface: IpAddr) {
         let mut listeners = [(); 2].map(|()| Listener::join(group, interface).unwrap());
         let announcer = Announcer::bind(group, interface, 1).unwrap();
         announcer.send(b"here").await.unwrap();
+        let sender = announcer.socket.local_addr().unwrap();
         for listener in &mut listeners {
             let heard = tokio::time::timeout(Duration::from_secs(5), listener.receive());
             let (message, from) = heard.await.expect("nothing heard").unwrap();
-            assert_eq!((message, from), (&b"here"[..], announcer.socket.local_addr().unwrap()));
+            assert_eq!((message, from.ip(), from.port()), (&b"here"[..], interface, sender.port()));
         }
+    }
+
+    #[tokio::test]
+    async fn everybody_on_the_interface_hears_it() {
+        let group = SocketAddr::new([239, 201, 13, 1].into(), crate::ASAP_PORT);
+        everybody_hears(group, Ipv4Addr::LOCALHOST.into()).await;
+    }
+
+    /// The same on IPv6. The loopback interface carries no multicast there: an interface that does is taken with a
+    /// group of interface-local scope (ff01), which never leaves the host.
+    #[tokio::test]
+    async fn everybody_on_the_interface_hears_it_over_ipv6() {
+        let global = |address: Ipv6Addr| !address.is_loopback() && !address.is_unicast_link_local();
+        let multicast = nix::net::if_::InterfaceFlags::IFF_MULTICAST;
+        let usable = getifaddrs().unwrap().filter(|found| found.flags.contains(multicast));
+        let mut addresses = usable.filter_map(|found| Some(found.address?.as_sockaddr_in6()?.ip()));
+        let Some(interface) = addresses.find(|address| global(*address)) else {
+            return println!("skipped: no interface with an IPv6 address");
+        };
+        let group = SocketAddr::new("ff01::113:77".parse().unwrap(), crate::ASAP_PORT);
+        everybody_hears(group, interface.into()).await;
+    }
+
+    #[tokio::test]
+    async fn families_do_not_mix() {
+        let error =
+            Announcer::bind(asap_group(Ipv6Addr::LOCALHOST.into()), Ipv4Addr::LOCALHOST.into(), 1);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let unknown =
+            Listener::join(enrp_group(Ipv6Addr::LOCALHOST.into()), "fd00:dead::1".parse().unwrap());
+        assert_eq!(unknown.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 }

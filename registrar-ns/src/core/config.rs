@@ -19,6 +19,9 @@ pub struct Config {
     pub enrp_port: u16,
     /// Peers to keep associations with: addresses and UDP encapsulation ports. Others are learned.
     pub peers: Vec<SocketAddr>,
+    /// Find peers, and mentors among them, by presences in a multicast group as well. The owner carries them
+    /// ([`crate::core::Output::Presence`], [`crate::core::Registrar::handle_presence`]).
+    pub multicast: bool,
     /// Peers to download from at start, in order of preference (RFC 5353 section 3.2.2.1). Part of `peers`.
     pub mentors: Vec<SocketAddr>,
     /// How long to look for a mentor before service starts without one. `None`: as long as it takes.
@@ -113,6 +116,8 @@ pub struct Limits {
     pub table_bytes: usize,
     /// Peers known at a time.
     pub peers: usize,
+    /// Addresses from multicast presences that are dialled at a time, before a registrar has spoken there.
+    pub discovered: usize,
 }
 
 impl Config {
@@ -123,6 +128,7 @@ impl Config {
             udp_port: dialtone_transport::ENCAPSULATION_PORT,
             enrp_port: ENRP_PORT,
             peers: Vec::new(),
+            multicast: false,
             mentors: Vec::new(),
             alone_after: Some(Duration::from_secs(2)),
             advertised_pools: ["sip-edge-udp", "sip-edge-tcp", "sip-edge-tls"]
@@ -206,6 +212,7 @@ impl Default for Limits {
             table_elements: 256,
             table_bytes: 32_000,
             peers: 64,
+            discovered: 32,
         }
     }
 }

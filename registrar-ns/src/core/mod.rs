@@ -10,6 +10,7 @@
 //! | `resolve` | resolution, subscriptions, pushes |
 //! | `monitor` | keep-alives of elements, evidence, removal |
 //! | `startup` | mentors: list and table download |
+//! | `discover` | peers found by multicast |
 //! | `peers` | associations with peers, presence, dead peers |
 //! | `updates` | handlespace updates from and to peers, import, pool conflicts |
 //! | `takeover` | arbitration, moving of elements |
@@ -18,6 +19,7 @@
 mod asap;
 mod audit;
 mod config;
+mod discover;
 mod monitor;
 mod output;
 mod peers;

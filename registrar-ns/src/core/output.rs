@@ -9,6 +9,8 @@ use dialtone_wire::{PeId, ServerId};
 pub enum Output {
     Net(NetCommand),
     Event(Event),
+    /// For the multicast group of ENRP.
+    Presence(Vec<u8>),
 }
 
 /// A transition worth a line in the log.

@@ -18,13 +18,23 @@ use super::{Assoc, Registrar, Timer};
 #[derive(Debug)]
 pub(super) struct Contact {
     remote: Remote,
-    /// From the configuration: never given up.
-    configured: bool,
+    pub(super) origin: Origin,
     /// Up or dialled.
     pub(super) assocs: BTreeSet<AssocId>,
     pub(super) peer: Option<ServerId>,
     /// Dials in a row that led to nothing.
     pub(super) failures: u32,
+}
+
+/// How a contact became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// From the configuration: never given up.
+    Configured,
+    /// A multicast presence names it; nobody has spoken there yet.
+    Heard,
+    /// It dialled, spoke, or stands in a mentor's list.
+    Learned,
 }
 
 /// A learned contact that could not be dialled so often is forgotten.
@@ -129,6 +139,7 @@ impl Registrar {
 
     pub(super) fn heartbeat(&mut self, now: Instant) {
         self.announce_presence();
+        self.show_presence();
         self.end_idle();
         self.timers.set(Timer::Heartbeat, now + self.config.timers.heartbeat);
     }
@@ -139,16 +150,23 @@ impl Registrar {
         now: Instant,
         addr: SocketAddr,
         peer: Option<ServerId>,
-        configured: bool,
+        origin: Origin,
     ) {
         let own = addr.port() == self.config.udp_port && self.config.addresses.contains(&addr.ip());
-        if own || (!configured && self.contacts.len() >= 2 * self.config.limits.peers) {
+        let limits = &self.config.limits;
+        let same = self.contacts.values().filter(|contact| contact.origin == origin).count();
+        let full = match origin {
+            Origin::Configured => false,
+            Origin::Heard => same >= limits.discovered,
+            Origin::Learned => same >= 2 * limits.peers,
+        };
+        if own || (full && !self.contacts.contains_key(&addr)) {
             return;
         }
         let remote = Remote { link: Link::Sctp, addr, sctp_port: dialtone_transport::ENRP_PORT };
         let contact = self.contacts.entry(addr).or_insert_with(|| Contact {
             remote,
-            configured,
+            origin,
             assocs: BTreeSet::new(),
             peer,
             failures: 0,
@@ -161,7 +179,10 @@ impl Registrar {
     pub(super) fn dial_contact(&mut self, now: Instant, addr: SocketAddr) {
         let Some(contact) = self.contacts.get(&addr) else { return };
         if !contact.assocs.is_empty() {
-            return;
+            // Whoever was found by multicast and says nothing is no registrar.
+            let silent = contact.origin == Origin::Heard;
+            let ids = contact.assocs.clone();
+            return ids.into_iter().filter(|_| silent).for_each(|id| self.abort(id));
         }
         let remote = contact.remote;
         if contact.peer.is_some_and(|peer| self.link(peer).is_some()) {
@@ -177,11 +198,14 @@ impl Registrar {
     pub(super) fn enrp_up(&mut self, now: Instant, id: AssocId) {
         let Some(assoc) = self.assocs.get(&id) else { return };
         let (addr, dialled) = (assoc.remote.addr, assoc.dialled);
-        self.add_contact(now, addr, None, false);
+        self.add_contact(now, addr, None, Origin::Learned);
         self.timers.cancel(&Timer::Contact(addr));
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.failures = 0;
             contact.assocs.insert(id);
+            if contact.origin == Origin::Heard {
+                self.timers.set(Timer::Contact(addr), now + self.config.timers.no_response);
+            }
         }
         // Who dials speaks first; the other side learns by it who is there.
         if dialled {
@@ -202,9 +226,15 @@ impl Registrar {
             if !assoc.up {
                 contact.failures += 1;
             }
-            let (failures, configured) = (contact.failures, contact.configured);
+            let failures = contact.failures;
+            let hopeless = match contact.origin {
+                Origin::Configured => false,
+                Origin::Heard => true,
+                Origin::Learned => failures > MAX_FAILURES,
+            };
             if contact.assocs.is_empty() {
-                if failures > MAX_FAILURES && !configured {
+                if hopeless {
+                    self.timers.cancel(&Timer::Contact(addr));
                     self.contacts.remove(&addr);
                 } else {
                     let wait = self.redial_wait(&assoc, failures);
@@ -320,6 +350,10 @@ impl Registrar {
         let addr = assoc.remote.addr;
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.peer = Some(sender);
+            if contact.origin == Origin::Heard {
+                contact.origin = Origin::Learned;
+                self.timers.cancel(&Timer::Contact(addr));
+            }
         }
         let Some(peer) = self.peers.get_mut(&sender) else { return false };
         peer.last_heard = now;
@@ -472,7 +506,12 @@ impl Registrar {
             return;
         }
         if let Some(ip) = server.transport.addrs.first() {
-            self.add_contact(now, SocketAddr::new(*ip, ENCAPSULATION_PORT), Some(id), false);
+            self.add_contact(
+                now,
+                SocketAddr::new(*ip, ENCAPSULATION_PORT),
+                Some(id),
+                Origin::Learned,
+            );
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub checksum: u16,
     pub pools: Vec<PoolSnapshot>,
     pub peers: Vec<PeerSnapshot>,
+    /// Addresses where registrars are or are looked for.
+    pub contacts: usize,
     pub elements: usize,
     /// Elements whose home this registrar is.
     pub owned: usize,
@@ -148,6 +150,7 @@ impl Registrar {
             checksum: self.space.checksum(self.id),
             pools: pools.collect(),
             peers: peers.collect(),
+            contacts: self.contacts.len(),
             elements: self.space.len(),
             owned: self.space.owned_len(self.id),
             clients: clients.count(),

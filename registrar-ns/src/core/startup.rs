@@ -10,6 +10,7 @@ use dialtone_wire::enrp::Body;
 use dialtone_wire::{ServerId, ServerInformation};
 
 use super::output::Event;
+use super::peers::Origin;
 use super::{Config, Key, Registrar, Timer};
 
 /// Where a registrar stands.
@@ -65,7 +66,7 @@ impl Registrar {
         for addr in
             self.config.peers.iter().chain(&self.config.mentors).copied().collect::<BTreeSet<_>>()
         {
-            self.add_contact(now, addr, None, true);
+            self.add_contact(now, addr, None, Origin::Configured);
         }
         let jitter = self.spread(self.config.timers.heartbeat);
         self.timers.set(Timer::Heartbeat, now + jitter);
@@ -110,13 +111,19 @@ impl Registrar {
                 .find(|id| self.assocs.get(id).is_some_and(|a| a.up && !a.closing))
                 .copied()
         };
-        let mentors = self.config.mentors.iter().filter(|addr| self.contacts.contains_key(addr));
+        let configured = self.config.mentors.iter().filter(|addr| self.contacts.contains_key(addr));
+        // RFC 5351 section 3.1: who was found by multicast will do as well.
+        let found = self
+            .contacts
+            .keys()
+            .filter(|addr| self.config.multicast && !self.config.mentors.contains(addr));
+        let mentors = configured.chain(found);
         let next = mentors.clone().filter(|addr| !starting.tried.contains(addr)).find_map(up);
         if let Some(mentor) = next {
             return self.ask(now, Step::List { mentor }, Body::ListRequest, mentor);
         }
         // RFC 5353 section 3.2.2.1: no mentor configured means alone.
-        let nobody = mentors.clone().next().is_none();
+        let nobody = mentors.clone().next().is_none() && !self.config.multicast;
         let waited = starting.alone_at.is_some_and(|at| now >= at);
         // All that answer are starting too, and all others refused us twice: the largest identifier goes ahead, the
         // others find their mentor in it.
@@ -133,6 +140,7 @@ impl Registrar {
             return self.enter_service(now, None);
         }
         let retry = self.config.timers.retry;
+        self.show_presence();
         if let Stage::Starting(starting) = &mut self.stage {
             starting.tried.clear();
             let at = starting.alone_at.map_or(now + retry, |alone| alone.min(now + retry));

@@ -5,6 +5,7 @@ mod element;
 mod world;
 
 mod chaos;
+mod discovery;
 mod monitoring;
 mod noise;
 mod registration;

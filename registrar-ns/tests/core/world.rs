@@ -49,9 +49,23 @@ struct End {
 }
 
 enum Happening {
-    Dial { from: (SocketAddr, AssocId), protocol: Protocol, remote: Remote },
-    Event { to: SocketAddr, event: NetEvent },
-    GiveUp { side: (SocketAddr, AssocId) },
+    Dial {
+        from: (SocketAddr, AssocId),
+        protocol: Protocol,
+        remote: Remote,
+    },
+    Event {
+        to: SocketAddr,
+        event: NetEvent,
+    },
+    GiveUp {
+        side: (SocketAddr, AssocId),
+    },
+    /// To everybody who listens to the multicast group.
+    Presence {
+        from: SocketAddr,
+        payload: Vec<u8>,
+    },
 }
 
 pub(crate) struct World {
@@ -315,6 +329,10 @@ impl World {
                         node.events.push((self.now, event));
                         continue;
                     }
+                    Some(Output::Presence(payload)) => {
+                        self.later(DELAY, Happening::Presence { from: addr, payload });
+                        continue;
+                    }
                     None => return,
                 },
                 Process::Element(element) => match element.out.pop_front() {
@@ -323,6 +341,21 @@ impl World {
                 },
             };
             self.command(addr, command);
+        }
+    }
+
+    /// A datagram to the multicast group of registrars, from whoever claims to be `from`.
+    pub(crate) fn present(&mut self, from: SocketAddr, payload: &[u8]) {
+        let now = self.now;
+        let listening: Vec<_> = self.nodes.keys().filter(|addr| **addr != from).copied().collect();
+        for addr in listening {
+            let cut = self.cuts.contains(&(from, addr));
+            if let Some(node) = self.nodes.get_mut(&addr).filter(|node| !node.frozen && !cut)
+                && let Process::Registrar(registrar) = &mut node.process
+            {
+                registrar.handle_presence(now, from, payload);
+                self.drain(addr);
+            }
         }
     }
 
@@ -397,6 +430,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Event { to, event } => self.deliver(to, event),
+            Happening::Presence { from, payload } => self.present(from, &payload),
             Happening::GiveUp { side } => {
                 let Some(end) = self.ends.get(&side) else { return };
                 if end.stuck_since.is_some_and(|since| self.now >= since + GIVE_UP) {
