@@ -12,18 +12,18 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use dialtone_transport::model::{NetEvent, Remote};
-use dialtone_transport::multicast::Listener;
+use dialtone_transport::model::NetEvent;
+use dialtone_transport::multicast::{Listener, asap_group};
 use dialtone_transport::{Endpoint, EndpointConfig, SessionSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Registrar};
 use crate::core::{Client, Either, Home, Output, Role};
 use crate::error::AgentError;
 use crate::metrics::Metrics;
@@ -46,19 +46,32 @@ pub struct AgentConfig {
 /// The multicast channel of registrars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcements {
-    /// [`dialtone_transport::multicast::ASAP_GROUP`], unless the operator chose another one.
-    pub group: SocketAddrV4,
+    /// [`asap_group`], unless the operator chose another one.
+    pub group: SocketAddr,
     /// Address of the interface to listen on.
-    pub interface: Ipv4Addr,
+    pub interface: IpAddr,
 }
 
 impl AgentConfig {
-    /// Telephony timers, a free UDP port on `bind`.
-    pub fn telephony(bind: IpAddr, registrars: Vec<Remote>) -> Self {
+    /// Telephony timers, a free UDP port on `bind`. Announcements are heard on the interface that has this address.
+    pub fn telephony<R: Into<Registrar>>(
+        bind: IpAddr,
+        registrars: impl IntoIterator<Item = R>,
+    ) -> Self {
+        let (mut known, mut announcements) = (Vec::new(), None);
+        for registrar in registrars {
+            match registrar.into() {
+                Registrar::At(remote) => known.push(remote),
+                Registrar::Multicast(group) => {
+                    let group = group.unwrap_or(asap_group(bind));
+                    announcements = Some(Announcements { group, interface: bind });
+                }
+            }
+        }
         Self {
-            client: ClientConfig::telephony(registrars),
+            client: ClientConfig::telephony(known),
             endpoint: EndpointConfig::element(SocketAddr::new(bind, 0)),
-            announcements: None,
+            announcements,
         }
     }
 }
@@ -150,7 +163,10 @@ impl<R: Facade> Agent<R> {
     pub async fn start(config: AgentConfig, role: R) -> Result<Self, AgentError> {
         let announcements = config
             .announcements
-            .map(|from| Listener::join(from.group, from.interface))
+            .map(|from| {
+                let joined = Listener::join(from.group, from.interface);
+                joined.map_err(|source| AgentError::Announcements { group: from.group, source })
+            })
             .transpose()?;
         let (mut endpoint, events) = Endpoint::bind(config.endpoint).await?;
         let sessions = endpoint.take_sessions();
@@ -253,7 +269,7 @@ impl<R: Facade> Driver<R> {
                 },
                 Some(command) = inputs.commands.recv() => self.client.handle_command(clock(), command),
                 heard = hear(&mut inputs.announcements) => match heard {
-                    Ok((message, from)) => self.client.handle_announce(clock(), from.ip(), message),
+                    Ok((message, from)) => self.client.handle_announce(clock(), from, message),
                     Err(error) => {
                         warn!(%error, "no more announcements of registrars are heard");
                         inputs.announcements = None;

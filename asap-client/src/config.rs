@@ -18,6 +18,9 @@ pub struct ClientConfig {
     pub hunt_initial: Duration,
     /// RETRAN.max: ceiling of the doubling.
     pub hunt_max: Duration,
+    /// Which of the transports that registrars announce are dialled: elements speak SCTP with registrars, users SCTP or
+    /// TCP (RFC 5352 section 2.1).
+    pub announced_link: Link,
     /// T7-ENRPoutdate: how long an announced address stays known.
     pub announce_lifetime: Duration,
     /// How long the association with a former home stays open after a new one was found, so that registrations reach
@@ -39,6 +42,7 @@ impl ClientConfig {
             registrars,
             hunt_initial: Duration::from_millis(500),
             hunt_max: Duration::from_secs(2),
+            announced_link: Link::Sctp,
             announce_lifetime: Duration::from_secs(5),
             linger: Duration::from_secs(1),
             adoption_guard: Duration::from_secs(10),
@@ -68,11 +72,47 @@ pub fn registrar_tcp(ip: IpAddr) -> Remote {
     Remote { link: Link::Tcp, addr: SocketAddr::new(ip, ASAP_PORT), sctp_port: 0 }
 }
 
-/// Reads `[sctp:|tcp:]ADDRESS[:PORT]`. Without a scheme it is SCTP; PORT is the UDP encapsulation port for SCTP.
+/// Where a registrar is to be found: an entry of `registrars` in configuration files, and of `--registrar`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registrar {
+    /// At a known address.
+    At(Remote),
+    /// Where it announces itself by multicast (RFC 5352 section 3.6): in this group or, without one, in that of the RFC.
+    Multicast(Option<SocketAddr>),
+}
+
+impl From<Remote> for Registrar {
+    fn from(remote: Remote) -> Self {
+        Self::At(remote)
+    }
+}
+
+impl Registrar {
+    /// Its address, if that is known.
+    pub fn remote(self) -> Option<Remote> {
+        match self {
+            Self::At(remote) => Some(remote),
+            Self::Multicast(_) => None,
+        }
+    }
+}
+
+/// Reads `[sctp:|tcp:]ADDRESS[:PORT]` or `multicast[:GROUP:PORT]`. Without a scheme it is SCTP; PORT is the UDP
+/// encapsulation port for SCTP.
 ///
 /// # Errors
 /// When the text is anything else; host names are not looked up.
-pub fn parse_registrar(text: &str) -> Result<Remote, ParseRegistrarError> {
+pub fn parse_registrar(text: &str) -> Result<Registrar, ParseRegistrarError> {
+    match text.split_once(':') {
+        None if text == "multicast" => return Ok(Registrar::Multicast(None)),
+        Some(("multicast", group)) => {
+            return match group.parse::<SocketAddr>() {
+                Ok(group) if group.ip().is_multicast() => Ok(Registrar::Multicast(Some(group))),
+                _ => Err(ParseRegistrarError { got: text.to_owned() }),
+            };
+        }
+        _ => {}
+    }
     let (link, rest) = match text.split_once(':') {
         Some(("tcp", rest)) => (Link::Tcp, rest),
         Some(("sctp", rest)) => (Link::Sctp, rest),
@@ -96,7 +136,7 @@ pub fn parse_registrar(text: &str) -> Result<Remote, ParseRegistrarError> {
     if let Some(port) = port {
         remote.addr.set_port(port);
     }
-    Ok(remote)
+    Ok(Registrar::At(remote))
 }
 
 #[cfg(test)]
@@ -106,14 +146,29 @@ mod tests {
     #[test]
     fn registrar_addresses_in_all_spellings() {
         let ip: IpAddr = "127.0.0.1".parse().unwrap();
-        assert_eq!(parse_registrar("127.0.0.1"), Ok(registrar_sctp(ip)));
-        assert_eq!(parse_registrar("sctp:127.0.0.1:9899"), Ok(registrar_sctp(ip)));
-        assert_eq!(parse_registrar("tcp:127.0.0.1"), Ok(registrar_tcp(ip)));
-        assert_eq!(parse_registrar("127.0.0.1:9900").unwrap().addr.port(), 9900);
-        assert_eq!(parse_registrar("[::1]").unwrap().addr, "[::1]:9899".parse().unwrap());
-        assert_eq!(parse_registrar("::1").unwrap().addr, "[::1]:9899".parse().unwrap());
-        assert_eq!(parse_registrar("tcp:[::1]:99").unwrap().addr, "[::1]:99".parse().unwrap());
-        for wrong in ["", "tcp:", "localhost", "127.0.0.1:0", "127.0.0.1:x"] {
+        assert_eq!(parse_registrar("127.0.0.1"), Ok(registrar_sctp(ip).into()));
+        assert_eq!(parse_registrar("sctp:127.0.0.1:9899"), Ok(registrar_sctp(ip).into()));
+        assert_eq!(parse_registrar("tcp:127.0.0.1"), Ok(registrar_tcp(ip).into()));
+        let addr = |text| parse_registrar(text).unwrap().remote().unwrap().addr;
+        assert_eq!(addr("127.0.0.1:9900").port(), 9900);
+        assert_eq!(addr("[::1]"), "[::1]:9899".parse().unwrap());
+        assert_eq!(addr("::1"), "[::1]:9899".parse().unwrap());
+        assert_eq!(addr("tcp:[::1]:99"), "[::1]:99".parse().unwrap());
+        assert_eq!(parse_registrar("multicast"), Ok(Registrar::Multicast(None)));
+        for group in ["239.0.0.50:3863", "[ff02::133]:3863"] {
+            let expected = Registrar::Multicast(Some(group.parse().unwrap()));
+            assert_eq!(parse_registrar(&format!("multicast:{group}")), Ok(expected));
+        }
+        for wrong in [
+            "",
+            "tcp:",
+            "localhost",
+            "127.0.0.1:0",
+            "127.0.0.1:x",
+            "multicast:",
+            "multicast:10.0.0.1:3863",
+            "multicast:239.0.0.50",
+        ] {
             assert!(parse_registrar(wrong).is_err(), "{wrong}");
         }
     }

@@ -17,5 +17,5 @@ mod error;
 mod metrics;
 
 pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade};
-pub use config::{ClientConfig, parse_registrar, registrar_sctp, registrar_tcp};
+pub use config::{ClientConfig, Registrar, parse_registrar, registrar_sctp, registrar_tcp};
 pub use error::{AgentError, ParseRegistrarError};

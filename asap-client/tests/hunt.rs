@@ -2,14 +2,20 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::{Life, World, ip, ms, remotes};
-use dialtone_asap_client::core::{Context, HomeChange, Role, Sender};
+use dialtone_asap_client::core::{Client, Context, HomeChange, Output, Role, Sender};
 use dialtone_asap_client::{ClientConfig, registrar_sctp, registrar_tcp};
-use dialtone_transport::model::{AssocId, NetEvent, Protocol, Remote};
+use dialtone_transport::model::{AssocId, Link, NetCommand, NetEvent, Protocol, Remote};
 use dialtone_wire::asap::Message;
 use dialtone_wire::{Addrs, SctpTransport, ServerId, Transport, TransportUse};
+
+/// The source of an announcement.
+fn from(n: u8) -> SocketAddr {
+    SocketAddr::new(ip(n), 3863)
+}
 
 /// Keeps what it is told.
 #[derive(Debug, Default)]
@@ -185,14 +191,15 @@ fn registrars_are_learned_by_announcement_and_forgotten() {
     let sctp =
         SctpTransport { port: 3863, use_: TransportUse::DATA_ONLY, addrs: Addrs::from(ip(2)) };
     let tcp = Transport::Tcp { port: 3863, addr: ip(3) };
-    world.client.handle_announce(world.now, ip(2), &announce(vec![Transport::Sctp(sctp), tcp]));
-    world.client.handle_announce(world.now, ip(1), &announce(vec![]));
+    let announced = announce(vec![Transport::Sctp(sctp), tcp]);
+    world.client.handle_announce(world.now, from(2), &announced);
+    world.client.handle_announce(world.now, from(1), &announce(vec![]));
     world.set_all(Life::Dead);
     world.run(ms(2000));
     let mut tried: Vec<u8> = world.connects.iter().map(|(_, n)| *n).collect();
     tried.sort_unstable();
     tried.dedup();
-    assert_eq!(tried, [1, 2, 3]);
+    assert_eq!(tried, [1, 2], "an element does not speak TCP with registrars");
 
     // T7 is 5 s: nobody is left to be tried.
     world.run(ms(5000));
@@ -203,11 +210,54 @@ fn registrars_are_learned_by_announcement_and_forgotten() {
     // Announcements are not authenticated: a flood of them is bounded.
     for n in 0..=255u8 {
         for m in 0..4u8 {
-            world.client.handle_announce(world.now, [10, 0, m, n].into(), &announce(vec![]));
+            let source = SocketAddr::from(([10, 0, m, n], 3863));
+            world.client.handle_announce(world.now, source, &announce(vec![]));
         }
-        world.client.handle_announce(world.now, ip(1), &[n, 0, 0, 3]);
+        world.client.handle_announce(world.now, from(1), &[n, 0, 0, 3]);
     }
     assert_eq!(world.client.counters().malformed, 256);
+}
+
+/// A user that is to speak TCP dials what is announced for it.
+#[test]
+fn users_may_be_told_to_dial_announced_tcp() {
+    let config = ClientConfig { announced_link: Link::Tcp, ..ClientConfig::telephony(remotes([])) };
+    #[expect(clippy::disallowed_methods, reason = "virtual time starts at any instant")]
+    let mut world = World::with(Instant::now(), config, 3, Idle::default());
+    let tcp = Transport::Tcp { port: 3863, addr: ip(3) };
+    let message = Message::ServerAnnounce { server_id: ServerId(3), transports: vec![tcp] };
+    world.client.handle_announce(world.now, from(3), &message.encode().unwrap());
+    world.run(ms(100));
+    assert_eq!(world.connects.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [3]);
+}
+
+/// However many registrars are made up, one that was configured is dialled with the first ones of each round.
+#[test]
+fn a_flood_of_announcements_does_not_delay_the_configured_registrars() {
+    for seed in 0..20 {
+        #[expect(clippy::disallowed_methods, reason = "virtual time starts at any instant")]
+        let now = Instant::now();
+        let config = ClientConfig::telephony(remotes([1]));
+        let rng = fastrand::Rng::with_seed(seed);
+        let mut client = Client::new(now, config, Idle::default(), rng);
+        while client.poll().is_some() {}
+        for n in 0..200 {
+            let bare = Message::ServerAnnounce { server_id: ServerId(9), transports: vec![] };
+            let source = SocketAddr::from(([10, 0, 0, n], 3863));
+            client.handle_announce(now, source, &bare.encode().unwrap());
+        }
+        while client.poll().is_some() {}
+        // T5: another round begins.
+        let later = client.next_deadline().unwrap();
+        client.handle_timeout(later);
+        let mut dialled = Vec::new();
+        while let Some(output) = client.poll() {
+            if let Output::Net(NetCommand::Connect { remote, .. }) = output {
+                dialled.push(remote.addr.ip());
+            }
+        }
+        assert!(dialled.contains(&ip(1)), "{seed}: {dialled:?}");
+    }
 }
 
 #[test]

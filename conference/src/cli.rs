@@ -153,7 +153,7 @@ async fn start_agent(config: &Config) -> Result<Option<ServerAgent>, Error> {
         return Ok(None);
     }
     let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<_, _>>();
+        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = Elements::new(ElementsConfig::telephony());
     let agent = Agent::start(AgentConfig::telephony(config.core.ip(), registrars), roles).await;

@@ -188,7 +188,7 @@ async fn start_agent(config: &Config) -> Result<Option<RelayAgent>, Error> {
         return Ok(None);
     }
     let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<_, _>>();
+        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = Elements::new(ElementsConfig::telephony());
     let agent = Agent::start(AgentConfig::telephony(config.control.ip(), registrars), roles).await;

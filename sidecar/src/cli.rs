@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use dialtone_asap_client::parse_registrar;
+use dialtone_asap_client::{Registrar, parse_registrar};
 use dialtone_daemon::{ProcessArgs, run_process};
-use dialtone_transport::model::{Link, Remote};
+use dialtone_transport::model::Link;
 use dialtone_wire::Policy;
 
 use crate::{
@@ -48,9 +48,10 @@ pub struct Args {
     /// Where the server is reached: tcp:HOST:PORT, udp:HOST:PORT or sqlite:PATH (made if it does not exist)
     #[arg(long, value_name = "TRANSPORT", required_unless_present = "keeper")]
     pub transport: Option<Service>,
-    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; may be repeated
+    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; or multicast[:GROUP:PORT]
+    /// to find those that announce themselves; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required_unless_present = "keeper")]
-    pub registrar: Vec<Remote>,
+    pub registrar: Vec<Registrar>,
     /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
     #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
     pub policy: Policy<'static>,
@@ -131,10 +132,12 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
-pub(crate) fn parse_sctp_registrar(text: &str) -> Result<Remote, String> {
+pub(crate) fn parse_sctp_registrar(text: &str) -> Result<Registrar, String> {
     match parse_registrar(text) {
-        Ok(remote) if remote.link == Link::Sctp => Ok(remote),
-        Ok(_) => Err("elements speak SCTP with their registrar; use ADDRESS[:PORT]".to_owned()),
+        Ok(Registrar::At(remote)) if remote.link != Link::Sctp => {
+            Err("elements speak SCTP with their registrar; use ADDRESS[:PORT]".to_owned())
+        }
+        Ok(registrar) => Ok(registrar),
         Err(error) => Err(error.to_string()),
     }
 }

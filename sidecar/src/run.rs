@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dialtone_asap_client::{Agent, AgentConfig};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar};
 use dialtone_daemon::{Context, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
 use dialtone_pool_element::{
     ElementConfig, Elements, ElementsConfig, PoolElement, Registration, State, pe_id,
 };
 use dialtone_pool_user::{Users, UsersConfig};
-use dialtone_transport::model::Remote;
+
 use dialtone_wire::{PeId, Policy};
 use tokio::{
     sync::{mpsc, watch},
@@ -246,9 +246,10 @@ fn ng_address(check: Option<&CheckKind>, service: &Service) -> Option<SocketAddr
 fn local_address(
     chosen: Option<IpAddr>,
     service: &Service,
-    registrars: &[Remote],
+    registrars: &[Registrar],
 ) -> Result<IpAddr, Error> {
-    let address = match (chosen, service.address(), registrars.first()) {
+    let registrar = registrars.iter().find_map(|registrar| registrar.remote());
+    let address = match (chosen, service.address(), registrar) {
         (Some(chosen), Some(service), _) if chosen != service.ip() => {
             let service = service.ip();
             return Err(Error::Usage(format!(
@@ -258,13 +259,18 @@ fn local_address(
         (Some(chosen), _, _) => chosen,
         (None, Some(service), _) => service.ip(),
         (None, None, Some(registrar)) => routed_to(registrar.addr)?,
-        (None, None, None) => return Err(Error::Usage("--registrar is needed".to_owned())),
+        (None, None, None) => return Err(no_address()),
     };
     if is_local(address) {
         Ok(address)
     } else {
         Err(Error::Usage(format!("--address {address} is not an address of this machine")))
     }
+}
+
+/// Neither an address of its own nor a registrar's was given.
+pub(crate) fn no_address() -> Error {
+    Error::Usage("--registrar ADDRESS is needed, or --address: multicast is heard on it".to_owned())
 }
 
 pub(crate) fn routed_to(peer: SocketAddr) -> Result<IpAddr, Error> {

@@ -68,7 +68,7 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     }
 
     let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<_, _>>();
+        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
     let agent = Agent::start(AgentConfig::telephony(core.ip(), registrars), roles)

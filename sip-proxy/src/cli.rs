@@ -215,7 +215,7 @@ async fn start_agent(config: &Config) -> Result<Option<ProxyAgent>, Error> {
         return Ok(None);
     }
     let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<_, _>>();
+        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
     let agent = Agent::start(AgentConfig::telephony(config.address, registrars), roles).await;

@@ -65,16 +65,21 @@ impl AddressBook {
         }
     }
 
-    /// The addresses in the order to try: untried ones first, then the one tried longest ago; ties at random.
+    /// The addresses in the order to try: untried ones first, then the one tried longest ago; ties at random. Configured
+    /// and announced ones take turns, so that a flood of made-up announcements delays nobody who was told where to go.
     pub(super) fn order(&self, now: Instant, rng: &mut fastrand::Rng) -> Vec<Remote> {
-        let mut order: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.not_before.is_none_or(|at| at <= now))
-            .map(|(remote, entry)| (entry.last_tried, *remote))
-            .collect();
+        let usable = |entry: &Entry| entry.not_before.is_none_or(|at| at <= now);
+        let mut order: Vec<_> = self.entries.iter().filter(|(_, entry)| usable(entry)).collect();
         rng.shuffle(&mut order);
-        order.sort_by_key(|(last_tried, _)| *last_tried);
-        order.into_iter().map(|(_, remote)| remote).collect()
+        order.sort_by_key(|(_, entry)| entry.last_tried);
+        let (mut announced, mut configured) = (0, 0);
+        let turn = |(remote, entry): (&Remote, &Entry)| {
+            let count = if entry.expires.is_some() { &mut announced } else { &mut configured };
+            *count += 1;
+            (*count, entry.expires.is_some(), *remote)
+        };
+        let mut turns: Vec<_> = order.into_iter().map(turn).collect();
+        turns.sort_by_key(|(count, is_announced, _)| (*count, *is_announced));
+        turns.into_iter().map(|(.., remote)| remote).collect()
     }
 }

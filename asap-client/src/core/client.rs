@@ -1,9 +1,10 @@
 //! Server hunt, the one home association, and the way of messages and timers to the role.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use dialtone_transport::ENCAPSULATION_PORT;
 use dialtone_transport::model::{AssocId, Link, NetCommand, NetEvent, Protocol, Remote};
 use dialtone_wire::asap::{Message, error_reply};
 use dialtone_wire::{Cause, ServerId, Transport};
@@ -167,7 +168,7 @@ impl<R: Role> Client<R> {
     }
 
     /// A server announcement that arrived by multicast (RFC 5352 section 3.6); `source` is where it came from.
-    pub fn handle_announce(&mut self, now: Instant, source: IpAddr, payload: &[u8]) {
+    pub fn handle_announce(&mut self, now: Instant, source: SocketAddr, payload: &[u8]) {
         let Ok(decoded) = Message::decode_with(payload, self.config.compat) else {
             self.counters.malformed += 1;
             return;
@@ -178,9 +179,12 @@ impl<R: Role> Client<R> {
         };
         let mut remotes: Vec<Remote> = transports.iter().filter_map(announced).collect();
         if transports.is_empty() {
-            // RFC 5352 section 3.6: without transports it is SCTP, the source address and the ASAP port.
-            remotes.push(registrar_sctp(source));
+            // RFC 5352 section 3.6: without transports it is SCTP, the source address and the ASAP port (G30).
+            let mut addr = source;
+            addr.set_port(ENCAPSULATION_PORT);
+            remotes.push(Remote { addr, ..registrar_sctp(source.ip()) });
         }
+        remotes.retain(|remote| remote.link == self.config.announced_link);
         let mut new = false;
         for remote in remotes {
             new |= self.book.announce(remote, now + self.config.announce_lifetime);

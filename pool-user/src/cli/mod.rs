@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar, parse_registrar};
 use dialtone_daemon::exit;
 use dialtone_handlespace::Handle;
-use dialtone_transport::model::Remote;
+use dialtone_transport::model::Link;
 
 use crate::config::UsersConfig;
 use crate::core::Users;
@@ -86,7 +86,8 @@ enum Command {
 /// How to reach registrars over ASAP.
 #[derive(Debug, clap::Args)]
 struct Asap {
-    /// A registrar: [sctp:|tcp:]ADDRESS[:PORT]; may be repeated
+    /// A registrar: [sctp:|tcp:]ADDRESS[:PORT], or multicast[:GROUP:PORT] to find those that announce themselves; may be
+    /// repeated
     #[arg(
         long = "registrar",
         value_name = "ADDR",
@@ -98,7 +99,7 @@ struct Asap {
     /// Use TCP instead of SCTP over UDP
     #[arg(long)]
     tcp: bool,
-    /// Own address; by default the one from which the first registrar is reached
+    /// Own address; by default the one from which the first registrar is reached. Multicast is heard there
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
     /// How long to look for a registrar that answers, seconds
@@ -164,17 +165,26 @@ fn with_user(
     asap: &Asap,
     command: impl AsyncFnOnce(PoolUser) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let registrars = asap.remotes()?;
-    let bind = match (asap.bind, registrars.first()) {
+    let registrars = asap.registrars()?;
+    let bind = match (asap.bind, registrars.iter().find_map(|registrar| registrar.remote())) {
         (Some(ip), _) => ip,
         (None, Some(first)) => source_towards(first.addr)?,
-        (None, None) => return Err(Failure::new(exit::CONFIG, "no registrar given")),
+        (None, None) if registrars.is_empty() => {
+            return Err(Failure::new(exit::CONFIG, "no registrar given"));
+        }
+        (None, None) => {
+            let why =
+                "--registrar multicast needs --bind: an address of the interface to listen on";
+            return Err(Failure::new(exit::CONFIG, why));
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let limit = Duration::from_secs(asap.timeout);
         let users = Users::new(UsersConfig { resolve_limit: limit, ..UsersConfig::telephony() });
-        let agent = Agent::start(AgentConfig::telephony(bind, registrars), users)
+        let mut config = AgentConfig::telephony(bind, registrars);
+        config.client.announced_link = if asap.tcp { Link::Tcp } else { Link::Sctp };
+        let agent = Agent::start(config, users)
             .await
             .map_err(|error| Failure::new(exit::SOFTWARE, error.to_string()))?;
         let outcome = command(agent.handle()).await;
@@ -184,14 +194,14 @@ fn with_user(
 }
 
 impl Asap {
-    fn remotes(&self) -> Result<Vec<Remote>, Failure> {
+    fn registrars(&self) -> Result<Vec<Registrar>, Failure> {
         let named = self.registrars.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
-        let remotes = named.map(|text| {
-            let schemed = text.starts_with("tcp:") || text.starts_with("sctp:");
+        let registrars = named.map(|text| {
+            let schemed = ["tcp:", "sctp:", "multicast"].iter().any(|it| text.starts_with(it));
             let text = if self.tcp && !schemed { format!("tcp:{text}") } else { text.to_owned() };
             parse_registrar(&text).map_err(|error| Failure::new(exit::CONFIG, error.to_string()))
         });
-        remotes.collect()
+        registrars.collect()
     }
 }
 

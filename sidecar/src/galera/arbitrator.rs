@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dialtone_asap_client::{Agent, AgentConfig};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar};
 use dialtone_daemon::{Context, DataDir, Error, ProcessArgs, run_process};
 use dialtone_handlespace::Handle;
 use dialtone_pool_user::{Freshness, Users, UsersConfig, View};
-use dialtone_transport::model::Remote;
+
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -25,7 +25,11 @@ use super::{
     peers::Peers,
     waiting_pool,
 };
-use crate::{child::Server, cli::parse_sctp_registrar, run::routed_to};
+use crate::{
+    child::Server,
+    cli::parse_sctp_registrar,
+    run::{no_address, routed_to},
+};
 
 /// Pause before garbd is started again; doubles while it ends soon after its start.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -53,7 +57,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 pub struct Args {
     /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required = true)]
-    pub registrar: Vec<Remote>,
+    pub registrar: Vec<Registrar>,
     /// Pool of the database nodes
     #[arg(long, value_name = "HANDLE", default_value = "location-db")]
     pub pool: Handle,
@@ -96,10 +100,11 @@ async fn serve(args: Args, context: Context) -> Result<(), Error> {
         )));
     }
     let data_dir = DataDir::open(&args.data_dir, "--data-dir")?;
-    let local = match (args.address, args.registrar.first()) {
+    let registrar = args.registrar.iter().find_map(|registrar| registrar.remote());
+    let local = match (args.address, registrar) {
         (Some(address), _) => address,
         (None, Some(registrar)) => routed_to(registrar.addr)?,
-        (None, None) => return Err(Error::Usage("--registrar is needed".to_owned())),
+        (None, None) => return Err(no_address()),
     };
     let agent = Agent::start(
         AgentConfig::telephony(local, args.registrar.clone()),

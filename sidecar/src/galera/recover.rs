@@ -2,11 +2,10 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use dialtone_asap_client::{Agent, AgentConfig};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar};
 use dialtone_daemon::Error;
 use dialtone_handlespace::Handle;
 use dialtone_pool_user::{PoolUser, ResolveError, Users, UsersConfig, View};
-use dialtone_transport::model::Remote;
 
 use super::{
     addresses,
@@ -27,7 +26,7 @@ use crate::{cli::parse_sctp_registrar, run::routed_to};
 pub struct Args {
     /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, env = "DIALTONE_REGISTRARS", value_delimiter = ',', required_unless_present = "data_dir")]
-    pub registrar: Vec<Remote>,
+    pub registrar: Vec<Registrar>,
     /// Pool of the database nodes
     #[arg(long, value_name = "HANDLE", default_value = "location-db")]
     pub pool: Handle,
@@ -68,8 +67,9 @@ fn ask(args: &Args) -> Result<String, Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::other)?;
     runtime.block_on(async {
-        let Some(registrar) = args.registrar.first() else {
-            return Err(Error::Usage("--registrar is needed".to_owned()));
+        let registrar = args.registrar.iter().find_map(|registrar| registrar.remote());
+        let Some(registrar) = registrar else {
+            return Err(Error::Usage("--registrar ADDRESS is needed".to_owned()));
         };
         let config = AgentConfig::telephony(routed_to(registrar.addr)?, args.registrar.clone());
         let agent = Agent::start(config, Users::new(UsersConfig::telephony()))
