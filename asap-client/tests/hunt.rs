@@ -268,6 +268,7 @@ fn associations_from_registrars_are_bounded_and_of_the_right_protocol() {
         assoc: AssocId::accepted(n),
         protocol,
         remote: Remote { sctp_port: n as u16, ..registrar_sctp(ip(9)) },
+        peer: None,
     };
     world.client.handle_net(world.now, up(0, Protocol::Enrp));
     for n in 1..=20 {

@@ -311,7 +311,7 @@ impl World {
                 let remote =
                     Remote { link: end.key.link, addr: end.key.peer, sctp_port: end.key.peer_port };
                 let assoc = at.assoc;
-                self.arrive(at, NetEvent::Up { assoc, protocol, remote }, None);
+                self.arrive(at, NetEvent::Up { assoc, protocol, remote, peer: None }, None);
             }
             if key.link == Link::Sctp {
                 let beat = self.now + ms(self.rng.u64(1000..1300));

@@ -1,9 +1,11 @@
 //! What an endpoint binds, and its limits.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::session::SessionLimits;
+use crate::tls::Tls;
 use crate::{ASAP_PORT, ENRP_PORT};
 
 /// How an [`crate::Endpoint`] is set up. Start from [`EndpointConfig::element`] or [`EndpointConfig::registrar`].
@@ -41,6 +43,44 @@ pub struct EndpointConfig {
     pub event_queue: usize,
     /// Largest SCTP packet in bytes, without UDP and IP headers.
     pub mtu: usize,
+    /// Secure mode: everything is dialled by TLS, and there is no SCTP; `udp` is not bound then, only its address is
+    /// dialled from. What `tcp` accepts has proven nothing.
+    pub secure: Option<Secure>,
+}
+
+/// Secure mode of an endpoint.
+#[derive(Clone, Debug)]
+pub struct Secure {
+    pub tls: Arc<Tls>,
+    /// Where ASAP over TLS is accepted; registrars only.
+    pub asap: Option<SocketAddr>,
+    /// Where ENRP over TLS is accepted, from registrars only.
+    pub enrp: Option<SocketAddr>,
+    /// Handshakes of accepted connections at a time; the oldest makes room.
+    pub max_handshakes: usize,
+    /// Handshakes begun per second; connections beyond are reset.
+    pub max_handshakes_per_second: u32,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+impl Secure {
+    /// A pool element or pool user: dials only.
+    pub fn element(tls: Arc<Tls>) -> Self {
+        Self {
+            tls,
+            asap: None,
+            enrp: None,
+            max_handshakes: 256,
+            max_handshakes_per_second: 500,
+            handshake_timeout: Duration::from_secs(3),
+        }
+    }
+
+    /// A registrar.
+    pub fn registrar(tls: Arc<Tls>, asap: SocketAddr, enrp: SocketAddr) -> Self {
+        Self { asap: Some(asap), enrp: Some(enrp), ..Self::element(tls) }
+    }
 }
 
 /// Failure timers of SCTP. RFC 9260 section 16 suggests a minute; telephony cannot wait for that.
@@ -82,6 +122,7 @@ impl EndpointConfig {
             command_queue: 4096,
             event_queue: 4096,
             mtu: 1400,
+            secure: None,
         }
     }
 

@@ -82,6 +82,14 @@ counters! {
     bad_frames,
     /// TCP streams that ended, or were closed after 10 s, within a message.
     unfinished,
+    /// TLS handshakes of accepted connections that were completed.
+    tls_accepted,
+    /// TLS handshakes that failed, either side's: wrong certificate, wrong version, no TLS at all.
+    tls_failed,
+    /// TLS handshakes that took too long or made room for newer ones.
+    tls_unfinished,
+    /// Connections reset since too many handshakes had begun in that second.
+    tls_limited,
     /// Faults of the SCTP code, each contained to one association.
     faults,
 }

@@ -15,23 +15,25 @@ use crate::counters::{Counters, Live, add};
 use crate::model::{Link, NetCommand, NetEvent, Protocol};
 use crate::session::SessionSocket;
 use crate::stack::Stack;
-use crate::tcp::{Settings, Tcp};
+use crate::tcp::{Door, Settings, Tcp};
 use crate::thread::{Clock, Command, Control, Stop, Worker};
 use crate::udp::{self, Udp};
 
-/// One UDP port with its SCTP associations, and ASAP over TCP beside it.
+/// One UDP port with its SCTP associations, and ASAP over TCP beside it; or, in secure mode, connections by TLS.
 ///
 /// Dropping it aborts what is up; [`Endpoint::close`] can end it in order.
 #[derive(Debug)]
 pub struct Endpoint {
     udp: SocketAddr,
     tcp_addr: Option<SocketAddr>,
+    tls_addrs: [Option<SocketAddr>; 2],
     asap_port: Option<u16>,
     enrp_port: Option<u16>,
     sessions: Option<SessionSocket>,
     shutdown: Duration,
     counters: Arc<Live>,
-    control: Arc<Control>,
+    /// The SCTP thread; none in secure mode.
+    control: Option<Arc<Control>>,
     tcp: Arc<Tcp>,
     thread: Option<JoinHandle<()>>,
 }
@@ -48,13 +50,24 @@ impl Endpoint {
             let text = format!("SCTP port {port} cannot be that of sessions");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let socket = udp::bind(config.udp)?;
-        let udp_addr = socket.local_addr()?;
-        let listener = match config.tcp {
-            Some(addr) => Some(TcpListener::bind(addr).await?),
-            None => None,
+        if config.secure.is_some() && config.sessions.is_some() {
+            let text = "sessions need SCTP, which there is not in secure mode";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let socket = if config.secure.is_none() { Some(udp::bind(config.udp)?) } else { None };
+        let udp_addr = match &socket {
+            Some(socket) => socket.local_addr()?,
+            None => config.udp,
         };
+        let listener = bind(config.tcp).await?;
         let tcp_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let secure = config.secure.clone();
+        let asap_tls = bind(secure.as_ref().and_then(|secure| secure.asap)).await?;
+        let enrp_tls = bind(secure.as_ref().and_then(|secure| secure.enrp)).await?;
+        let tls_addrs = [
+            asap_tls.as_ref().map(TcpListener::local_addr).transpose()?,
+            enrp_tls.as_ref().map(TcpListener::local_addr).transpose()?,
+        ];
 
         let (events, receiver) = mpsc::channel(config.event_queue.max(1));
         let counters = Arc::new(Live::default());
@@ -64,22 +77,30 @@ impl Endpoint {
             max_connections: config.max_connections,
             send_buffer: config.send_buffer,
             shutdown: config.timers.shutdown,
+            secure,
         };
         let tcp = Tcp::new(events.clone(), Arc::clone(&counters), Arc::clone(&accepted), settings);
-        if let Some(listener) = listener {
-            tcp.listen(listener);
+        for (listener, door) in [
+            (listener, Door::Plain),
+            (asap_tls, Door::Tls(Protocol::Asap)),
+            (enrp_tls, Door::Tls(Protocol::Enrp)),
+        ] {
+            listener.into_iter().for_each(|listener| tcp.listen(listener, door));
         }
+        tcp.watch_certificates();
 
-        let (control, inlet) = Control::new(config.command_queue, Arc::clone(&counters))?;
         let (asap_port, enrp_port, shutdown) =
             (config.asap_port, config.enrp_port, config.timers.shutdown);
-        let limits = config.sessions;
-        let queue = limits.map_or(1, |limits| limits.event_queue.max(1));
-        let (session_sender, session_events) = mpsc::channel(queue);
-        let thread = {
-            let (control, counters) = (Arc::clone(&control), Arc::clone(&counters));
+        let (mut control, mut sessions, mut thread) = (None, None, None);
+        if let Some(socket) = socket {
+            let (commands, inlet) = Control::new(config.command_queue, Arc::clone(&counters))?;
+            let limits = config.sessions;
+            let queue = limits.map_or(1, |limits| limits.event_queue.max(1));
+            let (session_sender, session_events) = mpsc::channel(queue);
+            let shared = (Arc::clone(&commands), Arc::clone(&counters));
             // dcsctp's sockets cannot be sent between threads: the stack comes to life on its own.
-            std::thread::Builder::new().name("sctp".into()).spawn(move || {
+            thread = Some(std::thread::Builder::new().name("sctp".into()).spawn(move || {
+                let (control, counters) = shared;
                 let (clock, udp) = (Clock::new(), Udp::new(socket));
                 match Stack::new(config, clock.now(), Arc::clone(&counters), accepted) {
                     Ok(stack) => {
@@ -89,24 +110,27 @@ impl Endpoint {
                     }
                     Err(_) => tracing::error!("no randomness from the operating system: no SCTP"),
                 }
-            })?
-        };
+            })?);
+            sessions = limits.map(|limits| SessionSocket {
+                events: session_events,
+                control: Arc::clone(&commands),
+                local: udp_addr,
+                port: limits.port,
+            });
+            control = Some(commands);
+        }
         let endpoint = Self {
             udp: udp_addr,
             tcp_addr,
+            tls_addrs,
             asap_port,
             enrp_port,
-            sessions: limits.map(|limits| SessionSocket {
-                events: session_events,
-                control: Arc::clone(&control),
-                local: udp_addr,
-                port: limits.port,
-            }),
+            sessions,
             shutdown,
             counters,
             control,
             tcp,
-            thread: Some(thread),
+            thread,
         };
         Ok((endpoint, receiver))
     }
@@ -120,22 +144,31 @@ impl Endpoint {
             NetCommand::Connect { assoc, protocol, remote } if remote.link == Link::Tcp => {
                 self.tcp.connect(assoc, protocol, remote);
             }
-            NetCommand::Connect { .. } => self.control.execute(Command::Net(command)),
+            NetCommand::Connect { .. } => self.sctp(command),
             NetCommand::Send { assoc, mut payload } => {
                 if !self.tcp.send(assoc, &mut payload) {
-                    self.control.execute(Command::Net(NetCommand::Send { assoc, payload }));
+                    self.sctp(NetCommand::Send { assoc, payload });
                 }
             }
             NetCommand::Abort { assoc } => {
                 if !self.tcp.end(assoc, false) {
-                    self.control.execute(Command::Net(command));
+                    self.sctp(command);
                 }
             }
             NetCommand::Shutdown { assoc } => {
                 if !self.tcp.end(assoc, true) {
-                    self.control.execute(Command::Net(command));
+                    self.sctp(command);
                 }
             }
+        }
+    }
+
+    fn sctp(&self, command: NetCommand) {
+        match (&self.control, command) {
+            (Some(control), command) => control.execute(Command::Net(command)),
+            // In secure mode nothing is dialled without TLS.
+            (None, NetCommand::Connect { assoc, .. }) => self.tcp.refuse(assoc),
+            (None, _) => {}
         }
     }
 
@@ -144,7 +177,7 @@ impl Endpoint {
         self.sessions.take()
     }
 
-    /// The UDP address that carries SCTP, with the port that was bound.
+    /// The UDP address that carries SCTP, with the port that was bound. In secure mode the address that is dialled from.
     pub fn local_addr(&self) -> SocketAddr {
         self.udp
     }
@@ -152,6 +185,14 @@ impl Endpoint {
     /// The address on which ASAP over TCP is accepted.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
         self.tcp_addr
+    }
+
+    /// The address on which a protocol is accepted over TLS.
+    pub fn tls_addr(&self, protocol: Protocol) -> Option<SocketAddr> {
+        match protocol {
+            Protocol::Asap => self.tls_addrs[0],
+            Protocol::Enrp => self.tls_addrs[1],
+        }
     }
 
     /// The SCTP port of a protocol: to be told to registrars in ASAP transports.
@@ -170,7 +211,7 @@ impl Endpoint {
     /// Ends everything: in order (bounded by [`crate::SctpTimers::shutdown`]) or by aborts. `Down` events still
     /// arrive while the consumer takes them, then the receiver ends.
     pub async fn close(self, graceful: bool) {
-        self.control.stop(if graceful { Stop::Graceful } else { Stop::Abort });
+        self.stop(if graceful { Stop::Graceful } else { Stop::Abort });
         self.tcp.end_all(graceful);
         let ended = async {
             while !self.tcp.is_empty()
@@ -187,7 +228,11 @@ impl Endpoint {
 
     /// Disappears without a word to any SCTP peer, as a killed process does. For tests of failure detection.
     pub fn vanish(self) {
-        self.control.stop(Stop::Vanish);
+        self.stop(Stop::Vanish);
+    }
+
+    fn stop(&self, stop: Stop) {
+        self.control.iter().for_each(|control| control.stop(stop));
     }
 
     fn join(&mut self) {
@@ -202,9 +247,16 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.control.stop(Stop::Drop);
+        self.stop(Stop::Drop);
         self.tcp.end_all(false);
         // The thread never waits for anyone once it is to abort.
         self.join();
+    }
+}
+
+async fn bind(addr: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
+    match addr {
+        Some(addr) => TcpListener::bind(addr).await.map(Some),
+        None => Ok(None),
     }
 }

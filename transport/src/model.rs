@@ -5,6 +5,7 @@
 //! delivers whole messages, reliably and in order, while it is up; `Down` ends it, whatever was still under way.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Names one association or connection within a process; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +60,7 @@ pub enum Protocol {
 pub enum Link {
     /// SCTP over UDP (RFC 6951).
     Sctp,
-    /// TCP, cut into messages by Message Length rounded up to 4 (G3).
+    /// TCP, cut into messages by Message Length rounded up to 4 (G3). In secure mode there is TLS between.
     Tcp,
 }
 
@@ -71,6 +72,28 @@ pub struct Remote {
     pub addr: SocketAddr,
     /// SCTP port; 0 for TCP.
     pub sctp_port: u16,
+}
+
+/// Who the peer has proven to be: the DNS names and URIs of its certificate (RFC 5280 subjectAltName).
+///
+/// Clones share the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity(Arc<[String]>);
+
+impl Identity {
+    /// By its names, the first of which is the one that stands for the peer.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().collect())
+    }
+
+    /// The name that stands for the peer: the first DNS name, or without any the first URI.
+    pub fn name(&self) -> Option<&str> {
+        self.0.first().map(String::as_str)
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
 }
 
 /// Why an association ended or never came up.
@@ -91,8 +114,9 @@ pub enum DownCause {
 /// What happened on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetEvent {
-    /// An association is ready, dialled or accepted.
-    Up { assoc: AssocId, protocol: Protocol, remote: Remote },
+    /// An association is ready, dialled or accepted. `peer` is who the other side has proven to be; `None`: it has
+    /// proven nothing, and anybody may read and change what it sends.
+    Up { assoc: AssocId, protocol: Protocol, remote: Remote, peer: Option<Identity> },
     /// One whole message, as the peer framed it.
     Message { assoc: AssocId, payload: Vec<u8> },
     /// Validated evidence that the peer's process may be gone (ICMP port unreachable with our tag); the association

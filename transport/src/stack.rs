@@ -642,7 +642,7 @@ impl Stack {
                     assoc.up = true;
                     add(&self.counters.ups);
                     let (protocol, remote) = (assoc.protocol, remote(&assoc.key));
-                    self.emit(id, NetEvent::Up { assoc: id, protocol, remote });
+                    self.emit(id, NetEvent::Up { assoc: id, protocol, remote, peer: None });
                 }
                 SocketEvent::OnClosed() => {
                     down = down.or(Some(DownCause::Closed));

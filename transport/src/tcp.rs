@@ -1,4 +1,4 @@
-//! ASAP over TCP: one task for the listener, one for each connection.
+//! Connections over TCP, plain or with TLS: one task for each listener, one for each connection.
 //!
 //! Nothing here is cancelled from outside: a connection's task ends by its own decision, after `Down` was reported.
 //! The consumer's full channel stops its reading, a full write queue ends it.
@@ -8,16 +8,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dialtone_wire::Framer;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use crate::config::Secure;
 use crate::counters::{Live, add};
-use crate::model::{AssocId, DownCause, Link, NetEvent, Protocol, Remote};
+use crate::model::{AssocId, DownCause, Identity, Link, NetEvent, Protocol, Remote};
+use crate::stream::Stream;
+use crate::tls::{self, Handshakes, Seldom};
 
 const READ: usize = 16 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,6 +30,8 @@ const PARTIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const PARTIAL_GRACE: Duration = Duration::from_millis(200);
 /// How long a peer's host may leave what we sent without acknowledgement.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the files of certificates are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(2));
 
@@ -37,6 +43,8 @@ pub(crate) struct Tcp {
     counters: Arc<Live>,
     accepted: Arc<AtomicU64>,
     settings: Settings,
+    handshakes: Option<Handshakes>,
+    refusals: Seldom,
     closing: watch::Sender<bool>,
 }
 
@@ -47,6 +55,17 @@ pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) send_buffer: usize,
     pub(crate) shutdown: Duration,
+    /// Dialled connections have TLS.
+    pub(crate) secure: Option<Secure>,
+}
+
+/// Who may be at the other end of an accepted connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Door {
+    /// Anybody, with ASAP.
+    Plain,
+    /// Who has a certificate for this protocol.
+    Tls(Protocol),
 }
 
 /// The handle of one connection's task.
@@ -81,17 +100,23 @@ impl Tcp {
         settings: Settings,
     ) -> Arc<Self> {
         let closing = watch::Sender::new(false);
+        let handshakes = settings
+            .secure
+            .as_ref()
+            .map(|secure| Handshakes::new(secure.max_handshakes, secure.max_handshakes_per_second));
         Arc::new(Self {
             connections: Mutex::default(),
             events,
             counters,
             accepted,
             settings,
+            handshakes,
+            refusals: Seldom::default(),
             closing,
         })
     }
 
-    pub(crate) fn listen(self: &Arc<Self>, listener: TcpListener) {
+    pub(crate) fn listen(self: &Arc<Self>, listener: TcpListener, door: Door) {
         let tcp = Arc::clone(self);
         let mut closing = self.closing.subscribe();
         tokio::spawn(async move {
@@ -101,7 +126,20 @@ impl Tcp {
                     _ = closing.wait_for(|closing| *closing) => return,
                 };
                 match accepted {
-                    Ok((stream, peer)) => tcp.accept(stream, peer),
+                    Ok((stream, peer)) => match door {
+                        Door::Plain => {
+                            let tcp = Arc::clone(&tcp);
+                            tokio::spawn(async move {
+                                tcp.accept(stream, peer, Protocol::Asap, None).await
+                            });
+                        }
+                        Door::Tls(protocol) => {
+                            let tcp = Arc::clone(&tcp);
+                            tokio::spawn(
+                                async move { tcp.accept_tls(stream, peer, protocol).await },
+                            );
+                        }
+                    },
                     Err(error) => {
                         // Out of descriptors, or a peer that was gone before it was accepted.
                         tracing::debug!(%error, "TCP accept failed");
@@ -112,15 +150,54 @@ impl Tcp {
         });
     }
 
-    fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn accept<S: Stream>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        protocol: Protocol,
+        identity: Option<Identity>,
+    ) {
         let id = AssocId::accepted(self.accepted.fetch_add(1, Ordering::Relaxed));
         let Some(inbox) = self.register(id) else {
             add(&self.counters.associations_refused);
-            return reset(&stream);
+            return reset(stream.socket());
         };
         let remote = Remote { link: Link::Tcp, addr: peer, sctp_port: 0 };
-        let tcp = Arc::clone(self);
-        tokio::spawn(async move { tcp.run(id, Protocol::Asap, remote, stream, inbox).await });
+        self.run(NetEvent::Up { assoc: id, protocol, remote, peer: identity }, id, stream, inbox)
+            .await;
+    }
+
+    /// Nothing of a caller reaches anybody before it has proven who it is.
+    async fn accept_tls(&self, stream: TcpStream, peer: SocketAddr, protocol: Protocol) {
+        let (Some(secure), Some(handshakes)) = (&self.settings.secure, &self.handshakes) else {
+            return;
+        };
+        let Some(mut started) = handshakes.begin(clock()) else {
+            add(&self.counters.tls_limited);
+            return reset(&stream);
+        };
+        set_options(&stream);
+        let acceptor = TlsAcceptor::from(secure.tls.server(protocol));
+        let handshake = tokio::time::timeout(secure.handshake_timeout, acceptor.accept(stream));
+        let stream = tokio::select! {
+            done = handshake => match done {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    add(&self.counters.tls_failed);
+                    if self.refusals.allows(clock()) {
+                        tracing::info!(%peer, ?protocol, %error, "TLS handshake failed");
+                    }
+                    return;
+                }
+                Err(_) => return add(&self.counters.tls_unfinished),
+            },
+            _ = &mut started.evicted => return add(&self.counters.tls_unfinished),
+        };
+        drop(started);
+        add(&self.counters.tls_accepted);
+        let stream = TlsStream::from(stream);
+        let identity = identity_of(&stream);
+        self.accept(stream, peer, protocol, Some(identity)).await;
     }
 
     pub(crate) fn connect(self: &Arc<Self>, id: AssocId, protocol: Protocol, remote: Remote) {
@@ -138,12 +215,86 @@ impl Tcp {
                 () = wished(&mut inbox.wish, |wish| wish > Wish::Live) => return tcp.finish(id, DownCause::Local).await,
             };
             match dialled {
-                Ok(Ok(stream)) => tcp.run(id, protocol, remote, stream, inbox).await,
+                Ok(Ok(stream)) if tcp.settings.secure.is_some() => {
+                    tcp.connect_tls(id, protocol, remote, stream, inbox).await;
+                }
+                Ok(Ok(stream)) => {
+                    let up = NetEvent::Up { assoc: id, protocol, remote, peer: None };
+                    tcp.run(up, id, stream, inbox).await;
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, %remote.addr, "TCP dial failed");
                     tcp.finish(id, DownCause::Unreachable).await;
                 }
                 Err(_) => tcp.finish(id, DownCause::TimedOut).await,
+            }
+        });
+    }
+
+    async fn connect_tls(
+        &self,
+        id: AssocId,
+        protocol: Protocol,
+        remote: Remote,
+        stream: TcpStream,
+        mut inbox: Inbox,
+    ) {
+        let Some(secure) = &self.settings.secure else { return };
+        set_options(&stream);
+        let connector = TlsConnector::from(secure.tls.client());
+        let handshake = connector.connect(remote.addr.ip().into(), stream);
+        let stream = tokio::select! {
+            done = tokio::time::timeout(secure.handshake_timeout, handshake) => match done {
+                Ok(Ok(stream)) => TlsStream::from(stream),
+                Ok(Err(error)) => {
+                    add(&self.counters.tls_failed);
+                    // RFC 5352 section 9.2: an automated client closes and says so.
+                    if self.refusals.allows(clock()) {
+                        tracing::warn!(registrar = %remote.addr, %error, "TLS handshake failed");
+                    }
+                    return self.finish(id, DownCause::Aborted).await;
+                }
+                Err(_) => {
+                    add(&self.counters.tls_unfinished);
+                    return self.finish(id, DownCause::TimedOut).await;
+                }
+            },
+            () = wished(&mut inbox.wish, |wish| wish > Wish::Live) => return self.finish(id, DownCause::Local).await,
+        };
+        let peer = Some(identity_of(&stream));
+        self.run(NetEvent::Up { assoc: id, protocol, remote, peer }, id, stream, inbox).await;
+    }
+
+    /// A dial of what this endpoint has not.
+    pub(crate) fn refuse(self: &Arc<Self>, id: AssocId) {
+        let tcp = Arc::clone(self);
+        tokio::spawn(async move { tcp.finish(id, DownCause::Local).await });
+    }
+
+    /// Looks again and again whether certificates have changed.
+    pub(crate) fn watch_certificates(self: &Arc<Self>) {
+        let Some(secure) = self.settings.secure.clone() else { return };
+        let mut closing = self.closing.subscribe();
+        tokio::spawn(async move {
+            let mut failed = false;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = closing.wait_for(|closing| *closing) => return,
+                }
+                match secure.tls.refresh() {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        failed = false;
+                        tracing::info!("certificates have changed; new connections use them");
+                    }
+                    // Perhaps only half of it has been replaced yet.
+                    Err(error) if failed => tracing::debug!(%error, "certificates cannot be used"),
+                    Err(error) => {
+                        failed = true;
+                        tracing::warn!(%error, "certificates have changed and cannot be used; going on with those before");
+                    }
+                }
             }
         });
     }
@@ -201,27 +352,15 @@ impl Tcp {
         Some(Inbox { queue: inbox, waiting, wish: wished })
     }
 
-    async fn run(
-        &self,
-        id: AssocId,
-        protocol: Protocol,
-        remote: Remote,
-        mut stream: TcpStream,
-        mut inbox: Inbox,
-    ) {
-        let socket = SockRef::from(&stream);
-        // Options that a kernel refuses cost speed of detection, not correctness.
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_tcp_keepalive(&KEEPALIVE);
-        let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    async fn run<S: Stream>(&self, up: NetEvent, id: AssocId, mut stream: S, mut inbox: Inbox) {
+        set_options(stream.socket());
         add(&self.counters.ups);
-        let up = NetEvent::Up { assoc: id, protocol, remote };
         let cause = match self.deliver(up, &mut inbox.wish).await {
             Ok(()) => self.carry(id, &mut stream, &mut inbox).await,
             Err(cause) => Err(cause),
         };
         let cause = cause.unwrap_or_else(|cause| {
-            reset(&stream);
+            reset(stream.socket());
             cause
         });
         drop(stream);
@@ -230,18 +369,18 @@ impl Tcp {
     }
 
     /// Moves bytes both ways until the connection ends; says why it did. `Err`: the peer is to see a RST.
-    async fn carry(
+    async fn carry<S: Stream>(
         &self,
         id: AssocId,
-        stream: &mut TcpStream,
+        stream: &mut S,
         inbox: &mut Inbox,
     ) -> Result<DownCause, DownCause> {
-        let (mut read, mut write) = stream.split();
+        let (mut read, mut write) = stream.halves();
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ];
         let mut out: Vec<u8> = Vec::new();
         let mut written = 0;
-        let (mut ending, mut ended) = (false, false);
+        let (mut ending, mut ended, mut unflushed) = (false, false, false);
         let deadline = tokio::time::sleep(Duration::MAX);
         let partial = tokio::time::sleep(Duration::MAX);
         tokio::pin!(deadline, partial);
@@ -261,8 +400,10 @@ impl Tcp {
             }
             if ending && !ended && out.is_empty() && inbox.queue.is_empty() {
                 ended = true;
-                if let Err(error) = write.shutdown().await {
-                    return Ok(cause_of(&error));
+                match tokio::time::timeout(self.settings.shutdown, write.shutdown()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Ok(cause_of(&error)),
+                    Err(_) => return Err(DownCause::Local),
                 }
             }
             tokio::select! {
@@ -301,6 +442,10 @@ impl Tcp {
                             partial.set(tokio::time::sleep(PARTIAL_TIMEOUT));
                         }
                     }
+                    // A peer that ends a TLS connection after we did need not say so.
+                    Err(error) if ended && error.kind() == io::ErrorKind::UnexpectedEof => {
+                        return Ok(DownCause::Local);
+                    }
                     Err(error) => return Ok(cause_of(&error)),
                 },
                 // Once more: what has waited while this process was frozen was in time, and is read first.
@@ -318,8 +463,9 @@ impl Tcp {
                         out.extend(payload);
                     }
                 }
-                result = write.write(&out[written..]), if written < out.len() => match result {
+                result = push(&mut write, &out[written..]), if written < out.len() || unflushed => match result {
                     Ok(length) => {
+                        unflushed = S::BUFFERS && written < out.len();
                         written += length;
                         if written == out.len() {
                             inbox.waiting.fetch_sub(written, Ordering::Relaxed);
@@ -365,6 +511,29 @@ impl Connection {
             rises
         });
     }
+}
+
+/// Writes some of it; flushes when there is nothing to write.
+async fn push(write: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() { write.flush().await.map(|()| 0) } else { write.write(bytes).await }
+}
+
+fn identity_of(stream: &TlsStream<TcpStream>) -> Identity {
+    let (_, session) = stream.get_ref();
+    session.peer_certificates().and_then(<[_]>::first).map(tls::identity).unwrap_or_default()
+}
+
+/// Options that a kernel refuses cost speed of detection, not correctness.
+fn set_options(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+#[expect(clippy::disallowed_methods, reason = "handshakes of strangers are limited in real time")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// The answer of `wait_for` would hold a lock over what follows.

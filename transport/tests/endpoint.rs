@@ -68,7 +68,7 @@ impl Peer {
 
     async fn up(&mut self) -> (AssocId, Remote) {
         match self.next().await {
-            NetEvent::Up { assoc, protocol: Protocol::Asap, remote } => (assoc, remote),
+            NetEvent::Up { assoc, protocol: Protocol::Asap, remote, peer: None } => (assoc, remote),
             event => panic!("{event:?}"),
         }
     }

@@ -147,7 +147,7 @@ async fn a_consumer_that_does_not_read_makes_its_sender_wait_and_nobody_else() {
     let protocol = dialtone_transport::Protocol::Asap;
     user.endpoint.execute(NetCommand::Connect { assoc: asap, protocol, remote });
     let up = timeout(LIMIT, user.events.recv()).await.unwrap();
-    assert_eq!(up, Some(NetEvent::Up { assoc: asap, protocol, remote }));
+    assert_eq!(up, Some(NetEvent::Up { assoc: asap, protocol, remote, peer: None }));
     user.endpoint.execute(NetCommand::Send { assoc: asap, payload: b"alive".to_vec() });
     loop {
         match timeout(LIMIT, element.events.recv()).await.unwrap() {

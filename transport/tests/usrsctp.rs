@@ -130,7 +130,7 @@ impl Us {
 
     async fn up(&mut self) -> (AssocId, Protocol, Remote) {
         match self.next().await {
-            NetEvent::Up { assoc, protocol, remote } => (assoc, protocol, remote),
+            NetEvent::Up { assoc, protocol, remote, peer: None } => (assoc, protocol, remote),
             event => panic!("{event:?}"),
         }
     }

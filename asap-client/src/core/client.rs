@@ -133,7 +133,7 @@ impl<R: Role> Client<R> {
 
     pub fn handle_net(&mut self, now: Instant, event: NetEvent) {
         match event {
-            NetEvent::Up { assoc, protocol, remote } => {
+            NetEvent::Up { assoc, protocol, remote, .. } => {
                 self.handle_up(now, assoc, protocol, remote)
             }
             NetEvent::Message { assoc, payload } => self.handle_message(now, assoc, &payload),

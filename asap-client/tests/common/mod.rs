@@ -228,7 +228,7 @@ impl<R: Role> World<R> {
                 match self.registrars.get(&n).map(|registrar| registrar.life) {
                     Some(Life::Alive) => {
                         self.up.insert(assoc, n);
-                        self.later(2 * DELAY, NetEvent::Up { assoc, protocol, remote });
+                        self.later(2 * DELAY, NetEvent::Up { assoc, protocol, remote, peer: None });
                     }
                     Some(Life::Refusing) => {
                         self.later(
@@ -419,7 +419,12 @@ impl<R: Role> World<R> {
         self.up.insert(assoc, n);
         self.later(
             DELAY,
-            NetEvent::Up { assoc, protocol: Protocol::Asap, remote: registrar_sctp(ip(n)) },
+            NetEvent::Up {
+                assoc,
+                protocol: Protocol::Asap,
+                remote: registrar_sctp(ip(n)),
+                peer: None,
+            },
         );
         self.probe(assoc, n, handle.as_bytes(), home);
         assoc

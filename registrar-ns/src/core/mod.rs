@@ -192,7 +192,7 @@ impl Registrar {
     pub fn handle_net(&mut self, now: Instant, event: NetEvent) {
         self.awake(now);
         match event {
-            NetEvent::Up { assoc, protocol, remote } => self.up(now, assoc, protocol, remote),
+            NetEvent::Up { assoc, protocol, remote, .. } => self.up(now, assoc, protocol, remote),
             NetEvent::Message { assoc, payload } => match self.assocs.get(&assoc) {
                 Some(entry) if entry.closing => {}
                 Some(Assoc { protocol: Protocol::Asap, .. }) => self.asap(now, assoc, &payload),

@@ -463,9 +463,13 @@ impl World {
                         self.event_later(
                             DELAY,
                             theirs.0,
-                            NetEvent::Up { assoc: theirs.1, protocol, remote: caller },
+                            NetEvent::Up { assoc: theirs.1, protocol, remote: caller, peer: None },
                         );
-                        self.event_later(DELAY, addr, NetEvent::Up { assoc, protocol, remote });
+                        self.event_later(
+                            DELAY,
+                            addr,
+                            NetEvent::Up { assoc, protocol, remote, peer: None },
+                        );
                     }
                     _ => self.event_later(DIAL_GIVE_UP, addr, refused(DownCause::TimedOut)),
                 }

@@ -124,7 +124,7 @@ impl Net {
     fn pair(&mut self) -> (AssocId, AssocId) {
         self.command(1, connect(1, 2));
         let [NetEvent::Up { assoc: one, .. }] = self.take(1)[..] else { panic!("1 is not up") };
-        let [NetEvent::Up { assoc: two, protocol, remote }] = self.take(2)[..] else {
+        let [NetEvent::Up { assoc: two, protocol, remote, .. }] = self.take(2)[..] else {
             panic!("2 is not up")
         };
         assert_eq!(
