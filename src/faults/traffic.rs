@@ -46,7 +46,7 @@ impl Traffic {
         pool: &Handle,
     ) -> Self {
         let served = Arc::<AtomicU64>::default();
-        let registrars = registrars.iter().copied().map(registrar_sctp).collect();
+        let registrars: Vec<_> = registrars.iter().copied().map(registrar_sctp).collect();
         let config = AgentConfig::telephony(own, registrars);
         let (pool, counter) = (pool.clone(), Arc::clone(&served));
         let task = runtime.spawn(async move {

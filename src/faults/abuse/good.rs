@@ -67,7 +67,7 @@ impl Good {
             reregister: 5.0,
         };
         let registrars = (1..=REGISTRARS).map(|n| registrar_sctp(launcher.slice().host(n)));
-        let agent = AgentConfig::telephony(launcher.slice().host(210), registrars.collect());
+        let agent = AgentConfig::telephony(launcher.slice().host(210), registrars);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut load, agent) = runtime.block_on(async {
             let load = Load::open(config).await?;
