@@ -1,9 +1,10 @@
 //! The handlespace itself: every change keeps ownership indexes and checksums in step.
 
-use crate::pool::Slot;
-use crate::{Checksum, Conflict, Element, Handle, Pool};
-use dialtone_wire::{PeId, SctpTransport, ServerId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::order::Scratch;
+use crate::owner::Owner;
+use crate::{Checksum, Conflict, Element, Handle, Pool, Selection};
+use dialtone_wire::{PeId, ServerId};
+use std::collections::BTreeMap;
 
 /// All pools with their elements, who owns them, and a checksum per owner. Iterates in a stable order.
 #[derive(Clone, Debug, Default)]
@@ -13,13 +14,7 @@ pub struct Handlespace {
     elements: usize,
     conflicts: u64,
     folded_subtraction: bool,
-}
-
-/// What one registrar owns.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Owner {
-    checksum: Checksum,
-    pub(crate) elements: BTreeSet<(Handle, PeId)>,
+    scratch: Scratch,
 }
 
 /// What a registration did.
@@ -72,8 +67,9 @@ impl Handlespace {
     /// As [`Self::check`]; then nothing was changed.
     pub fn register(&mut self, handle: &Handle, element: Element) -> Result<Registered, Conflict> {
         self.check(handle, &element)?;
-        let created_pool = !self.pools.contains_key(handle);
-        Ok(Registered { previous: self.insert(handle, element), created_pool })
+        let pools = self.pools.len();
+        let previous = self.insert(handle, element);
+        Ok(Registered { previous, created_pool: self.pools.len() > pools })
     }
 
     /// Takes over what a peer says about an element. Where the kind of its pool contradicts, because two registrars
@@ -121,19 +117,15 @@ impl Handlespace {
     }
 
     fn insert(&mut self, handle: &Handle, element: Element) -> Option<Element> {
-        // The index and the pool share one allocation of the handle.
-        let handle = self.pools.get_key_value(handle).map_or(handle, |(handle, _)| handle).clone();
         let (pe_id, home) = (element.pe_id, element.home);
-        let pool = self.pools.entry(handle.clone()).or_insert_with(|| Pool::new(element.kind()));
-        let previous = match pool.elements.get_mut(&pe_id) {
-            Some(slot) => Some(std::mem::replace(&mut slot.element, element)),
-            None => {
-                pool.elements.insert(pe_id, Slot { element, turn: 0 });
-                None
-            }
+        let pool = match self.pools.get_mut(handle) {
+            Some(pool) => pool,
+            None => self.pools.entry(handle.clone()).or_insert(Pool::new(element.kind())),
         };
-        match &previous {
-            Some(previous) => self.disown(previous.home, &handle, pe_id),
+        let previous = pool.put(element);
+        match previous.as_ref().map(|previous| previous.home) {
+            Some(former) if former == home => return previous,
+            Some(former) => self.disown(former, handle, pe_id),
             None => self.elements += 1,
         }
         self.own(home, handle, pe_id);
@@ -143,8 +135,8 @@ impl Handlespace {
     /// Removes an element, and its pool with the last one.
     pub fn remove(&mut self, handle: &Handle, pe_id: PeId) -> Option<Element> {
         let pool = self.pools.get_mut(handle)?;
-        let element = pool.elements.remove(&pe_id)?.element;
-        if pool.elements.is_empty() {
+        let element = pool.remove(pe_id)?;
+        if pool.len() == 0 {
             self.pools.remove(handle);
         }
         self.elements -= 1;
@@ -154,12 +146,11 @@ impl Handlespace {
 
     /// Moves an element to another home; returns the former one, `None` if there is no such element.
     pub fn set_home(&mut self, handle: &Handle, pe_id: PeId, home: ServerId) -> Option<ServerId> {
-        let (handle, _) = self.pools.get_key_value(handle)?;
-        let handle = handle.clone();
-        let element = &mut self.pools.get_mut(&handle)?.elements.get_mut(&pe_id)?.element;
-        let former = std::mem::replace(&mut element.home, home);
-        self.disown(former, &handle, pe_id);
-        self.own(home, handle, pe_id);
+        let former = self.pools.get_mut(handle)?.set_home(pe_id, home)?;
+        if former != home {
+            self.disown(former, handle, pe_id);
+            self.own(home, handle, pe_id);
+        }
         Some(former)
     }
 
@@ -174,58 +165,47 @@ impl Handlespace {
         moved
     }
 
-    /// Notes where an element's registrar reaches it; returns whether there is such an element.
-    pub fn set_asap_transport(
-        &mut self,
-        handle: &Handle,
-        pe_id: PeId,
-        transport: SctpTransport,
-        encaps_port: Option<u16>,
-    ) -> bool {
-        let slot = self.pools.get_mut(handle).and_then(|pool| pool.elements.get_mut(&pe_id));
-        slot.map(|slot| {
-            slot.element.asap_transport = Some(transport);
-            slot.element.encaps_port = encaps_port;
-        })
-        .is_some()
-    }
-
-    fn own(&mut self, home: ServerId, handle: Handle, pe_id: PeId) {
+    fn own(&mut self, home: ServerId, handle: &Handle, pe_id: PeId) {
         let owner = self.owners.entry(home).or_default();
-        owner.checksum.add(&handle, pe_id);
-        owner.elements.insert((handle, pe_id));
+        // The index and the pool share one allocation of the handle.
+        let pools = &self.pools;
+        owner.add(handle, pe_id, || {
+            pools.get_key_value(handle).map_or(handle, |(handle, _)| handle).clone()
+        });
     }
 
     fn disown(&mut self, home: ServerId, handle: &Handle, pe_id: PeId) {
-        if let Some(owner) = self.owners.get_mut(&home) {
-            match self.folded_subtraction {
-                false => owner.checksum.subtract(handle, pe_id),
-                true => owner.checksum.subtract_folded(handle, pe_id),
-            }
-            owner.elements.remove(&(handle.clone(), pe_id));
-            if owner.elements.is_empty() {
-                self.owners.remove(&home);
-            }
+        let Some(owner) = self.owners.get_mut(&home) else { return };
+        owner.remove(handle, pe_id, self.folded_subtraction);
+        if owner.is_empty() {
+            self.owners.remove(&home);
         }
+    }
+
+    /// Selects at most `max_items` elements of a pool, none twice, in the order in which a user should try them;
+    /// `None` if there is no such pool. Empty if no element can serve (weight 0).
+    pub fn select(
+        &mut self,
+        handle: &[u8],
+        max_items: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Selection<'_>> {
+        Some(self.pools.get_mut(handle)?.select(max_items, rng, &mut self.scratch))
     }
 
     /// The checksum of what `home` owns (RFC 5353, section 3.6.2).
     pub fn checksum(&self, home: ServerId) -> u16 {
-        self.owners.get(&home).map(|owner| owner.checksum).unwrap_or_default().value()
+        self.owners.get(&home).map_or(Checksum::default(), Owner::checksum).value()
     }
 
     /// What `home` owns, by handle and identifier.
     pub fn owned(&self, home: ServerId) -> impl Iterator<Item = (&Handle, PeId)> {
-        self.owners
-            .get(&home)
-            .into_iter()
-            .flat_map(|owner| &owner.elements)
-            .map(|(handle, pe_id)| (handle, *pe_id))
+        self.owners.get(&home).into_iter().flat_map(Owner::elements)
     }
 
     /// How many elements `home` owns.
     pub fn owned_len(&self, home: ServerId) -> usize {
-        self.owners.get(&home).map_or(0, |owner| owner.elements.len())
+        self.owners.get(&home).map_or(0, Owner::len)
     }
 
     /// Everybody who owns an element.
@@ -268,7 +248,6 @@ impl Handlespace {
 
 impl Pool {
     fn conflict(&self, element: &Element) -> Option<Conflict> {
-        let example = self.elements().next()?;
-        Conflict::find(self.kind, example, element)
+        Conflict::find(self.kind(), self.elements().next()?, element)
     }
 }

@@ -60,20 +60,21 @@ impl Handlespace {
     ) -> Box<dyn Iterator<Item = (&'a Handle, &'a Element)> + 'a> {
         if let Some(owner) = owner {
             let Some(owner) = self.owners.get(&owner) else { return Box::new(std::iter::empty()) };
-            let from =
-                after.map_or(Unbounded, |after| Excluded((after.handle.clone(), after.pe_id)));
-            let owned = owner.elements.range((from, Unbounded));
-            let element = |(handle, pe_id): &'a (Handle, PeId)| {
-                Some((handle, self.get(handle.as_bytes(), *pe_id)?))
+            let element = |(handle, pe_id): (&'a Handle, PeId)| {
+                Some((handle, self.get(handle.as_bytes(), pe_id)?))
             };
-            return Box::new(owned.filter_map(element));
+            return match after {
+                None => Box::new(owner.elements().filter_map(element)),
+                Some(after) => {
+                    Box::new(owner.behind(&after.handle, after.pe_id).filter_map(element))
+                }
+            };
         }
         let Some(after) = after else { return Box::new(self.elements()) };
         let pe_id = after.pe_id;
         let rest_of_pool =
             self.pools.get_key_value(&after.handle).into_iter().flat_map(move |(handle, pool)| {
-                let rest = pool.elements.range((Excluded(pe_id), Unbounded));
-                rest.map(move |(_, slot)| (handle, &slot.element))
+                pool.range((Excluded(pe_id), Unbounded)).map(move |element| (handle, element))
             });
         let more = self.pools.range::<[u8], _>((Excluded(after.handle.as_bytes()), Unbounded));
         let more =

@@ -118,7 +118,7 @@ impl Registrar {
             .select(handle, wanted, &mut self.rng)
             .ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?;
         // RFC 5352 section 2.2.6: a positive answer names an element. All of them may say that they cannot serve.
-        let first = *selected.first().ok_or(CauseCode::LACK_OF_RESOURCES)?;
+        let first = selected.iter().next().ok_or(CauseCode::LACK_OF_RESOURCES)?;
         if !self.answers.0.contains_key(handle) {
             let pool = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
             let (head, _) =
@@ -129,7 +129,7 @@ impl Registrar {
         let mut answer = Vec::with_capacity(cached.head.len() + 96 * selected.len());
         answer.extend_from_slice(&cached.head);
         let mut padding = 0;
-        for element in selected {
+        for element in selected.iter() {
             let piece = match cached.elements.entry(element.pe_id) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => match pieces(handle, policy, element, compat) {
