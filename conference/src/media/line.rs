@@ -91,6 +91,44 @@ impl Line {
     }
 }
 
+/// Datagrams that are taken from a line at a turn. What is more waits in the socket's buffer, or is lost there.
+const MOST: u8 = 32;
+/// Turns at which a line is asked for one frame only, after one at which it had just that.
+const BRIEF: u8 = 9;
+
+/// How often a line's socket is asked at a turn. Most of the time there is one packet: so most of the time the line is not
+/// asked whether there is another one. What came too early waits for some turns; it is not late then, as it takes the turn
+/// that the packet before it had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asking {
+    /// Turns for which one frame is enough.
+    brief: u8,
+    /// At this turn.
+    taken: u8,
+}
+
+impl Asking {
+    /// A datagram came, which may be a frame: all that a turn needs. Whether the socket is asked once more.
+    pub(super) fn goes_on(&mut self, is_frame: bool) -> bool {
+        self.taken += 1;
+        if is_frame && self.brief > 0 {
+            (self.brief, self.taken) = (self.brief - 1, 0);
+            return false;
+        }
+        if self.taken >= MOST {
+            *self = Self::default();
+            return false;
+        }
+        true
+    }
+
+    /// Nothing more is there.
+    pub(super) fn end(&mut self) {
+        let brief = if self.taken == 1 { BRIEF } else { 0 };
+        *self = Self { brief, taken: 0 };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Whose::{Ours, OursInstead, Stranger};
@@ -153,5 +191,50 @@ mod tests {
         assert!(line.takes_rtcp(address("198.51.100.1:1000")));
         assert_eq!(line.rtcp(), Some(address("198.51.100.1:1000")));
         assert!(!line.takes_rtcp(address("203.0.113.1:1000")));
+    }
+
+    /// A sender whose packets come at these turns; `true` is a frame. Returns how many calls it took, and how many packets
+    /// were waiting after each turn.
+    fn ask(turns: &[&[bool]]) -> (usize, Vec<usize>) {
+        let (mut asking, mut waiting) = (Asking::default(), std::collections::VecDeque::new());
+        let mut calls = 0;
+        let left = turns.iter().map(|come| {
+            waiting.extend(*come);
+            loop {
+                calls += 1;
+                match waiting.pop_front() {
+                    None => asking.end(),
+                    Some(is_frame) if asking.goes_on(is_frame) => continue,
+                    Some(_) => {}
+                }
+                break waiting.len();
+            }
+        });
+        let left = left.collect();
+        (calls, left)
+    }
+
+    #[test]
+    fn a_steady_line_is_asked_once_a_turn_and_no_packet_waits_for_long() {
+        assert_eq!(ask(&[&[true][..]; 100]), (110, vec![0; 100]));
+        // Two at a turn: nothing ever waits.
+        assert_eq!(ask(&[&[true, true][..]; 100]).1, [0; 100]);
+        // What is no frame, such as a key, a stranger's packet or 10 ms of sound, never ends a turn.
+        assert_eq!(ask(&[&[false, true][..]; 100]).1, [0; 100]);
+        assert_eq!(ask(&[&[false][..]; 100]).1, [0; 100]);
+        // One more comes: it waits until the line is asked thoroughly, or was empty.
+        let mut turns = vec![&[true][..]; 30];
+        turns[13] = &[true, true];
+        let (_, left) = ask(&turns);
+        assert_eq!((left[..13].iter().max(), left[13], left[20]), (Some(&0), 1, 0), "{left:?}");
+        turns[14] = &[];
+        assert_eq!(ask(&turns).1[14..], [0; 16]);
+        // A burst after a pause is taken at once.
+        turns[20] = &[];
+        turns[21] = &[true; 5];
+        assert_eq!(ask(&turns).1[21], 0);
+        // A flood is taken in pieces.
+        let flood = [false; 100];
+        assert_eq!(ask(&[&flood, &[], &[], &[]]).1, [68, 36, 4, 0]);
     }
 }

@@ -3,12 +3,13 @@
 //! # Threads
 //! | thread | owns | ends when |
 //! |---|---|---|
-//! | worker (N) | its rooms, their sockets, an epoll | [`Media`] is dropped |
+//! | worker (N) | its rooms, their sockets, an epoll for RTCP | [`Media`] is dropped |
 //! | `record` (one, if recordings are wanted) | the files | all workers have ended |
 //!
-//! A room and all its sockets belong to one worker, so nothing about sound is locked. A worker wakes every 5 ms, takes
-//! from its sockets what has come, and mixes a quarter of its rooms: each room every 20 ms. It is not woken by packets:
-//! that would cost more than what it does for them. Commands come through a queue, events go back through a channel, what
+//! A room and all its sockets belong to one worker, so nothing about sound is locked. A worker wakes every 5 ms and
+//! takes a quarter of its rooms, so each room every 20 ms: reads what has come to its lines, mixes, sends. It is not woken
+//! by packets, nor told where they are: that would cost more than what it does for them. Only RTCP, which is rare, comes
+//! by an epoll. Commands come through a queue, events go back through a channel, what
 //! readers want to know is published once a second.
 
 mod line;

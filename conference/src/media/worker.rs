@@ -12,13 +12,14 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::core::{CallId, MediaCommand, MediaEvent, MediaSession, RoomId};
-use crate::media::line::{Line, Whose};
+use crate::media::line::{Asking, Line, Whose};
 use crate::media::ports::{Pair, Ports};
 use crate::media::record::Recorder;
 use crate::media::{Counters, LineStats, Published};
 use crate::mix::room::Seat;
 use crate::mix::rtcp::is_rtcp;
-use crate::mix::{Room, RoomEvent, RoomSettings, Sink, WIDE};
+use crate::mix::rtp::HEADER;
+use crate::mix::{Received, Room, RoomEvent, RoomSettings, Sink, UNITS, WIDE};
 
 /// A worker wakes so often; each room is mixed at every fourth time.
 const BEAT: Duration = Duration::from_millis(5);
@@ -26,10 +27,8 @@ const PHASES: u64 = 4;
 /// Beats that are made up for when the worker was late; more are left out.
 const MAX_LATE: u64 = 12;
 const PUBLISH_EVERY: u64 = 200;
-/// How often in one beat it is asked which sockets have something, and how many at a time: one datagram of each is taken
-/// then. What is more waits in the sockets' buffers, or is lost there.
-const ROUNDS: usize = 8;
-const READY: usize = 1024;
+/// RTCP sockets that are asked in one beat, for one datagram each.
+const READY: usize = 256;
 /// Longest datagram of any interest.
 const MAX_DATAGRAM: usize = 2048;
 /// Samples of a recording handed over at a time: a second.
@@ -64,6 +63,58 @@ struct Station {
     rtp: UdpSocket,
     rtcp: UdpSocket,
     line: Line,
+    asking: Asking,
+}
+
+impl Station {
+    /// A datagram that came to the RTP socket. Whether it is this participant's sound, and as much as a tick needs.
+    fn take(
+        &mut self,
+        hall: &mut Hall,
+        datagram: &[u8],
+        from: SocketAddr,
+        tick: u64,
+        clock: &Clock,
+        counters: &mut Counters,
+    ) -> bool {
+        let Some(seat) = self.seat else { return false };
+        if self.line.mux && is_rtcp(datagram) {
+            self.report(hall, datagram, from, clock, counters);
+            return false;
+        }
+        let ssrc = match datagram {
+            [first, _, _, _, _, _, _, _, s0, s1, s2, s3, ..] if first >> 6 == 2 => {
+                u32::from_be_bytes([*s0, *s1, *s2, *s3])
+            }
+            _ => {
+                counters.invalid += 1;
+                return false;
+            }
+        };
+        match self.line.takes(from, ssrc, tick) {
+            Whose::Ours => {}
+            Whose::OursInstead => hall.room.forget_sound(seat),
+            Whose::Stranger => return false,
+        }
+        let received = hall.room.handle_rtp(seat, datagram, clock.units);
+        counters.invalid += u64::from(received.is_none());
+        received == Some(Received::Sound) && datagram.len() >= HEADER + UNITS
+    }
+
+    /// A datagram that may be RTCP.
+    fn report(
+        &mut self,
+        hall: &mut Hall,
+        datagram: &[u8],
+        from: SocketAddr,
+        clock: &Clock,
+        counters: &mut Counters,
+    ) {
+        let Some(seat) = self.seat else { return };
+        if self.line.takes_rtcp(from) && !hall.room.handle_rtcp(seat, datagram, clock.ntp) {
+            counters.invalid += 1;
+        }
+    }
 }
 
 /// A room, and who stands in it.
@@ -71,7 +122,8 @@ struct Hall {
     id: RoomId,
     room: Room,
     phase: u64,
-    members: usize,
+    /// Their tokens.
+    stations: Vec<usize>,
     /// What was mixed and is to be written.
     recording: Option<Vec<i16>>,
 }
@@ -84,6 +136,7 @@ pub(super) struct Worker {
     waiting: VecDeque<MediaEvent>,
     recorder: Option<Recorder>,
     published: Arc<Mutex<Published>>,
+    /// Of RTCP sockets only: sockets for RTP are read when it is their room's turn.
     epoll: Epoll,
     stations: Vec<Option<Station>>,
     free: Vec<usize>,
@@ -135,7 +188,7 @@ impl Worker {
                 None => return,
             }
             let clock = Clock::read();
-            self.receive(&clock);
+            self.take_reports(&clock);
             self.mix(&clock);
             self.flush();
             self.beat += 1;
@@ -201,11 +254,11 @@ impl Worker {
     ) -> io::Result<SocketAddr> {
         let Pair { rtp, rtcp, address } = self.ports.take()?;
         let token = self.free.last().copied().unwrap_or(self.stations.len());
-        let key = (token as u64) << 1;
-        self.epoll.add(&rtp, EpollEvent::new(EpollFlags::EPOLLIN, key))?;
-        self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, key | 1))?;
+        self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, token as u64))?;
         let hall = self.hall(room, name, settings);
-        let station = Station { call, hall, seat: None, rtp, rtcp, line: Line::default() };
+        let line = Line::default();
+        let asking = Asking::default();
+        let station = Station { call, hall, seat: None, rtp, rtcp, line, asking };
         if self.free.pop().is_some() {
             self.stations[token] = Some(station);
         } else {
@@ -213,7 +266,7 @@ impl Worker {
         }
         self.calls.insert(call, token);
         if let Some(hall) = &mut self.halls[hall] {
-            hall.members += 1;
+            hall.stations.push(token);
         }
         Ok(address)
     }
@@ -236,7 +289,7 @@ impl Worker {
         });
         // By its place, which nobody else has: so each time has as many rooms, whatever numbers they have.
         let phase = index as u64 % PHASES;
-        self.halls[index] = Some(Hall { id, room, phase, members: 0, recording });
+        self.halls[index] = Some(Hall { id, room, phase, stations: Vec::new(), recording });
         self.by_room.insert(id, index);
         index
     }
@@ -246,6 +299,7 @@ impl Worker {
         let Some(station) = &mut self.stations[token] else { return };
         let Some(hall) = &mut self.halls[station.hall] else { return };
         station.line.set(session.rtp, session.rtcp, session.mux);
+        station.asking = Asking::default();
         match station.seat {
             Some(seat) => hall.room.change(seat, &session.member),
             None => station.seat = Some(hall.room.join(token, &session.member)),
@@ -265,8 +319,8 @@ impl Worker {
                     Out { stations: &self.stations, counters: &mut self.counters, recording: None };
                 hall.room.leave(seat, Clock::read().ntp, &mut out);
             }
-            hall.members -= 1;
-            if hall.members == 0 {
+            hall.stations.retain(|other| *other != token);
+            if hall.stations.is_empty() {
                 self.by_room.remove(&hall.id);
                 if let (Some(recorder), Some(rest)) = (&self.recorder, hall.recording.take()) {
                     recorder.piece(hall.id, rest);
@@ -281,66 +335,55 @@ impl Worker {
         self.free.push(token);
     }
 
-    /// Takes what has come.
-    fn receive(&mut self, clock: &Clock) {
+    /// Takes what has come to RTCP sockets.
+    fn take_reports(&mut self, clock: &Clock) {
         let mut ready = [EpollEvent::empty(); READY];
+        let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
+        for event in &ready[..count] {
+            let Some(Some(station)) = self.stations.get_mut(event.data() as usize) else {
+                continue;
+            };
+            let Some(hall) = &mut self.halls[station.hall] else { continue };
+            let mut buffer = [0; MAX_DATAGRAM];
+            // Errors are those of packets that we have sent.
+            let Ok((length, from)) = station.rtcp.recv_from(&mut buffer) else { continue };
+            self.counters.received += 1;
+            station.report(hall, &buffer[..length], from, clock, &mut self.counters);
+        }
+    }
+
+    /// Takes what has come to the lines of a room.
+    fn listen(&mut self, index: usize, clock: &Clock) {
+        let Some(hall) = &mut self.halls[index] else { return };
         let mut buffer = [0; MAX_DATAGRAM];
-        for _ in 0..ROUNDS {
-            let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
-            for event in &ready[..count] {
-                let (token, is_rtcp) = ((event.data() >> 1) as usize, event.data() & 1 != 0);
-                self.take(token, is_rtcp, &mut buffer, clock);
-            }
-            if count == 0 {
-                break;
+        let tick = self.beat / PHASES;
+        for place in 0..hall.stations.len() {
+            let Some(station) = &mut self.stations[hall.stations[place]] else { continue };
+            loop {
+                // Errors are those of packets that we have sent, or say that nothing is there.
+                let Ok((length, from)) = station.rtp.recv_from(&mut buffer) else {
+                    station.asking.end();
+                    break;
+                };
+                self.counters.received += 1;
+                let datagram = &buffer[..length];
+                let is_frame = station.take(hall, datagram, from, tick, clock, &mut self.counters);
+                if !station.asking.goes_on(is_frame) {
+                    break;
+                }
             }
         }
     }
 
-    fn take(&mut self, token: usize, rtcp: bool, buffer: &mut [u8], clock: &Clock) {
-        let Some(Some(station)) = self.stations.get_mut(token) else { return };
-        let socket = if rtcp { &station.rtcp } else { &station.rtp };
-        // Errors are those of packets that we have sent.
-        let Ok((length, from)) = socket.recv_from(buffer) else { return };
-        self.counters.received += 1;
-        let datagram = &buffer[..length];
-        let Some(seat) = station.seat else { return };
-        let Some(hall) = &mut self.halls[station.hall] else { return };
-        if rtcp || station.line.mux && is_rtcp(datagram) {
-            if station.line.takes_rtcp(from) && !hall.room.handle_rtcp(seat, datagram, clock.ntp) {
-                self.counters.invalid += 1;
-            }
-            return;
-        }
-        let ssrc = match datagram {
-            [first, _, _, _, _, _, _, _, s0, s1, s2, s3, ..] if first >> 6 == 2 => {
-                u32::from_be_bytes([*s0, *s1, *s2, *s3])
-            }
-            _ => {
-                self.counters.invalid += 1;
-                return;
-            }
-        };
-        let whose = station.line.takes(from, ssrc, self.beat / PHASES);
-        if whose == Whose::OursInstead {
-            hall.room.forget_sound(seat);
-        }
-        if whose != Whose::Stranger {
-            if !hall.room.handle_rtp(seat, datagram, clock.units) {
-                self.counters.invalid += 1;
-            }
-            let index = station.hall;
-            self.room_events(index);
-        }
-    }
-
-    /// Mixes the rooms whose turn it is.
+    /// Hears and mixes the rooms whose turn it is.
     fn mix(&mut self, clock: &Clock) {
         for index in 0..self.halls.len() {
-            let Some(hall) = &mut self.halls[index] else { continue };
+            let Some(hall) = &self.halls[index] else { continue };
             if self.beat % PHASES != hall.phase {
                 continue;
             }
+            self.listen(index, clock);
+            let Some(hall) = &mut self.halls[index] else { continue };
             let recording = hall.recording.as_mut();
             let mut out = Out { stations: &self.stations, counters: &mut self.counters, recording };
             hall.room.tick(clock.ntp, &mut out);

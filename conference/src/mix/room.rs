@@ -169,12 +169,13 @@ impl Room {
         self.seats.get_mut(seat.0)?.as_deref_mut()
     }
 
-    /// A datagram from a member's RTP address, that arrived at this time counted in units of 125 µs. `false`: it is no
-    /// RTP.
-    pub fn handle_rtp(&mut self, seat: Seat, datagram: &[u8], arrival: u32) -> bool {
-        let Some(packet) = Packet::parse(datagram) else { return false };
-        let Some(member) = self.member(seat) else { return true };
-        match member.inbound.handle(&packet, arrival) {
+    /// A datagram from a member's RTP address, that arrived at this time counted in units of 125 µs. `None`: it is no
+    /// RTP, or nobody is there.
+    pub fn handle_rtp(&mut self, seat: Seat, datagram: &[u8], arrival: u32) -> Option<Received> {
+        let packet = Packet::parse(datagram)?;
+        let member = self.member(seat)?;
+        let received = member.inbound.handle(&packet, arrival);
+        match received {
             Received::WrongPayload => {}
             Received::Event | Received::Sound => member.silent_for = 0,
             Received::Key(key) => {
@@ -182,7 +183,7 @@ impl Room {
                 self.pressed(seat, key);
             }
         }
-        true
+        Some(received)
     }
 
     /// What a member has sent and nobody has heard yet is left out: it came from somebody else.

@@ -140,7 +140,7 @@ fn run(room: &mut Room, phones: &mut [Phone], frames: usize, start: u32) -> Sent
         let now = start + frame;
         for phone in phones.iter_mut().filter(|phone| phone.frequency > 0.0) {
             let packet = phone.packet();
-            assert!(room.handle_rtp(phone.seat, &packet, now * 160));
+            assert!(room.handle_rtp(phone.seat, &packet, now * 160).is_some());
         }
         let mut sent = Sent::default();
         room.tick(u64::from(now) << 26, &mut sent);
