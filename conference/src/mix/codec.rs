@@ -6,7 +6,7 @@
 use audio_codec::g722::{G722Decoder, G722Encoder};
 use audio_codec::{Decoder as _, Encoder as _};
 
-use crate::mix::g711::{A_LAW, MU_LAW};
+use crate::mix::g711::Law;
 use crate::mix::{NARROW, UNITS, WIDE};
 
 /// How sound is coded.
@@ -81,8 +81,8 @@ impl Decoder {
         match &mut self.0 {
             // It fails only when there is no room.
             DecoderKind::G722(decoder) => decoder.decode_into(units, samples).unwrap_or(0),
-            DecoderKind::Pcma => A_LAW.decode(units, samples),
-            DecoderKind::Pcmu => MU_LAW.decode(units, samples),
+            DecoderKind::Pcma => Law::A.decode(units, samples),
+            DecoderKind::Pcmu => Law::Mu.decode(units, samples),
         }
     }
 }
@@ -119,8 +119,8 @@ impl Encoder {
     pub fn encode(&mut self, frame: &[i16], units: &mut [u8; UNITS]) {
         match &mut self.0 {
             EncoderKind::G722(encoder) => _ = encoder.encode_into(frame, units),
-            EncoderKind::Pcma => A_LAW.encode(frame, units),
-            EncoderKind::Pcmu => MU_LAW.encode(frame, units),
+            EncoderKind::Pcma => Law::A.encode(frame, units),
+            EncoderKind::Pcmu => Law::Mu.encode(frame, units),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Sound for what was lost: the last pitch period goes on and fades (the idea of ITU-T G.711 appendix I).
 
-use crate::mix::WIDE;
+use crate::mix::{NARROW, WIDE};
 
-/// Samples remembered: 40 ms at 16 kHz.
-const HISTORY: usize = 2 * WIDE;
+/// Samples remembered, at 8 kHz: 40 ms.
+const HISTORY: usize = 2 * NARROW;
 /// After so long without loss of level the sound fades, per sample at 8 kHz, to nothing within about 100 ms.
 const FULL_MS: usize = 10;
 const FADE: f32 = 0.996;
@@ -14,7 +14,7 @@ const NOTHING: i32 = 16;
 #[derive(Debug)]
 pub struct Concealer {
     /// The newest last.
-    history: Box<[i16; HISTORY]>,
+    history: Box<[i16]>,
     /// 1 for 8 kHz, 2 for 16 kHz.
     rate: usize,
     /// Samples made up since the last real one.
@@ -25,7 +25,7 @@ pub struct Concealer {
 impl Concealer {
     pub fn new(wide: bool) -> Self {
         let rate = if wide { 2 } else { 1 };
-        Self { history: Box::new([0; HISTORY]), rate, made_up: 0, lag: 1 }
+        Self { history: vec![0; HISTORY * rate].into(), rate, made_up: 0, lag: 1 }
     }
 
     /// Real samples; the first of them are blended with what was made up before.
@@ -78,16 +78,17 @@ impl Concealer {
         for index in 0..samples.len() {
             let before = match index.checked_sub(self.lag) {
                 Some(earlier) => samples[earlier],
-                None => self.history[HISTORY - self.lag + index],
+                None => self.history[self.history.len() - self.lag + index],
             };
             samples[index] = (f32::from(before) * fade) as i16;
         }
     }
 
     fn remember(&mut self, samples: &[i16]) {
-        let samples = &samples[samples.len().saturating_sub(HISTORY)..];
+        let length = self.history.len();
+        let samples = &samples[samples.len().saturating_sub(length)..];
         self.history.copy_within(samples.len().., 0);
-        self.history[HISTORY - samples.len()..].copy_from_slice(samples);
+        self.history[length - samples.len()..].copy_from_slice(samples);
     }
 
     /// The distance, from 2.5 to 15 ms, at which what was heard is most like itself.
@@ -96,9 +97,11 @@ impl Concealer {
         let window = 160 * self.rate;
         let longest = 120 * self.rate;
         // 12 bits each: a sum of 320 products fits.
-        let mut small = [0_i16; HISTORY];
+        let mut small = [0_i16; 2 * WIDE];
         let recent = &mut small[..window + longest];
-        for (small, sample) in recent.iter_mut().zip(&self.history[HISTORY - window - longest..]) {
+        for (small, sample) in
+            recent.iter_mut().zip(&self.history[self.history.len() - window - longest..])
+        {
             *small = sample >> SHIFT;
         }
         let now = &recent[longest..];
@@ -124,7 +127,6 @@ impl Concealer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mix::NARROW;
     use crate::mix::testing::{level, tone};
 
     #[test]

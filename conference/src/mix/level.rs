@@ -27,16 +27,23 @@ pub fn add_half(sum: &mut [i32; NARROW], frame: &[i16; WIDE]) {
 pub fn energy(frame: &[i16]) -> u32 {
     let mut sum = 0_i32;
     for sample in frame {
-        let small = i32::from(*sample >> 3);
-        // 320 times 2^24 is too much.
-        sum += (small * small) >> 4;
+        // Divided by 16, so that a sum of 320 squares fits.
+        let small = i32::from(*sample >> 4);
+        sum += small * small;
     }
-    (sum.unsigned_abs() / (frame.len() as u32).max(1)) << 4
+    (sum.unsigned_abs() / (frame.len() as u32).max(1)) << 2
 }
 
 /// The largest distance from zero.
 pub fn peak(sum: &[i32]) -> i32 {
     sum.iter().fold(0, |peak, sample| peak.max(sample.abs()))
+}
+
+/// The largest distance from zero of a frame.
+pub fn loudest(frame: &[i16]) -> i32 {
+    let (least, most) =
+        frame.iter().fold((0, 0), |(least, most): (i16, i16), x| (least.min(*x), most.max(*x)));
+    i32::from(most).max(-i32::from(least))
 }
 
 /// How much a room is turned down, so that many who speak at once are not flattened: at once when it gets too loud,
@@ -75,11 +82,19 @@ impl Gain {
 
     /// Turns a sum down.
     pub fn apply(&self, sum: &mut [i32]) {
+        if self.is_one() {
+            return;
+        }
         let step = (self.now - self.before) / sum.len() as f32;
         for (index, sample) in sum.iter_mut().enumerate() {
             *sample = (*sample as f32 * (self.before + step * (index + 1) as f32)) as i32;
         }
     }
+}
+
+/// Whether a sum with this peak has nothing to bend.
+pub const fn is_straight(peak: i32) -> bool {
+    peak <= KNEE
 }
 
 /// Makes samples of a sum; what is above the knee is bent, what is far above is flat.
@@ -93,10 +108,17 @@ pub fn flatten(sum: &[i32], out: &mut [i16]) {
     }
 }
 
-/// `sum` without `own`, into `out`.
-pub fn without(sum: &[i32], own: &[i16], out: &mut [i32]) {
+/// Takes what is one's own out of a sum.
+pub fn without(sum: &mut [i32], own: &[i16]) {
+    for (sum, own) in sum.iter_mut().zip(own) {
+        *sum -= i32::from(*own);
+    }
+}
+
+/// Makes samples of what is left of a sum without `own`, where nothing is to be bent.
+pub fn straight(sum: &[i32], own: &[i16], out: &mut [i16]) {
     for ((sum, own), out) in sum.iter().zip(own).zip(out) {
-        *out = sum - i32::from(*own);
+        *out = (sum - i32::from(*own)) as i16;
     }
 }
 
@@ -116,6 +138,15 @@ mod tests {
             assert_eq!(i32::from(flat(value)), value);
         }
         assert_eq!((flat(1 << 24), flat(-(1 << 24))), (32_767, -32_767));
+        for (value, own) in [(24_576, -1), (-24_576, 30_000), (0, i16::MIN)] {
+            let (mut rest, mut out) = ([value], [0]);
+            without(&mut rest, &[own]);
+            straight(&[value], &[own], &mut out);
+            // So it is where nothing is to be bent.
+            let is_straight = is_straight(value.abs() + loudest(&[own]));
+            assert!(!is_straight || out[0] == flat(rest[0]), "{value} {own}");
+        }
+        assert!(is_straight(24_576) && !is_straight(24_577));
         let mut before = 0;
         for value in (0..50_000).step_by(7) {
             let now = flat(value);
@@ -132,6 +163,7 @@ mod tests {
         let quiet = energy(&tone(440.0, 8e3, 200.0, 160));
         assert!((150..450).contains(&quiet), "{quiet}");
         assert_eq!(energy(&[]), 0);
+        assert_eq!([loudest(&[]), loudest(&[5, -7]), loudest(&[i16::MIN])], [0, 7, 32_768]);
     }
 
     /// Ten full tones at once: turned down, not flattened, so that no other tones come into being.

@@ -261,15 +261,18 @@ impl Room {
         if narrow_ears && wide_ears {
             self.down.add(&sum, &mut narrow);
         }
-        let mut tone = [0; WIDE];
-        if !self.player.is_idle() && self.player.play(&mut tone) {
-            level::add(&mut wide, &tone);
-            level::add_half(&mut narrow, &tone);
+        if !self.player.is_idle() {
+            let mut tone = [0; WIDE];
+            if self.player.play(&mut tone) {
+                level::add(&mut wide, &tone);
+                level::add_half(&mut narrow, &tone);
+            }
         }
-        let peak = if narrow_ears { level::peak(&narrow) } else { 0 };
-        self.gain.follow(if wide_ears { peak.max(level::peak(&wide)) } else { peak });
+        let (narrow, wide) = (Sum::new(narrow), Sum::new(wide));
+        let peak = if narrow_ears { narrow.peak } else { 0 };
+        self.gain.follow(if wide_ears { peak.max(wide.peak) } else { peak });
         if self.settings.records {
-            sink.mixed(&compose(&self.gain, &wide, None, None));
+            sink.mixed(&wide.compose(&self.gain, None, None));
         }
         self.send(inside, &narrow, &wide, sink);
         self.report(ntp, sink);
@@ -318,13 +321,13 @@ impl Room {
     fn send(
         &mut self,
         inside: usize,
-        narrow: &[i32; NARROW],
-        wide: &[i32; WIDE],
+        narrow: &Sum<NARROW>,
+        wide: &Sum<WIDE>,
         sink: &mut impl Sink,
     ) {
         let mut packet: Frame = [0; HEADER + UNITS];
         let mut payload = [0; UNITS];
-        let (no_narrow, no_wide) = ([0; NARROW], [0; WIDE]);
+        let (no_narrow, no_wide) = (Sum::new([0; NARROW]), Sum::new([0; WIDE]));
         // What those hear who say nothing, and are told nothing of their own, encoded once.
         let mut shared: [Option<[u8; UNITS]>; Codec::ALL.len()] = [None; Codec::ALL.len()];
         for member in self.seats.iter_mut().flatten() {
@@ -340,11 +343,9 @@ impl Room {
                     member.player.stop();
                 }
             }
-            let mut tone = [0; WIDE];
-            let has_tone = !member.player.is_idle() && member.player.play(&mut tone);
-            let tone = has_tone.then_some(&tone);
-            let own = member.is_heard.then_some(&member.frame[..]);
-            let is_plain = is_inside && !has_tone && own.is_none();
+            let tone = if member.player.is_idle() { None } else { member.player.sound() };
+            let (own, tone) = (member.is_heard.then_some(&member.frame[..]), tone.as_ref());
+            let is_plain = is_inside && tone.is_none() && own.is_none();
             let codec = member.outbound.codec;
             match &shared[codec as usize] {
                 Some(ready) if is_plain => payload = *ready,
@@ -352,10 +353,10 @@ impl Room {
                     let encoder = &mut member.outbound.encoder;
                     if codec.is_wide() {
                         let sum = if is_inside { wide } else { &no_wide };
-                        encoder.encode(&compose(&self.gain, sum, own, tone), &mut payload);
+                        encoder.encode(&sum.compose(&self.gain, own, tone), &mut payload);
                     } else {
                         let sum = if is_inside { narrow } else { &no_narrow };
-                        encoder.encode(&compose(&self.gain, sum, own, tone), &mut payload);
+                        encoder.encode(&sum.compose(&self.gain, own, tone), &mut payload);
                     }
                     if is_plain && encoder.is_stateless() {
                         shared[codec as usize] = Some(payload);
@@ -419,26 +420,34 @@ struct Present {
     wide_ears: bool,
 }
 
-/// The sum without what is one's own, and with a tone for oneself.
-fn compose<const N: usize>(
-    gain: &Gain,
-    sum: &[i32; N],
-    own: Option<&[i16]>,
-    tone: Option<&[i16; WIDE]>,
-) -> [i16; N] {
-    let mut out = [0; N];
-    let mut rest = *sum;
-    if let Some(own) = own {
-        level::without(sum, own, &mut rest);
+/// What is heard of everybody together, at one rate.
+struct Sum<const N: usize> {
+    samples: [i32; N],
+    peak: i32,
+}
+
+impl<const N: usize> Sum<N> {
+    fn new(samples: [i32; N]) -> Self {
+        Self { samples, peak: level::peak(&samples) }
     }
-    if !gain.is_one() {
-        gain.apply(&mut rest);
-    }
-    if let Some(tone) = tone {
-        for (index, sample) in rest.iter_mut().enumerate() {
-            *sample += i32::from(tone[index * WIDE / N]);
+
+    /// Without what is one's own, and with a tone for oneself.
+    fn compose(&self, gain: &Gain, own: Option<&[i16]>, tone: Option<&[i16; WIDE]>) -> [i16; N] {
+        let mut out = [0; N];
+        let own = own.unwrap_or(&[0; N]);
+        if tone.is_none() && gain.is_one() && level::is_straight(self.peak + level::loudest(own)) {
+            level::straight(&self.samples, own, &mut out);
+            return out;
         }
+        let mut rest = self.samples;
+        level::without(&mut rest, own);
+        gain.apply(&mut rest);
+        if let Some(tone) = tone {
+            for (index, sample) in rest.iter_mut().enumerate() {
+                *sample += i32::from(tone[index * WIDE / N]);
+            }
+        }
+        level::flatten(&rest, &mut out);
+        out
     }
-    level::flatten(&rest, &mut out);
-    out
 }

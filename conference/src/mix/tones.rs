@@ -91,6 +91,12 @@ impl Player {
         self.notes.is_empty()
     }
 
+    /// The next 20 ms, if there is anything to hear in them.
+    pub fn sound(&mut self) -> Option<[i16; WIDE]> {
+        let mut frame = [0; WIDE];
+        self.play(&mut frame).then_some(frame)
+    }
+
     /// The next 20 ms. Returns whether there is anything to hear in them.
     pub fn play(&mut self, frame: &mut [i16; WIDE]) -> bool {
         frame.fill(0);
