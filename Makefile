@@ -1,5 +1,5 @@
 # The gate is `make verify`; CI calls it as it stands.
-.PHONY: verify format lint test doc audit bench
+.PHONY: verify format lint test doc audit bench conformance
 
 verify: format lint test doc
 
@@ -18,3 +18,7 @@ doc:
 # Licences, bans and sources of every dependency. Once: cargo install --locked cargo-deny
 audit:
 	cargo deny --all-features check licenses bans sources
+
+# Writes docs/conformance.md anew, from what tests say that they show.
+conformance:
+	UPDATE_CONFORMANCE=1 cargo test --quiet --test conformance table::
