@@ -9,7 +9,6 @@ mod table;
 mod rfc5352;
 
 // Worlds that are shared with the tests of the crates which they belong to.
-#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../../asap-client/tests/common/mod.rs"]
 mod client_world;
 #[allow(dead_code, reason = "only a part of it is used here")]
