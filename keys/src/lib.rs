@@ -247,6 +247,12 @@ impl Keys {
         Ok(bytes)
     }
 
+    /// The id of the key that signs.
+    #[must_use]
+    pub fn newest(&self) -> u8 {
+        self.generations[0].id
+    }
+
     /// MAC over `content` with the newest key, and that key's id: for formats that are no base64 token.
     pub fn mac(&self, purpose: Purpose, content: &[u8]) -> (u8, [u8; MAC_LEN]) {
         let generation = &self.generations[0];

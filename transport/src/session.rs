@@ -37,6 +37,9 @@ impl SessionLimits {
     }
 }
 
+/// The largest message of the data channel, in bytes.
+pub const MAX_PAYLOAD: usize = crate::stack::MAX_MESSAGE;
+
 /// What happened to a session's association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
@@ -58,9 +61,15 @@ pub enum SessionEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {
     /// Dial; answered by `Up` or `Down` with the same id, which is one of [`AssocId::session`].
-    Connect { assoc: AssocId, remote: Remote },
+    Connect {
+        assoc: AssocId,
+        remote: Remote,
+    },
     /// Send an ASAP message on the control channel.
-    Control { assoc: AssocId, payload: Vec<u8> },
+    Control {
+        assoc: AssocId,
+        payload: Vec<u8>,
+    },
     /// Send user data. With ASAP's payload protocol identifier it is dropped.
     Data {
         assoc: AssocId,
@@ -70,10 +79,22 @@ pub enum SessionCommand {
         /// Not 0; answered by [`SessionEvent::Delivered`].
         number: Option<u64>,
     },
+    /// Deliver no more messages until `Release`: they stay in the receive window, and the peer has to wait. Those that
+    /// are on their way to the consumer still arrive.
+    Hold {
+        assoc: AssocId,
+    },
+    Release {
+        assoc: AssocId,
+    },
     /// As [`crate::NetCommand::Abort`].
-    Abort { assoc: AssocId },
+    Abort {
+        assoc: AssocId,
+    },
     /// As [`crate::NetCommand::Shutdown`].
-    Shutdown { assoc: AssocId },
+    Shutdown {
+        assoc: AssocId,
+    },
 }
 
 impl SessionCommand {
@@ -82,6 +103,8 @@ impl SessionCommand {
             Self::Connect { assoc, .. }
             | Self::Control { assoc, .. }
             | Self::Data { assoc, .. }
+            | Self::Hold { assoc }
+            | Self::Release { assoc }
             | Self::Abort { assoc }
             | Self::Shutdown { assoc } => *assoc,
         }

@@ -29,7 +29,7 @@ use bucket::Bucket;
 /// DEVIATION(G33): which stream carries what is not said; everything goes in order on one.
 const STREAM: StreamId = StreamId(0);
 /// ASAP's and ENRP's longest message with its padding, and some room.
-const MAX_MESSAGE: usize = 1 << 17;
+pub(crate) const MAX_MESSAGE: usize = 1 << 17;
 /// Something that was sent is not acknowledged yet.
 const UNDER_WAY: HandoverReadiness = HandoverReadiness(
     HandoverReadiness::SEND_QUEUE_NOT_EMPTY.0
@@ -101,6 +101,8 @@ struct Assoc {
     ending: Option<Ending>,
     scheduled: Option<Instant>,
     suspected: Option<Instant>,
+    /// The consumer wants no messages at present.
+    on_hold: bool,
 }
 
 /// The consumer wants an orderly end.
@@ -295,12 +297,11 @@ impl Stack {
             // Both sides dial (RFC 9260 5.2.1), or our SHUTDOWN COMPLETE got lost (9.2): dcsctp knows what to say.
             return self.operate(now, id, |socket| socket.handle_input(init.bytes));
         }
-        let is_session = self.is_session_port(key.local_port);
         if self.protocol(key.local_port).is_none() {
             add(&self.counters.out_of_the_blue);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &[]);
         }
-        if known.is_none() && self.is_full(is_session) {
+        if known.is_none() && self.is_full(self.is_session_port(key.local_port)) {
             add(&self.counters.associations_refused);
             let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &cause);
@@ -516,19 +517,6 @@ impl Stack {
         self.account(now, id, count, failed, full);
     }
 
-    /// Counts what was sent; a peer whose buffer is full has ended its association.
-    fn account(&mut self, now: Instant, id: AssocId, count: u64, failed: u64, full: bool) {
-        self.counters.messages_out.fetch_add(count - failed, Ordering::Relaxed);
-        self.counters.sends_dropped.fetch_add(failed, Ordering::Relaxed);
-        if full {
-            add(&self.counters.slow_peers);
-            if let Some(assoc) = self.assocs.get_mut(&id) {
-                assoc.verdict = Some(DownCause::TimedOut);
-            }
-            self.operate(now, id, |socket| socket.close());
-        }
-    }
-
     fn connect(&mut self, now: Instant, id: AssocId, protocol: Protocol, remote: Remote) {
         if self.assocs.contains_key(&id) {
             return;
@@ -575,6 +563,7 @@ impl Stack {
             ending: None,
             scheduled: None,
             suspected: None,
+            on_hold: false,
         };
         self.sessions += usize::from(id.is_session());
         self.assocs.insert(id, assoc);

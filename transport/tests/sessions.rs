@@ -173,6 +173,28 @@ async fn a_consumer_that_does_not_read_makes_its_sender_wait_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn messages_on_hold_stay_with_their_association() {
+    let (mut element, mut user) = (Peer::element(5).await, Peer::user(5).await);
+    let remote = element.remote(PORT);
+    let held = user.dial(1, remote).await;
+    let here = element.accept().await;
+    let free = user.dial(2, remote).await;
+    let other = element.accept().await;
+    element.sessions.execute(SessionCommand::Hold { assoc: here });
+    // Held before the other one's answer: commands are executed in order.
+    element.data(other, 0, b"held", None);
+    assert!(matches!(user.next().await, SessionEvent::Data { .. }));
+    user.data(held, 0, b"late", Some(1));
+    assert_eq!(user.next().await, SessionEvent::Delivered { assoc: held, number: 1 });
+    user.data(free, 0, b"early", None);
+    let early = SessionEvent::Data { assoc: other, ppid: 0, payload: b"early".to_vec() };
+    assert_eq!(element.next().await, early);
+    element.sessions.execute(SessionCommand::Release { assoc: here });
+    let late = SessionEvent::Data { assoc: here, ppid: 0, payload: b"late".to_vec() };
+    assert_eq!(element.next().await, late);
+}
+
+#[tokio::test]
 async fn sessions_have_a_limit_of_their_own_and_a_port_of_their_own() {
     let limits = SessionLimits { max_associations: 1, ..SessionLimits::element(PORT) };
     let (mut element, mut user) = (Peer::bind(4, 1, limits).await, Peer::user(4).await);

@@ -1,12 +1,13 @@
 //! Sessions in the stack: two channels on one association, told apart by the payload protocol identifier.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use dcsctp::api::{DcSctpSocket as _, LifecycleId, Message, PpId, SendError, SendOptions};
 
 use super::{MAX_MESSAGE, SESSION_EVENTS, STREAM, Stack, ppid};
 use crate::counters::add;
-use crate::model::{AssocId, NetCommand, NetEvent, Protocol};
+use crate::model::{AssocId, DownCause, NetCommand, NetEvent, Protocol};
 use crate::session::{SessionCommand, SessionEvent};
 
 impl Stack {
@@ -45,10 +46,36 @@ impl Stack {
                 let full = matches!(sent, Err(SendError::ResourceExhaustion));
                 self.account(now, id, 1, u64::from(sent.is_err()), full);
             }
+            SessionCommand::Hold { assoc: id } | SessionCommand::Release { assoc: id } => {
+                if let Some(assoc) = self.assocs.get_mut(&id) {
+                    assoc.on_hold = matches!(command, SessionCommand::Hold { .. });
+                    self.operate(now, id, |_| ());
+                }
+            }
             SessionCommand::Abort { assoc } => self.abort(now, assoc),
             SessionCommand::Shutdown { assoc } => {
                 self.handle_command(now, NetCommand::Shutdown { assoc });
             }
+        }
+    }
+
+    /// Counts what was sent; a peer whose buffer is full has ended its association.
+    pub(super) fn account(
+        &mut self,
+        now: Instant,
+        id: AssocId,
+        count: u64,
+        failed: u64,
+        full: bool,
+    ) {
+        self.counters.messages_out.fetch_add(count - failed, Ordering::Relaxed);
+        self.counters.sends_dropped.fetch_add(failed, Ordering::Relaxed);
+        if full {
+            add(&self.counters.slow_peers);
+            if let Some(assoc) = self.assocs.get_mut(&id) {
+                assoc.verdict = Some(DownCause::TimedOut);
+            }
+            self.operate(now, id, |socket| socket.close());
         }
     }
 
@@ -67,7 +94,10 @@ impl Stack {
 
     pub(super) fn take_messages(&mut self, id: AssocId) {
         // DATA can overtake COOKIE ACK: it waits until the association was reported.
-        let Some(assoc) = self.assocs.get_mut(&id).filter(|assoc| assoc.up) else { return };
+        let Some(assoc) = self.assocs.get_mut(&id).filter(|assoc| assoc.up && !assoc.on_hold)
+        else {
+            return;
+        };
         while !id.is_session() || self.session_events.len() < SESSION_EVENTS {
             let Some(message) = assoc.socket.get_next_message() else { return };
             // RFC 5352 8.3, RFC 5353 5.4: the identifier must be right on a control channel.
