@@ -26,22 +26,31 @@ pub struct EndpointConfig {
     pub timers: SctpTimers,
     /// SCTP associations at a time, whoever dialled. Beyond it INITs are answered with ABORT (out of resource).
     pub max_associations: usize,
+    /// How many of them may be with one IPv4 address or one IPv6 network of 64 bits: who has an address to prove
+    /// shall not be able to take all. Peers behind one NAT share it.
+    pub max_associations_per_address: usize,
     /// TCP connections at a time, whoever dialled.
     pub max_connections: usize,
     /// INITs answered per second; the rest is dropped, peers send them again.
     pub max_handshakes_per_second: u32,
+    /// INITs answered per second to one address (IPv6: network of 64 bits), which may be that of a victim.
+    pub max_handshakes_per_address: u32,
     /// Answers per second to packets that belong to no association.
     pub max_out_of_the_blue_per_second: u32,
     /// Bytes that wait for one peer at most. A peer that drains more slowly loses its association
     /// ([`crate::DownCause::TimedOut`]).
     pub send_buffer: usize,
+    /// Bytes that all SCTP peers together may make this endpoint hold, for each direction. Beyond it the one that
+    /// holds most loses its association.
+    pub max_held: usize,
     /// SCTP receive window in bytes; also bounds the largest message that arrives.
     pub receive_window: usize,
     /// Commands that wait for the SCTP thread at most. A command beyond it ends its association.
     pub command_queue: usize,
     /// Events that wait for the consumer at most; beyond it the endpoint stops reading.
     pub event_queue: usize,
-    /// Largest SCTP packet in bytes, without UDP and IP headers.
+    /// Largest SCTP packet in bytes, without UDP and IP headers. Paths are not probed: what every path carries (IPv6
+    /// demands 1,280 bytes of it) needs no probing, and no ICMP message can make it smaller.
     pub mtu: usize,
     /// Secure mode: everything is dialled by TLS, and there is no SCTP; `udp` is not bound then, only its address is
     /// dialled from. What `tcp` accepts has proven nothing.
@@ -99,6 +108,8 @@ pub struct SctpTimers {
     pub max_init_retransmissions: u32,
     /// How long a cookie is good (RFC 9260 Valid.Cookie.Life).
     pub cookie_life: Duration,
+    /// A peer that acknowledges nothing of what waits for it for so long is dropped, even if it lives.
+    pub stalled: Duration,
     /// An orderly end that takes longer becomes an abort.
     pub shutdown: Duration,
 }
@@ -114,14 +125,17 @@ impl EndpointConfig {
             sessions: None,
             timers: SctpTimers::default(),
             max_associations: 64,
+            max_associations_per_address: 2_500,
             max_connections: 16,
             max_handshakes_per_second: 100,
+            max_handshakes_per_address: 100,
             max_out_of_the_blue_per_second: 100,
             send_buffer: 1 << 20,
+            max_held: 64 << 20,
             receive_window: 1 << 18,
             command_queue: 4096,
             event_queue: 4096,
-            mtu: 1400,
+            mtu: 1200,
             secure: None,
         }
     }
@@ -133,10 +147,12 @@ impl EndpointConfig {
             tcp,
             max_associations: 10_000,
             max_connections: 10_000,
-            max_handshakes_per_second: 5_000,
+            max_handshakes_per_second: 20_000,
+            max_handshakes_per_address: 1_000,
             max_out_of_the_blue_per_second: 1_000,
             command_queue: 65_536,
             event_queue: 16_384,
+            max_held: 256 << 20,
             ..Self::element(udp)
         }
     }
@@ -153,6 +169,7 @@ impl Default for SctpTimers {
             init_timeout: Duration::from_millis(300),
             max_init_retransmissions: 2,
             cookie_life: Duration::from_secs(10),
+            stalled: Duration::from_secs(10),
             shutdown: Duration::from_secs(3),
         }
     }

@@ -15,6 +15,8 @@ use crate::packet::u32_at;
 
 pub(crate) const SUFFIX: usize = CLEAR + 32;
 const CLEAR: usize = 16;
+/// Length of dcsctp's own part. Nothing else is worth a look: who forges pays more than who refuses.
+pub(crate) const INNER: usize = 48;
 
 /// Where a handshake packet came from and where it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +36,6 @@ pub(crate) struct Baker {
 /// A cookie whose seal was right.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cookie {
-    /// Length of dcsctp's own part.
-    pub(crate) inner: usize,
     pub(crate) made: Instant,
     pub(crate) peer_tag: u32,
     pub(crate) my_tag: u32,
@@ -81,8 +81,10 @@ impl Baker {
         key: &Key,
         cookie: &[u8],
     ) -> Result<Cookie, CookieError> {
-        let inner = cookie.len().checked_sub(SUFFIX).ok_or(CookieError::Forged)?;
-        let (body, suffix) = cookie.split_at(inner);
+        if cookie.len() != INNER + SUFFIX {
+            return Err(CookieError::Forged);
+        }
+        let (body, suffix) = cookie.split_at(INNER);
         let (clear, mac) = suffix.split_at(CLEAR);
         hmac::verify(&self.key, &covered(key, body, clear), mac)
             .map_err(|_| CookieError::Forged)?;
@@ -98,15 +100,17 @@ impl Baker {
         if old > self.life {
             return Err(CookieError::Stale { peer_tag, by: old - self.life });
         }
-        Ok(Cookie { inner, made, peer_tag, my_tag })
+        Ok(Cookie { made, peer_tag, my_tag })
     }
 }
 
 fn covered(key: &Key, cookie: &[u8], clear: &[u8]) -> Vec<u8> {
-    let mut bytes = match key.peer.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+    let ip = match key.peer.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
     };
+    let mut bytes = Vec::with_capacity(16 + 3 * 2 + CLEAR + INNER);
+    bytes.extend(ip.octets());
     bytes.extend(key.peer.port().to_be_bytes());
     bytes.extend(key.peer_port.to_be_bytes());
     bytes.extend(key.local_port.to_be_bytes());

@@ -48,9 +48,11 @@ counters! {
     stale_cookie,
     /// Packets that belong to no association.
     out_of_the_blue,
-    /// INITs dropped by the rate limit.
+    /// Packets of an association's peer address whose verification tag was wrong.
+    wrong_tag,
+    /// INITs dropped by a rate limit.
     handshakes_dropped,
-    /// Associations refused because there were too many.
+    /// Associations refused because there were too many, all in all or with one address.
     associations_refused,
     /// Associations and connections that came up.
     ups,
@@ -78,6 +80,10 @@ counters! {
     commands_overflowed,
     /// Peers dropped since they did not drain their buffer.
     slow_peers,
+    /// Peers dropped since what they sent waited for too much that they did not send.
+    hoarders,
+    /// Peers dropped since they used streams that they were not offered.
+    violations,
     /// TCP streams closed for a frame error.
     bad_frames,
     /// TCP streams that ended, or were closed after 10 s, within a message.

@@ -3,8 +3,11 @@
 const HEADER: usize = 12;
 /// Fixed part of INIT and INIT ACK after the chunk header (RFC 9260 3.3.2).
 const INIT_FIXED: usize = 16;
+/// Fixed part of DATA after the chunk header (RFC 9260 3.3.1).
+pub(crate) const DATA_FIXED: usize = 12;
 const STATE_COOKIE: u16 = 0x0007;
 
+pub(crate) const DATA: u8 = 0x00;
 pub(crate) const INIT: u8 = 0x01;
 pub(crate) const INIT_ACK: u8 = 0x02;
 const SACK: u8 = 0x03;

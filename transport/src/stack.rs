@@ -3,28 +3,30 @@
 //! Packets, ICMP errors, commands and time go in; packets ([`Stack::transmits`]) and events ([`Stack::events`]) come
 //! out. dcsctp runs each association; this module decides to which one a packet belongs.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use dcsctp::api::handover::HandoverReadiness;
 use dcsctp::api::{
-    DcSctpSocket as _, ErrorKind, Message, Options, PpId, SendError, SendOptions, Socket,
-    SocketEvent, SocketState, SocketTime, StreamId,
+    DcSctpSocket as _, ErrorKind, Message, PpId, SendError, SendOptions, Socket, SocketEvent,
+    SocketState, SocketTime, StreamId,
 };
 
 use crate::config::EndpointConfig;
-use crate::cookie::{Baker, CookieError, Key};
+use crate::cookie::{Baker, Key};
 use crate::counters::{Live, add};
 use crate::entropy::Entropy;
 use crate::model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
 use crate::packet::{self, InitAck, Packet, PacketError, Returned};
 use crate::session::SessionEvent;
 
-use bucket::Bucket;
+use bucket::{Bucket, Sources, site};
+use hoard::{Hoard, Hoards};
 
 /// DEVIATION(G33): which stream carries what is not said; everything goes in order on one.
 const STREAM: StreamId = StreamId(0);
@@ -35,6 +37,12 @@ const UNDER_WAY: HandoverReadiness = HandoverReadiness(
     HandoverReadiness::SEND_QUEUE_NOT_EMPTY.0
         | HandoverReadiness::RETRANSMISSION_QUEUE_OUTSTANDING_DATA.0,
 );
+/// What is offered to peers; this side uses the first only.
+const STREAMS: u16 = 16;
+/// Chunks other than DATA in one packet: each may have to be answered by a packet of its own.
+const MOST_CONTROL_CHUNKS: usize = 16;
+/// Answers to strangers are dropped while this many packets wait for the socket.
+const BACKLOG: usize = 4096;
 const SUSPECT_INTERVAL: Duration = Duration::from_millis(100);
 const EPHEMERAL: std::ops::Range<u16> = 49_152..65_535;
 /// Session events that wait here; beyond it messages stay with dcsctp, whose receive windows close.
@@ -58,7 +66,11 @@ pub(crate) struct Stack {
     spent_since: Instant,
     accepted: Arc<AtomicU64>,
     handshakes: Bucket,
+    sources: Sources,
     strangers: Bucket,
+    /// How many associations are with one address, or one IPv6 network.
+    sites: HashMap<IpAddr, usize>,
+    hoards: Hoards,
     pub(crate) transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(crate) events: VecDeque<NetEvent>,
     pub(crate) session_events: VecDeque<SessionEvent>,
@@ -103,6 +115,7 @@ struct Assoc {
     suspected: Option<Instant>,
     /// The consumer wants no messages at present.
     on_hold: bool,
+    hoard: Hoard,
 }
 
 /// The consumer wants an orderly end.
@@ -131,6 +144,7 @@ impl Stack {
     ) -> Result<Self, ring::error::Unspecified> {
         Ok(Self {
             baker: Baker::new(&mut entropy, now, config.timers.cookie_life)?,
+            sources: Sources::new(config.max_handshakes_per_address, entropy.bytes()?, now),
             entropy,
             counters,
             assocs: HashMap::new(),
@@ -144,6 +158,8 @@ impl Stack {
             accepted,
             handshakes: Bucket::new(config.max_handshakes_per_second, now),
             strangers: Bucket::new(config.max_out_of_the_blue_per_second, now),
+            sites: HashMap::new(),
+            hoards: Hoards::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             session_events: VecDeque::new(),
@@ -186,38 +202,57 @@ impl Stack {
         };
         let key =
             Key { peer: from, peer_port: packet.source_port, local_port: packet.destination_port };
+        if !is_sound(&packet) || !is_unicast(from) {
+            return add(&self.counters.malformed);
+        }
         match packet.chunks().next().map(|chunk| chunk.kind) {
-            Some(packet::INIT) => self.handle_init(now, key, &packet),
-            Some(packet::COOKIE_ECHO) => self.handle_cookie_echo(now, key, &packet),
             // dcsctp sends the cookie back whole: one that fills a packet would not leave room for the rest.
-            Some(packet::INIT_ACK) if bytes.len() > self.config.mtu => {
+            Some(packet::INIT | packet::INIT_ACK) if bytes.len() > self.config.mtu => {
                 add(&self.counters.malformed)
             }
+            Some(packet::INIT) => self.handle_init(now, key, &packet),
+            Some(packet::COOKIE_ECHO) => self.handle_cookie_echo(now, key, &packet),
             _ => self.handle_packet(now, key, &packet),
         }
     }
 
+    /// Verification tags are checked here (RFC 9260 8.5): a packet with a wrong one costs no more than that. dcsctp
+    /// would take a handshake from anybody whose packet has a SHUTDOWN ACK in it.
     fn handle_packet(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
-        let tag = Tag::new(packet.tag, &key);
-        let id = match (self.by_tag.get(&tag), self.by_key.get(&key)) {
-            (Some(&id), _) => {
-                self.follow(id, key);
-                id
-            }
-            (None, Some(&id)) => id,
-            (None, None) => return self.handle_stranger(now, key, packet),
+        let tagged = self.by_tag.get(&Tag::new(packet.tag, &key)).copied();
+        let Some(id) = tagged.or_else(|| self.by_key.get(&key).copied()) else {
+            return self.handle_stranger(now, key, packet);
         };
-        let aborts = packet.chunks().find(|chunk| chunk.kind == packet::ABORT);
-        if let (Some(abort), Some(assoc)) = (aborts, self.assocs.get(&id)) {
-            // RFC 9260 8.5.1 B. Checked here since dcsctp ignores an ABORT that answers its INIT.
-            let reflected = abort.flags & packet::TAG_REFLECTED != 0;
-            let expected = if reflected { assoc.peer_tag } else { assoc.my_tag };
-            if packet.tag == expected && expected != 0 {
-                add(&self.counters.aborts_in);
-                if assoc.socket.state() == SocketState::Connecting {
-                    return self.finish(id, DownCause::Aborted);
+        let Some(assoc) = self.assocs.get(&id) else { return };
+        let connecting = assoc.socket.state() == SocketState::Connecting;
+        let reflected = packet.chunks().any(|chunk| {
+            [packet::ABORT, packet::SHUTDOWN_COMPLETE].contains(&chunk.kind)
+                && chunk.flags & packet::TAG_REFLECTED != 0
+        });
+        match tagged {
+            // 8.5.1 B and C.
+            _ if reflected => {
+                if packet.tag != assoc.peer_tag || packet.tag == 0 {
+                    return add(&self.counters.wrong_tag);
                 }
             }
+            Some(id) => self.follow(id, key),
+            // 8.5.1 E.
+            None if connecting && packet.has(packet::SHUTDOWN_ACK) => {
+                return self.handle_stranger(now, key, packet);
+            }
+            None => return add(&self.counters.wrong_tag),
+        }
+        if packet.has(packet::ABORT) {
+            add(&self.counters.aborts_in);
+            // dcsctp ignores an ABORT that answers its INIT.
+            if connecting {
+                return self.finish(id, DownCause::Aborted);
+            }
+        }
+        if !self.stow(id, packet) {
+            add(&self.counters.violations);
+            return self.abort(now, id);
         }
         let window = u32::try_from(self.config.receive_window).unwrap_or(u32::MAX);
         let acknowledged = packet::acknowledged_by_shutdown(packet, window);
@@ -271,131 +306,9 @@ impl Stack {
         flags: u8,
         value: &[u8],
     ) {
-        if self.strangers.take(now) {
+        if self.transmits.len() < BACKLOG && self.strangers.take(now) {
             let bytes = packet::answer(key.local_port, key.peer_port, tag, kind, flags, value);
             self.transmits.push_back((key.peer, bytes));
-        }
-    }
-
-    fn handle_init(&mut self, now: Instant, key: Key, init: &Packet<'_>) {
-        let mut chunks = init.chunks();
-        // RFC 9260 3.3.2 and 8.5.1 A: alone, tag 0, initiate tag not 0.
-        let initiate_tag = chunks.next().filter(|chunk| chunk.value.len() >= 16);
-        let initiate_tag =
-            initiate_tag.and_then(|chunk| packet::u32_at(chunk.value, 0)).unwrap_or(0);
-        if init.tag != 0 || initiate_tag == 0 || chunks.next().is_some() {
-            return add(&self.counters.malformed);
-        }
-        if !self.handshakes.take(now) {
-            return add(&self.counters.handshakes_dropped);
-        }
-        self.reseed();
-        let known = self.by_key.get(&key).copied();
-        if let Some((id, assoc)) = known.and_then(|id| Some((id, self.assocs.get(&id)?)))
-            && assoc.socket.state() != SocketState::Connected
-        {
-            // Both sides dial (RFC 9260 5.2.1), or our SHUTDOWN COMPLETE got lost (9.2): dcsctp knows what to say.
-            return self.operate(now, id, |socket| socket.handle_input(init.bytes));
-        }
-        if self.protocol(key.local_port).is_none() {
-            add(&self.counters.out_of_the_blue);
-            return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &[]);
-        }
-        if known.is_none() && self.is_full(self.is_session_port(key.local_port)) {
-            add(&self.counters.associations_refused);
-            let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
-            return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &cause);
-        }
-        // A peer that restarted is answered like a new one; its COOKIE ECHO ends the old association.
-        let options = self.options(key.local_port, 0);
-        let responder = self
-            .responders
-            .entry(key.local_port)
-            .or_insert_with(|| Socket::new("responder", &options));
-        let reply = catch_unwind(AssertUnwindSafe(|| {
-            responder.handle_input(init.bytes);
-            let mut reply = None;
-            while let Some(event) = responder.poll_event() {
-                if let SocketEvent::SendPacket(bytes) = event {
-                    reply = Some(bytes);
-                }
-            }
-            reply
-        }));
-        match reply {
-            Ok(Some(reply)) => self.transmit(now, key, reply),
-            Ok(None) => add(&self.counters.malformed),
-            Err(_) => {
-                self.responders.remove(&key.local_port);
-                add(&self.counters.faults);
-            }
-        }
-    }
-
-    fn handle_cookie_echo(&mut self, now: Instant, key: Key, packet: &Packet<'_>) {
-        let echo = packet.chunks().next().map_or(&[][..], |chunk| chunk.value);
-        let cookie = match self.baker.open(now, &key, echo) {
-            // RFC 9260 5.1.5 step 3.
-            Ok(cookie) if cookie.my_tag == packet.tag => cookie,
-            Ok(_) | Err(CookieError::Forged) => return add(&self.counters.bad_cookie),
-            Err(CookieError::Stale { peer_tag, by }) => {
-                add(&self.counters.stale_cookie);
-                let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-                let cause = packet::cause(packet::CAUSE_STALE_COOKIE, Some(micros));
-                return self.answer_stranger(now, key, peer_tag, packet::ERROR, 0, &cause);
-            }
-        };
-        let bytes = packet::cut_cookie(packet.bytes, echo.len(), cookie.inner);
-        let tag = Tag::new(cookie.my_tag, &key);
-        if let Some(&id) = self.by_tag.get(&tag) {
-            // Both sides dialled, or the COOKIE ACK got lost (RFC 9260 5.2.4 B and D).
-            return self.operate(now, id, |socket| socket.handle_input(&bytes));
-        }
-        self.age_spent(now);
-        if self.spent.iter().any(|spent| spent.contains(&tag)) {
-            // The same tags and sequence numbers again would mix two associations at the peer.
-            return self.answer_stranger(now, key, cookie.peer_tag, packet::ABORT, 0, &[]);
-        }
-        let mut id = None;
-        if let Some(&known) = self.by_key.get(&key)
-            && let Some(assoc) = self.assocs.get(&known)
-        {
-            if assoc.up && cookie.made <= assoc.created {
-                // RFC 9260 5.2.4 C: the handshake of a predecessor, late.
-                return;
-            }
-            if assoc.up {
-                add(&self.counters.restarts);
-                self.finish(known, DownCause::Aborted);
-            } else {
-                // The peer's dial has overtaken ours: this association answers both.
-                self.forget(known);
-                id = Some(known);
-            }
-        }
-        let is_session = self.is_session_port(key.local_port);
-        if self.is_full(is_session) {
-            add(&self.counters.associations_refused);
-            let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
-            return self.answer_stranger(now, key, cookie.peer_tag, packet::ABORT, 0, &cause);
-        }
-        let Some(protocol) = self.protocol(key.local_port) else {
-            return add(&self.counters.bad_cookie);
-        };
-        let id = id.unwrap_or_else(|| {
-            let n = self.accepted.fetch_add(1, Ordering::Relaxed);
-            if is_session { AssocId::accepted_session(n) } else { AssocId::accepted(n) }
-        });
-        self.reseed();
-        self.insert(now, id, key, protocol, cookie.peer_tag);
-        self.operate(now, id, |socket| socket.handle_input(&bytes));
-    }
-
-    fn age_spent(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.spent_since) >= self.config.timers.cookie_life {
-            self.spent_since = now;
-            self.spent.swap(0, 1);
-            self.spent[0].clear();
         }
     }
 
@@ -521,7 +434,7 @@ impl Stack {
         if self.assocs.contains_key(&id) {
             return;
         }
-        if self.is_full(id.is_session()) {
+        if self.is_full(id.is_session(), remote.addr.ip()) {
             add(&self.counters.associations_refused);
             return self.refuse(id);
         }
@@ -564,7 +477,9 @@ impl Stack {
             scheduled: None,
             suspected: None,
             on_hold: false,
+            hoard: Hoard::new(now),
         };
+        *self.sites.entry(site(key.peer.ip())).or_default() += 1;
         self.sessions += usize::from(id.is_session());
         self.assocs.insert(id, assoc);
         self.by_key.insert(key, id);
@@ -597,7 +512,10 @@ impl Stack {
         }
         match down {
             Some(cause) => self.finish(id, cause),
-            None => self.schedule(now, id),
+            None => {
+                self.schedule(now, id);
+                self.weigh(now, id);
+            }
         }
     }
 
@@ -705,6 +623,13 @@ impl Stack {
         let assoc = self.assocs.remove(&id)?;
         self.sessions -= usize::from(id.is_session());
         self.held.remove(&id);
+        self.unburden(&assoc.hoard);
+        if let Entry::Occupied(mut site) = self.sites.entry(site(assoc.key.peer.ip())) {
+            *site.get_mut() -= 1;
+            if *site.get() == 0 {
+                site.remove();
+            }
+        }
         if self.by_key.get(&assoc.key) == Some(&id) {
             self.by_key.remove(&assoc.key);
         }
@@ -718,8 +643,12 @@ impl Stack {
         Some(assoc)
     }
 
-    fn is_full(&self, session: bool) -> bool {
-        if session {
+    /// Whether there are too many associations, all in all or with this peer's address.
+    fn is_full(&self, session: bool, peer: IpAddr) -> bool {
+        let here = self.sites.get(&site(peer)).copied().unwrap_or(0);
+        if here >= self.config.max_associations_per_address {
+            true
+        } else if session {
             self.sessions >= self.config.sessions.map_or(0, |limits| limits.max_associations)
         } else {
             self.assocs.len() - self.sessions >= self.config.max_associations
@@ -743,37 +672,31 @@ impl Stack {
             fastrand::seed(u64::from_ne_bytes(seed));
         }
     }
+}
 
-    fn options(&self, local_port: u16, remote_port: u16) -> Options {
-        let timers = &self.config.timers;
-        Options {
-            local_port,
-            remote_port,
-            announced_maximum_incoming_streams: 16,
-            announced_maximum_outgoing_streams: 16,
-            mtu: self.config.mtu,
-            max_message_size: MAX_MESSAGE,
-            max_receiver_window_buffer_size: self.config.receive_window,
-            max_send_buffer_size: self.config.send_buffer,
-            per_stream_send_queue_limit: self.config.send_buffer,
-            rto_initial: timers.rto_initial,
-            rto_min: timers.rto_min,
-            rto_max: timers.rto_max,
-            t1_init_timeout: timers.init_timeout,
-            t1_cookie_timeout: timers.init_timeout,
-            t2_shutdown_timeout: timers.rto_initial,
-            max_timer_backoff_duration: Some(timers.rto_max),
-            heartbeat_interval: timers.heartbeat,
-            delayed_ack_max_timeout: Duration::from_millis(40),
-            min_rtt_variance: Duration::from_millis(50),
-            max_retransmissions: Some(timers.max_retransmissions),
-            max_init_retransmits: Some(timers.max_init_retransmissions),
-            enable_partial_reliability: false,
-            // Packet::parse has done it, with the processor's instruction.
-            disable_checksum_verification: true,
-            ..Options::default()
+/// RFC 9260 6.10 and 3.3.11: what must stand alone, and what must stand first.
+fn is_sound(packet: &Packet<'_>) -> bool {
+    let alone = [packet::INIT, packet::INIT_ACK, packet::SHUTDOWN_COMPLETE];
+    let mut chunks = packet.chunks().map(|chunk| chunk.kind);
+    let first = chunks.next();
+    let mut control = 0;
+    for kind in chunks {
+        control += usize::from(kind != packet::DATA);
+        if alone.contains(&kind) || kind == packet::COOKIE_ECHO {
+            return false;
+        }
+        if first.is_some_and(|first| alone.contains(&first)) {
+            return false;
         }
     }
+    control < MOST_CONTROL_CHUNKS && packet.source_port != 0 && packet.destination_port != 0
+}
+
+/// RFC 9260 8.4 rule 1. Nothing can be sent to port 0.
+fn is_unicast(from: SocketAddr) -> bool {
+    let ip = from.ip().to_canonical();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    !(ip.is_multicast() || ip.is_unspecified() || broadcast || from.port() == 0)
 }
 
 fn remote(key: &Key) -> Remote {
@@ -788,8 +711,13 @@ fn ppid(protocol: Protocol) -> u32 {
 }
 
 mod bucket;
+mod handshake;
+mod hoard;
+mod options;
 mod session;
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod lossy;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use dcsctp::api::{DcSctpSocket as _, LifecycleId, Message, PpId, SendError, Send
 
 use super::{MAX_MESSAGE, SESSION_EVENTS, STREAM, Stack, ppid};
 use crate::counters::add;
-use crate::model::{AssocId, DownCause, NetCommand, NetEvent, Protocol};
+use crate::model::{AssocId, NetCommand, NetEvent, Protocol};
 use crate::session::{SessionCommand, SessionEvent};
 
 impl Stack {
@@ -71,11 +71,7 @@ impl Stack {
         self.counters.messages_out.fetch_add(count - failed, Ordering::Relaxed);
         self.counters.sends_dropped.fetch_add(failed, Ordering::Relaxed);
         if full {
-            add(&self.counters.slow_peers);
-            if let Some(assoc) = self.assocs.get_mut(&id) {
-                assoc.verdict = Some(DownCause::TimedOut);
-            }
-            self.operate(now, id, |socket| socket.close());
+            self.drop_slow(now, id);
         }
     }
 

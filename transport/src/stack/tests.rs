@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn addr(host: u8) -> SocketAddr {
+pub(super) fn addr(host: u8) -> SocketAddr {
     SocketAddr::from(([127, 201, 0, host], 9899))
 }
 
-fn remote_of(host: u8, sctp_port: u16) -> Remote {
+pub(super) fn remote_of(host: u8, sctp_port: u16) -> Remote {
     Remote { link: Link::Sctp, addr: addr(host), sctp_port }
 }
 
-fn connect(n: u64, host: u8) -> NetCommand {
+pub(super) fn connect(n: u64, host: u8) -> NetCommand {
     NetCommand::Connect {
         assoc: AssocId::dialled(n),
         protocol: Protocol::Asap,
@@ -20,21 +20,30 @@ fn connect(n: u64, host: u8) -> NetCommand {
     }
 }
 
-struct Net {
-    start: Instant,
-    now: Instant,
-    stacks: BTreeMap<SocketAddr, Stack>,
-    events: BTreeMap<SocketAddr, Vec<NetEvent>>,
+/// A packet on its way.
+pub(super) struct Hop {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) bytes: Vec<u8>,
+}
+
+pub(super) struct Net {
+    pub(super) start: Instant,
+    pub(super) now: Instant,
+    pub(super) stacks: BTreeMap<SocketAddr, Stack>,
+    pub(super) events: BTreeMap<SocketAddr, Vec<NetEvent>>,
     /// Source addresses that appear as another one.
-    nat: BTreeMap<SocketAddr, SocketAddr>,
+    pub(super) nat: BTreeMap<SocketAddr, SocketAddr>,
     /// Packets that were sent: from, to, bytes.
-    wire: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
-    cut: bool,
+    pub(super) wire: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    pub(super) cut: bool,
+    /// What the path does to a packet; `false` loses it.
+    pub(super) path: Box<dyn FnMut(&mut Hop) -> bool>,
 }
 
 impl Net {
     #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
-    fn new(hosts: u8) -> Self {
+    pub(super) fn new(hosts: u8) -> Self {
         let now = Instant::now();
         let mut net = Self {
             start: now,
@@ -44,6 +53,7 @@ impl Net {
             nat: BTreeMap::new(),
             wire: Vec::new(),
             cut: false,
+            path: Box::new(|_| true),
         };
         for host in 1..=hosts {
             net.boot(host);
@@ -51,28 +61,28 @@ impl Net {
         net
     }
 
-    fn boot(&mut self, host: u8) {
+    pub(super) fn boot(&mut self, host: u8) {
         let config = EndpointConfig::registrar(addr(host), None);
         let stack = Stack::new(config, self.now, Arc::default(), Arc::default()).unwrap();
         self.stacks.insert(addr(host), stack);
     }
 
-    fn stack(&mut self, host: u8) -> &mut Stack {
+    pub(super) fn stack(&mut self, host: u8) -> &mut Stack {
         self.stacks.get_mut(&addr(host)).unwrap()
     }
 
-    fn command(&mut self, host: u8, command: NetCommand) {
+    pub(super) fn command(&mut self, host: u8, command: NetCommand) {
         let now = self.now;
         self.stack(host).handle_command(now, command);
         self.stack(host).flush(now);
     }
 
-    fn send(&mut self, host: u8, assoc: AssocId, payload: &[u8]) {
+    pub(super) fn send(&mut self, host: u8, assoc: AssocId, payload: &[u8]) {
         self.command(host, NetCommand::Send { assoc, payload: payload.to_vec() });
     }
 
     /// Carries packets until nobody has anything to send.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             let mut packets = Vec::new();
             for (from, stack) in &mut self.stacks {
@@ -85,6 +95,11 @@ impl Net {
                 return;
             }
             for (from, to, bytes) in packets {
+                let mut hop = Hop { from, to, bytes };
+                if !(self.path)(&mut hop) {
+                    continue;
+                }
+                let Hop { from, to, bytes } = hop;
                 self.wire.push((from, to, bytes.clone()));
                 let from = self.nat.get(&from).copied().unwrap_or(from);
                 let inside =
@@ -99,7 +114,7 @@ impl Net {
     }
 
     /// Lets time pass.
-    fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
             self.settle();
@@ -115,13 +130,13 @@ impl Net {
         self.now = end;
     }
 
-    fn take(&mut self, host: u8) -> Vec<NetEvent> {
+    pub(super) fn take(&mut self, host: u8) -> Vec<NetEvent> {
         self.settle();
         self.events.remove(&addr(host)).unwrap_or_default()
     }
 
     /// Associates 1 with 2; the identifiers on both sides.
-    fn pair(&mut self) -> (AssocId, AssocId) {
+    pub(super) fn pair(&mut self) -> (AssocId, AssocId) {
         self.command(1, connect(1, 2));
         let [NetEvent::Up { assoc: one, .. }] = self.take(1)[..] else { panic!("1 is not up") };
         let [NetEvent::Up { assoc: two, protocol, remote, .. }] = self.take(2)[..] else {
@@ -134,16 +149,16 @@ impl Net {
         (one, two)
     }
 
-    fn counters(&mut self, host: u8) -> crate::Counters {
+    pub(super) fn counters(&mut self, host: u8) -> crate::Counters {
         self.stack(host).counters.snapshot()
     }
 }
 
-fn down(assoc: AssocId, cause: DownCause) -> NetEvent {
+pub(super) fn down(assoc: AssocId, cause: DownCause) -> NetEvent {
     NetEvent::Down { assoc, cause }
 }
 
-fn reseal(bytes: &mut [u8]) {
+pub(super) fn reseal(bytes: &mut [u8]) {
     let mut clear = bytes.to_vec();
     clear[8..12].fill(0);
     bytes[8..12].copy_from_slice(&crc32c::crc32c(&clear).to_le_bytes());
@@ -188,7 +203,7 @@ fn init_leaves_nothing_behind() {
 }
 
 /// A COOKIE ECHO of host 1 that host 2 has not seen.
-fn cookie_echo(net: &mut Net) -> Vec<u8> {
+pub(super) fn cookie_echo(net: &mut Net) -> Vec<u8> {
     net.command(1, connect(1, 2));
     let now = net.now;
     let (_, init) = net.stack(1).transmits.pop_front().unwrap();
