@@ -13,14 +13,20 @@
 //! example.
 
 mod card;
+mod client;
 mod control;
 pub mod cookie;
+mod driver;
 pub mod element;
 mod options;
+mod service;
 mod state;
 pub mod user;
 
 pub use card::{Card, Own};
+pub use client::{Client, Session, SessionError};
 pub use cookie::{Cookies, Refusal, SealError};
+pub use driver::Counters;
 pub use options::SendOptions;
+pub use service::{SaveError, Service};
 pub use user::{SessionId, UserConfig};

@@ -57,6 +57,19 @@ pub enum SessionEvent {
     Down { assoc: AssocId, cause: DownCause },
 }
 
+impl SessionEvent {
+    pub fn assoc(&self) -> AssocId {
+        match self {
+            Self::Up { assoc, .. }
+            | Self::Control { assoc, .. }
+            | Self::Data { assoc, .. }
+            | Self::Delivered { assoc, .. }
+            | Self::Suspect { assoc }
+            | Self::Down { assoc, .. } => *assoc,
+        }
+    }
+}
+
 /// What a session wants from its association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionCommand {

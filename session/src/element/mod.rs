@@ -121,6 +121,7 @@ pub struct Element<S> {
     /// When the users are told of a change of the pool, and when they were told last.
     cards_due: Option<Instant>,
     cards_sent: Option<Instant>,
+    closing: bool,
     counters: Counters,
     outputs: VecDeque<Output<S>>,
 }
@@ -134,6 +135,7 @@ impl<S: DeserializeOwned> Element<S> {
             peers: BTreeMap::new(),
             cards_due: None,
             cards_sent: None,
+            closing: false,
             counters: Counters::default(),
             outputs: VecDeque::new(),
         }
@@ -176,6 +178,18 @@ impl<S: DeserializeOwned> Element<S> {
         }
     }
 
+    /// No user has a session.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Ends all sessions in order, and those that come now as soon as they come.
+    pub fn close_all(&mut self) {
+        self.closing = true;
+        let commands = self.peers.keys().map(|assoc| SessionCommand::Shutdown { assoc: *assoc });
+        self.outputs.extend(commands.map(Output::Net));
+    }
+
     /// The element's own pool, as its registrar describes it now: what stands on cards.
     pub fn handle_view(&mut self, now: Instant, view: Arc<View>) {
         if view.handle != self.own.handle {
@@ -192,6 +206,9 @@ impl<S: DeserializeOwned> Element<S> {
     /// `unix`: seconds since 1970, by which cookies expire.
     pub fn handle_net(&mut self, unix: u64, event: SessionEvent) {
         match event {
+            SessionEvent::Up { assoc, .. } if self.closing => {
+                self.outputs.push_back(Output::Net(SessionCommand::Shutdown { assoc }));
+            }
             SessionEvent::Up { assoc, remote } => {
                 self.counters.sessions += 1;
                 self.peers.insert(assoc, Peer { remote, is_new: true });

@@ -174,6 +174,8 @@ pub struct Users {
     config: UserConfig,
     /// The element that this process is, too (RFC 5352 section 3.9).
     own: Option<Own>,
+    /// The pool of that element.
+    own_view: Option<Arc<View>>,
     pools: BTreeMap<Handle, Selector>,
     sessions: BTreeMap<SessionId, Session>,
     assocs: BTreeMap<AssocId, (SessionId, PeId)>,
@@ -193,6 +195,7 @@ impl Users {
         Self {
             config,
             own,
+            own_view: None,
             pools: BTreeMap::new(),
             sessions: BTreeMap::new(),
             assocs: BTreeMap::new(),
@@ -242,6 +245,9 @@ impl Users {
 
     /// A pool as its registrar describes it now.
     pub fn handle_view(&mut self, now: Instant, view: Arc<View>) {
+        if self.own.as_ref().is_some_and(|own| own.handle == view.handle) {
+            self.own_view = Some(Arc::clone(&view));
+        }
         let Some(selector) = self.pools.get_mut(&view.handle) else { return };
         selector.update(Arc::clone(&view));
         let concerned: Vec<SessionId> = self
@@ -542,8 +548,7 @@ impl Users {
         let link = self.sessions.get_mut(&id).and_then(|session| session.links.get_mut(&element));
         let Some(link) = link.filter(|link| link.control && !link.greeted) else { return };
         link.greeted = true;
-        let view = self.pools.get(&own.handle).map(|pool| Arc::clone(pool.view()));
-        if let Some(payload) = own.card(view.as_deref(), &element.0.to_be_bytes()) {
+        if let Some(payload) = own.card(self.own_view.as_deref(), &element.0.to_be_bytes()) {
             let assoc = link.assoc;
             self.outputs.push_back(Output::Net(SessionCommand::Control { assoc, payload }));
         }
