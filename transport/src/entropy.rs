@@ -4,8 +4,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 pub(crate) enum Entropy {
     System(SystemRandom),
-    /// Equal seeds, equal tags, sequence numbers and cookies.
-    #[cfg(test)]
+    /// Equal seeds, equal tags, sequence numbers and cookies: for simulations and fuzz targets.
     Seeded(fastrand::Rng),
 }
 
@@ -18,7 +17,6 @@ impl Entropy {
         let mut bytes = [0; N];
         match self {
             Self::System(random) => random.fill(&mut bytes)?,
-            #[cfg(test)]
             Self::Seeded(random) => random.fill(&mut bytes),
         }
         Ok(bytes)

@@ -37,6 +37,8 @@ pub use counters::Counters;
 pub use endpoint::Endpoint;
 pub use model::{AssocId, DownCause, Identity, Link, NetCommand, NetEvent, Protocol, Remote};
 pub use session::{SessionCommand, SessionEvent, SessionLimits, SessionSocket};
+#[doc(hidden)]
+pub use stack::fuzz;
 
 /// UDP port of SCTP encapsulation (RFC 6951).
 pub const ENCAPSULATION_PORT: u16 = 9899;

@@ -97,7 +97,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, &bytes[HEADER..])
 }
 
-fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     let crc = checksum(&bytes);
     bytes[8..HEADER].copy_from_slice(&crc.to_le_bytes());
     bytes

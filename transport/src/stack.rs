@@ -711,6 +711,7 @@ fn ppid(protocol: Protocol) -> u32 {
 }
 
 mod bucket;
+pub mod fuzz;
 mod handshake;
 mod hoard;
 mod options;

@@ -125,4 +125,14 @@ impl Stack {
         self.hoards.incoming -= hoard.incoming;
         self.hoards.outgoing -= hoard.outgoing;
     }
+
+    /// The sums are right and within bounds.
+    pub(super) fn check_hoards(&self) {
+        let hoards = self.assocs.values().map(|assoc| &assoc.hoard);
+        let sums = hoards.fold((0, 0), |(incoming, outgoing), hoard| {
+            (incoming + hoard.incoming, outgoing + hoard.outgoing)
+        });
+        assert_eq!(sums, (self.hoards.incoming, self.hoards.outgoing));
+        assert!(sums.0.max(sums.1) <= self.config.max_held);
+    }
 }

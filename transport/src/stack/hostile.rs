@@ -614,3 +614,40 @@ fn path_that_drops_large_datagrams() {
     net.run(Duration::from_millis(3_500));
     assert_eq!(net.take(1), [down(one, DownCause::TimedOut)]);
 }
+
+/// The fuzz targets, on bytes that are not quite random: pieces of packets that were sent, some of them damaged.
+#[test]
+fn fuzz_targets_on_pieces_of_packets() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut net = Net::new(2);
+    let (one, two) = net.pair();
+    net.send(1, one, &[7; 3_000]);
+    net.send(2, two, b"answer");
+    net.run(Duration::from_secs(2));
+    net.command(1, NetCommand::Shutdown { assoc: one });
+    net.settle();
+    let recorded: Vec<_> = net.wire.iter().map(|(_, _, bytes)| bytes.clone()).collect();
+    for _ in 0..2_000 {
+        let damaged = |random: &mut fastrand::Rng| {
+            let mut bytes = recorded[random.usize(..recorded.len())].clone();
+            for _ in 0..random.usize(..4) {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            bytes
+        };
+        fuzz::packet(&damaged(&mut random));
+        let bytes = damaged(&mut random);
+        fuzz::cookie(&bytes[bytes.len().min(32)..]);
+        let mut schedule = Vec::new();
+        for _ in 0..random.usize(1..30) {
+            let what = random.u8(..);
+            let skip = if (2..=5).contains(&(what & 0x0f)) { 12 } else { 0 };
+            let piece = damaged(&mut random);
+            let piece = &piece[skip..piece.len().min(skip + random.usize(..256))];
+            schedule.extend([what, piece.len() as u8]);
+            schedule.extend(piece);
+        }
+        fuzz::demultiplexer(&schedule);
+    }
+}
