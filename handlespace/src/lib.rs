@@ -16,11 +16,13 @@ mod order;
 mod owner;
 mod paged;
 mod pool;
+mod queue;
 mod ranks;
 pub mod rendezvous;
 mod space;
 mod table;
 pub mod user;
+mod weighted;
 
 pub use checksum::Checksum;
 pub use conflict::{Conflict, PoolKind};

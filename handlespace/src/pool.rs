@@ -94,8 +94,8 @@ impl Pool {
         scratch: &'a mut Scratch,
     ) -> Selection<'a> {
         let elements = &self.elements;
-        let policy = |place| elements.get(place).map(|element| &element.policy);
-        self.order.select(max_items, policy, rng, scratch);
+        let values = |place| elements.get(place).map(|element| &element.policy);
+        self.order.select(max_items, values, rng, scratch);
         Selection { elements, places: &scratch.found }
     }
 }
