@@ -5,7 +5,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
+use nix::libc;
+use nix::sys::socket::sockopt::{self, Ipv4RecvErr, Ipv6RecvErr};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, recvmsg, sendmmsg,
     setsockopt,
@@ -32,6 +33,27 @@ pub(crate) struct Unreachable {
     pub(crate) returned: Vec<u8>,
 }
 
+// What the kernel believes of a path's MTU is whatever an ICMP message said, and those need no tag of ours. Our packets
+// fit every path (see `EndpointConfig::mtu`): they go out as they are, and an IPv4 router may cut them.
+#[derive(Clone, Copy, Debug)]
+struct Ipv4MtuDiscover;
+#[derive(Clone, Copy, Debug)]
+struct Ipv6MtuDiscover;
+nix::setsockopt_impl!(
+    Ipv4MtuDiscover,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    i32,
+    sockopt::SetStruct<i32>
+);
+nix::setsockopt_impl!(
+    Ipv6MtuDiscover,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_MTU_DISCOVER,
+    i32,
+    sockopt::SetStruct<i32>
+);
+
 /// Binds the socket that carries SCTP.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(
@@ -44,8 +66,10 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_send_buffer_size(BUFFER);
     if addr.is_ipv4() {
         setsockopt(&socket, Ipv4RecvErr, &true)?;
+        setsockopt(&socket, Ipv4MtuDiscover, &libc::IP_PMTUDISC_OMIT)?;
     } else {
         setsockopt(&socket, Ipv6RecvErr, &true)?;
+        setsockopt(&socket, Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_OMIT)?;
     }
     socket.bind(&addr.into())?;
     Ok(socket.into())
@@ -137,21 +161,21 @@ impl AsFd for Udp {
 }
 
 /// `Some(true)`: port unreachable (RFC 792 type 3 code 3). `Some(false)`: network or host unreachable.
-fn unreachable_v4(error: &nix::libc::sock_extended_err) -> Option<bool> {
-    let local = error.ee_origin == nix::libc::SO_EE_ORIGIN_LOCAL;
+fn unreachable_v4(error: &libc::sock_extended_err) -> Option<bool> {
+    let local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
     match (error.ee_origin, error.ee_type, error.ee_code) {
-        (nix::libc::SO_EE_ORIGIN_ICMP, 3, 3) => Some(true),
-        (nix::libc::SO_EE_ORIGIN_ICMP, 3, 0 | 1) => Some(false),
+        (libc::SO_EE_ORIGIN_ICMP, 3, 3) => Some(true),
+        (libc::SO_EE_ORIGIN_ICMP, 3, 0 | 1) => Some(false),
         _ if local && error.ee_errno == Errno::EHOSTUNREACH as u32 => Some(false),
         _ => None,
     }
 }
 
 /// RFC 4443 type 1: code 4 is the port.
-fn unreachable_v6(error: &nix::libc::sock_extended_err) -> Option<bool> {
+fn unreachable_v6(error: &libc::sock_extended_err) -> Option<bool> {
     match (error.ee_origin, error.ee_type, error.ee_code) {
-        (nix::libc::SO_EE_ORIGIN_ICMP6, 1, 4) => Some(true),
-        (nix::libc::SO_EE_ORIGIN_ICMP6, 1, 0 | 3) => Some(false),
+        (libc::SO_EE_ORIGIN_ICMP6, 1, 4) => Some(true),
+        (libc::SO_EE_ORIGIN_ICMP6, 1, 0 | 3) => Some(false),
         _ => None,
     }
 }

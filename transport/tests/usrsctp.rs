@@ -11,6 +11,8 @@ use std::time::Duration;
 use dialtone_transport::{
     AssocId, DownCause, Endpoint, EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -202,7 +204,7 @@ async fn exchange(us: &mut Us, peer: &mut Peer, assoc: AssocId, name: &str, ppid
 
 /// Three associations from one UDP port to one of ours, two of them to the same SCTP port.
 ///
-/// Proves A-148.
+/// Proves.
 #[tokio::test]
 async fn it_dials_us() {
     let Some(program) = program() else { return };
@@ -237,8 +239,6 @@ async fn it_dials_us() {
 }
 
 /// A message with another payload protocol identifier is none of ours, and disturbs nothing.
-///
-/// Proves A-149.
 #[tokio::test]
 async fn other_payload_protocols_are_not_delivered() {
     let Some(program) = program() else { return };
@@ -315,6 +315,30 @@ async fn it_is_killed() {
         assert_eq!(end, NetEvent::Down { assoc, cause: DownCause::TimedOut });
         assert!(suspected < 40, "{suspected} times in 3.5 s");
     }
+}
+
+/// Frozen, it takes nothing: it is cut off when its buffer is full, and others notice nothing.
+#[tokio::test]
+async fn it_is_frozen() {
+    let Some(program) = program() else { return };
+    let (us, host) = HOSTS[0];
+    let mut us = Us::bind(SocketAddr::new(ip(us), 0)).await;
+    let mut frozen = Peer::start(program, peer_addr(host));
+    let mut other = Peer::start(program, peer_addr(host));
+    let (cold, warm) = (us.dial(&frozen, 3863), us.dial(&other, 3863));
+    for _ in 0..2 {
+        us.up().await;
+    }
+    frozen.up();
+    let name = other.up();
+    kill(Pid::from_raw(frozen.child.id() as i32), Signal::SIGSTOP).unwrap();
+    for _ in 0..20 {
+        us.send(cold, &pattern(60_000));
+    }
+    assert_eq!(us.down().await, (cold, DownCause::TimedOut));
+    assert_eq!(us.endpoint.counters().slow_peers, 1);
+    exchange(&mut us, &mut other, warm, &name, 11).await;
+    us.is_unharmed();
 }
 
 /// Killed and started again on its ports, before its end was noticed.
