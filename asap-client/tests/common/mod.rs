@@ -82,6 +82,8 @@ pub struct World<R: Role> {
     pub seen: Vec<(Duration, u8, Seen)>,
     pub events: Vec<(Duration, R::Event)>,
     pub connects: Vec<(Duration, u8)>,
+    /// What the client said, whoever was there to hear it: when, to which registrar, the bytes.
+    pub said: Vec<(Duration, u8, Vec<u8>)>,
     /// Up, with the registrar at the other end.
     up: BTreeMap<AssocId, u8>,
     /// Dialled by the client, up or not.
@@ -120,6 +122,7 @@ impl<R: Role> World<R> {
             seen: Vec::new(),
             events: Vec::new(),
             connects: Vec::new(),
+            said: Vec::new(),
             up: BTreeMap::new(),
             dialled: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -241,6 +244,7 @@ impl<R: Role> World<R> {
             }
             NetCommand::Send { assoc, payload } => {
                 let Some(n) = self.up.get(&assoc).copied() else { return };
+                self.said.push((self.at(), n, payload.clone()));
                 match self.registrars.get(&n).map(|registrar| registrar.life) {
                     Some(Life::Alive) => self.receive(n, assoc, &payload),
                     Some(Life::Frozen) => self.registrar(n).backlog.push((assoc, payload)),
@@ -263,7 +267,11 @@ impl<R: Role> World<R> {
     }
 
     pub fn reply(&mut self, assoc: AssocId, message: &Message<'_>) {
-        let payload = message.encode().unwrap();
+        self.deliver(assoc, message.encode().unwrap());
+    }
+
+    /// A registrar says these bytes to the client.
+    pub fn deliver(&mut self, assoc: AssocId, payload: Vec<u8>) {
         self.later(2 * DELAY, NetEvent::Message { assoc, payload });
     }
 
@@ -414,6 +422,13 @@ impl<R: Role> World<R> {
 
     /// Registrar `n` dials the client and sends a keep-alive.
     pub fn dial_and_probe(&mut self, n: u8, handle: &str, home: bool) -> AssocId {
+        let assoc = self.dial(n);
+        self.probe(assoc, n, handle.as_bytes(), home);
+        assoc
+    }
+
+    /// Registrar `n` dials the client.
+    pub fn dial(&mut self, n: u8) -> AssocId {
         self.serial += 1;
         let assoc = AssocId::accepted(self.serial);
         self.up.insert(assoc, n);
@@ -426,7 +441,6 @@ impl<R: Role> World<R> {
                 peer: None,
             },
         );
-        self.probe(assoc, n, handle.as_bytes(), home);
         assoc
     }
 
