@@ -11,6 +11,7 @@ mod checksum;
 mod conflict;
 mod element;
 mod handle;
+mod index;
 mod lots;
 mod order;
 mod owner;

@@ -1,14 +1,15 @@
 //! What one registrar owns: an ordered index, and its checksum.
 
+use crate::index::Index;
 use crate::{Checksum, Handle};
 use dialtone_wire::PeId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Owner {
     checksum: Checksum,
-    pools: BTreeMap<Handle, BTreeSet<PeId>>,
+    pools: BTreeMap<Handle, Index<()>>,
     elements: usize,
 }
 
@@ -21,7 +22,7 @@ impl Owner {
             Some(pool) => pool,
             None => self.pools.entry(shared()).or_default(),
         };
-        pool.insert(pe_id);
+        pool.insert(pe_id, ());
     }
 
     /// Takes an element away that was added before; `folded` with the bug of [`Checksum::subtract_folded`].
@@ -32,8 +33,8 @@ impl Owner {
         }
         self.elements -= 1;
         if let Some(pool) = self.pools.get_mut(handle) {
-            pool.remove(&pe_id);
-            if pool.is_empty() {
+            pool.remove(pe_id);
+            if pool.len() == 0 {
                 self.pools.remove(handle);
             }
         }
@@ -53,7 +54,9 @@ impl Owner {
 
     /// All elements by handle and identifier.
     pub(crate) fn elements(&self) -> impl Iterator<Item = (&Handle, PeId)> {
-        self.pools.iter().flat_map(|(handle, pool)| pool.iter().map(move |pe_id| (handle, *pe_id)))
+        self.pools
+            .iter()
+            .flat_map(|(handle, pool)| pool.iter().map(move |(pe_id, ())| (handle, pe_id)))
     }
 
     /// The elements behind this one, whether it is there or not.
@@ -64,11 +67,11 @@ impl Owner {
     ) -> impl Iterator<Item = (&'a Handle, PeId)> + use<'a> {
         let rest_of_pool =
             self.pools.get_key_value(handle).into_iter().flat_map(move |(handle, pool)| {
-                let rest = pool.range((Excluded(pe_id), Unbounded));
-                rest.map(move |pe_id| (handle, *pe_id))
+                pool.behind(pe_id).map(move |(pe_id, ())| (handle, pe_id))
             });
         let more = self.pools.range::<[u8], _>((Excluded(handle.as_bytes()), Unbounded));
-        let more = more.flat_map(|(handle, pool)| pool.iter().map(move |pe_id| (handle, *pe_id)));
+        let more =
+            more.flat_map(|(handle, pool)| pool.iter().map(move |(pe_id, ())| (handle, pe_id)));
         rest_of_pool.chain(more)
     }
 }

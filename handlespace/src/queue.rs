@@ -18,11 +18,16 @@ impl Queue {
         self.ranks.push(Some(key(sum(policy), turn)));
     }
 
-    /// Among equals, a new one stands behind; who was there keeps its turn.
+    /// Among its new equals it stands behind; if nothing has changed, it keeps its turn.
     pub(crate) fn update(&mut self, place: u32, old: &Policy<'_>, new: &Policy<'_>) {
-        // RFC 5356, section 5.2.2: the degradation counter starts again, whatever changed.
-        let degrades = matches!(new, Policy::LeastUsedDegradation { .. });
-        if degrades || sum(old) != sum(new) {
+        let former = match new {
+            // RFC 5356, section 5.2.2: the degradation counter starts again.
+            Policy::LeastUsedDegradation { .. } => {
+                self.ranks.key(place).map(|key| (key >> 32) as u64)
+            }
+            _ => Some(sum(old)),
+        };
+        if former != Some(sum(new)) {
             let turn = self.turn();
             self.ranks.set(place, Some(key(sum(new), turn)));
         }

@@ -74,7 +74,7 @@ impl Handlespace {
         let pe_id = after.pe_id;
         let rest_of_pool =
             self.pools.get_key_value(&after.handle).into_iter().flat_map(move |(handle, pool)| {
-                pool.range((Excluded(pe_id), Unbounded)).map(move |element| (handle, element))
+                pool.behind(pe_id).map(move |element| (handle, element))
             });
         let more = self.pools.range::<[u8], _>((Excluded(after.handle.as_bytes()), Unbounded));
         let more =
