@@ -5,16 +5,23 @@
 //! |---|---|
 //! | `world` | clock, queue, processes and how they use each other |
 //! | `net` | associations: delay, loss of the tail, half-open ends, evidence and silence |
+//! | `scenario` | who takes part: how many registrars, elements and users, which policies |
 //! | `schedule` | what is done to the system: episodes, disorder |
 //! | `invariants` | what must hold, one file each |
+//! | `coverage` | how often the things happened that a run is for |
+//! | `plant` | bugs on purpose, which the invariants must notice |
 //!
 //! `cargo run --release -p dialtone-sim -- --seeds 1000` runs many, `--seed 42 --trace` shows one.
 
+mod coverage;
 mod describe;
 mod invariants;
 mod net;
+mod plant;
 mod process;
+mod scenario;
 mod schedule;
+mod set;
 pub mod sip;
 mod trace;
 mod world;
@@ -24,7 +31,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-pub use dialtone_registrar_ns::core::Bugs;
+pub use coverage::Coverage;
+pub use plant::Plant;
 pub use trace::Text;
 
 /// How to run a seed.
@@ -32,7 +40,7 @@ pub use trace::Text;
 pub struct Options {
     pub text: Text,
     /// Planted on purpose, to see whether the invariants notice.
-    pub bugs: Bugs,
+    pub plant: Option<Plant>,
 }
 
 /// Something that must not be.
@@ -46,7 +54,7 @@ pub struct Violation {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub seed: u64,
     /// Empty when all is well; the run ends soon after the first.
@@ -57,6 +65,7 @@ pub struct Outcome {
     pub tail: Vec<String>,
     /// How much virtual time passed.
     pub simulated: Duration,
+    pub coverage: Coverage,
 }
 
 impl fmt::Display for Violation {
@@ -67,15 +76,17 @@ impl fmt::Display for Violation {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: Options) -> Outcome {
-    let (acts, end) = schedule::plan(seed);
-    let mut world = world::World::new(seed, options.text, options.bugs);
+    let scenario = scenario::Scenario::new(seed);
+    let (acts, end) = schedule::plan(seed, &scenario);
+    let mut world = world::World::new(seed, scenario, options);
     world.prepare(acts);
     world.run(end);
     if world.violations.is_empty() {
         invariants::finish(&mut world);
     }
     let (hash, tail) = world.trace.into_parts();
-    Outcome { seed, violations: world.violations, hash, tail, simulated: world.now }
+    let coverage = Coverage { seeds: 1, ..world.coverage };
+    Outcome { seed, violations: world.violations, hash, tail, simulated: world.now, coverage }
 }
 
 /// Runs seeds on this many threads until one fails; the failing outcome with the smallest seed that was found, with
@@ -83,7 +94,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
 pub fn search(
     seeds: std::ops::Range<u64>,
     threads: usize,
-    bugs: Bugs,
+    plant: Option<Plant>,
     keep_going: bool,
     report: impl Fn(&Outcome) + Sync,
 ) -> Option<Outcome> {
@@ -98,7 +109,7 @@ pub fn search(
                     if seed >= seeds.end || (!keep_going && lowest().is_some()) {
                         break;
                     }
-                    let outcome = run(seed, Options { bugs, ..Options::default() });
+                    let outcome = run(seed, Options { plant, ..Options::default() });
                     report(&outcome);
                     if !outcome.violations.is_empty() {
                         let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,5 +119,5 @@ pub fn search(
             });
         }
     });
-    lowest().map(|seed| run(seed, Options { text: Text::Tail(60), bugs }))
+    lowest().map(|seed| run(seed, Options { text: Text::Tail(60), plant }))
 }

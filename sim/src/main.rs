@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
-use dialtone_sim::{Bugs, Options, Text, run, search};
+use dialtone_sim::{Coverage, Options, Plant, Text, run, search};
 
 /// Simulates registrars, elements and users with faults that a seed decides, and checks what must hold.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ struct Args {
     /// Threads; by default all cores.
     #[arg(long)]
     threads: Option<usize>,
+    /// Plant a bug, to see what notices it.
+    #[arg(long)]
+    plant: Option<Plant>,
 }
 
 /// Other simulations.
@@ -46,7 +50,7 @@ fn main() -> ExitCode {
     }
     if let Some(seed) = args.seed {
         let text = if args.trace { Text::Print } else { Text::Tail(60) };
-        let outcome = run(seed, Options { text, bugs: Bugs::default() });
+        let outcome = run(seed, Options { text, plant: args.plant });
         for line in &outcome.tail {
             println!("{line}");
         }
@@ -62,22 +66,29 @@ fn main() -> ExitCode {
     }
     let threads =
         args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-    let (done, failures) = (AtomicU64::new(0), AtomicU64::new(0));
-    let failed = search(
-        args.from..args.from + args.seeds,
-        threads,
-        Bugs::default(),
-        args.keep_going,
-        |outcome| {
-            done.fetch_add(1, Ordering::Relaxed);
+    let failures = AtomicU64::new(0);
+    let coverage = Mutex::new(Coverage::default());
+    let failed =
+        search(args.from..args.from + args.seeds, threads, args.plant, args.keep_going, |outcome| {
+            *coverage.lock().unwrap_or_else(PoisonError::into_inner) += outcome.coverage;
             if let Some(violation) = outcome.violations.first() {
                 failures.fetch_add(1, Ordering::Relaxed);
                 println!("seed {}: {violation}", outcome.seed);
             }
-        },
-    );
-    println!("{} seeds, {} failed", done.into_inner(), failures.into_inner());
-    let Some(failed) = failed else { return ExitCode::SUCCESS };
+        });
+    let coverage = coverage.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{} seeds, {} failed", coverage.seeds, failures.into_inner());
+    for (name, count) in coverage.rows() {
+        let per_hundred = count as f64 * 100.0 / coverage.seeds.max(1) as f64;
+        println!("{name}: {count}, {per_hundred:.1} in 100 seeds");
+    }
+    let missing = coverage.missing();
+    if !missing.is_empty() {
+        println!("never happened: {}", missing.join(", "));
+    }
+    let Some(failed) = failed else {
+        return if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
     for line in &failed.tail {
         println!("{line}");
     }

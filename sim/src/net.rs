@@ -15,6 +15,7 @@ use dialtone_transport::{
 };
 
 use crate::process::Purpose;
+use crate::set::Set;
 use crate::world::{Happening, World, ms};
 
 /// Names one end for good: process and identifier may come again in another life.
@@ -66,8 +67,10 @@ pub(crate) struct Net {
     ports: u16,
     /// Ends of processes that died with messages under way that never arrive: serials of the senders.
     lost: std::collections::BTreeSet<u64>,
-    /// One-way blockades: sets of processes as bits.
-    pub(crate) walls: Vec<(u64, u64)>,
+    /// One-way blockades.
+    pub(crate) walls: Vec<(Set, Set)>,
+    /// What the way to and from each process takes on top.
+    pub(crate) lags: Vec<Duration>,
     /// Some runs have slow networks.
     pub(crate) jitter: Duration,
 }
@@ -91,7 +94,7 @@ const BUFFER: usize = 400;
 
 impl World {
     pub(crate) fn blocked(&self, from: usize, to: usize) -> bool {
-        self.net.walls.iter().any(|(a, b)| a >> from & 1 == 1 && b >> to & 1 == 1)
+        self.net.walls.iter().any(|(a, b)| a.contains(from) && b.contains(to))
     }
 
     fn host(&self, ip: IpAddr) -> Option<usize> {
@@ -106,7 +109,10 @@ impl World {
 
     /// Puts an event for an end behind those that are under way to it.
     fn arrive(&mut self, to: EndRef, event: NetEvent, sender: Option<u64>) {
-        let soon = self.now + self.delay();
+        let delay = self.delay();
+        let Some(end) = self.net.ends.get(&(to.process, to.assoc)) else { return };
+        let peer = end.peer.map_or(Duration::ZERO, |peer| self.net.lags[peer.process]);
+        let soon = self.now + delay + self.net.lags[to.process] + peer;
         let Some(end) = self.end(to) else { return };
         let at = soon.max(end.last_arrival + Duration::from_micros(1));
         end.last_arrival = at;
@@ -238,7 +244,7 @@ impl World {
             key(50_000 + self.net.ports)
         });
         let at = self.new_end(key, assoc, protocol);
-        let soon = self.now + self.delay();
+        let soon = self.now + self.delay() + self.net.lags[process];
         self.later(soon, Happening::Dial { from: at, attempt: 0 });
     }
 
@@ -482,6 +488,18 @@ impl World {
                 self.tell_end(peer, DownCause::Closed);
             }
         }
+    }
+
+    /// What an association of this process carries, unless this side is done with it.
+    pub(crate) fn protocol_of(&self, process: usize, assoc: AssocId) -> Option<Protocol> {
+        let end = self.net.ends.get(&(process, assoc)).filter(|end| !end.ending)?;
+        Some(end.protocol)
+    }
+
+    /// How many associations this process has.
+    pub(crate) fn count_ends(&self, process: usize) -> usize {
+        let ends = self.net.ends.range((process, AssocId::accepted(0))..);
+        ends.take_while(|((owner, _), _)| *owner == process).count()
     }
 
     fn ends_of(&self, wanted: impl Fn(usize, &End) -> bool) -> Vec<EndRef> {

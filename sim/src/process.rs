@@ -28,11 +28,59 @@ pub(crate) enum Said {
     Registrar(RegistrarEvent),
     Element(StateChange),
     View(Arc<View>),
-    Resolved(bool),
+    Resolved(u64, bool),
     Home(Option<Home>),
 }
 
+impl Said {
+    /// For the trace's hash: a kind and a number that tells outputs of this kind apart.
+    pub(crate) fn fingerprint(&self) -> (u8, u64) {
+        match self {
+            Self::Net(_) => (5, 0),
+            Self::Registrar(event) => (8, hash(&std::mem::discriminant(event))),
+            Self::Element(change) => (9, hash(&std::mem::discriminant(&change.state))),
+            Self::View(view) => (10, view.version << 16 | view.members.len() as u64),
+            Self::Resolved(id, ok) => (11, id << 1 | u64::from(*ok)),
+            Self::Home(home) => (12, u64::from(home.is_some())),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Net(command) => format!("{command:?}"),
+            Self::Registrar(event) => format!("{event:?}"),
+            Self::Element(change) => format!("{} {:?}", change.key.handle, change.state),
+            Self::View(view) => format!(
+                "view {} v{} {:?} {:?}",
+                view.handle,
+                view.version,
+                view.members.iter().map(|member| member.pe_id.0).collect::<Vec<_>>(),
+                view.freshness,
+            ),
+            Self::Home(home) => format!("home {:?}", home.map(|home| home.remote.addr.ip())),
+            Self::Resolved(id, ok) => format!("question {id} answered: {ok}"),
+        }
+    }
+}
+
+/// The same in every run of one build.
+fn hash(what: &impl std::hash::Hash) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Core {
+    /// The core's own books of associations, for bounds.
+    pub(crate) fn associations(&self) -> usize {
+        match self {
+            Self::Registrar(core) => core.associations(),
+            Self::Element(core) => core.associations(),
+            Self::User(core) => core.associations(),
+        }
+    }
+
     pub(crate) fn handle_net(&mut self, now: Instant, event: NetEvent) {
         match self {
             Self::Registrar(core) => core.handle_net(now, event),
@@ -73,8 +121,8 @@ impl Core {
             Self::User(core) => match core.poll()? {
                 ClientOutput::Net(command) => Said::Net(command),
                 ClientOutput::Event(UserEvent::View(view)) => Said::View(view),
-                ClientOutput::Event(UserEvent::Resolved { outcome, .. }) => {
-                    Said::Resolved(outcome.is_ok())
+                ClientOutput::Event(UserEvent::Resolved { id, outcome }) => {
+                    Said::Resolved(id, outcome.is_ok())
                 }
                 ClientOutput::Home(home) => Said::Home(home),
             },
@@ -131,6 +179,8 @@ pub(crate) struct Process {
     pub(crate) alarm: u64,
     /// Timeouts and messages in the present second, for the check against busy loops.
     pub(crate) second: (u64, u32),
+    /// Messages sent in the present second.
+    pub(crate) sent: (u64, u32),
     /// Users: how they choose.
     pub(crate) selectors: BTreeMap<Handle, Selector>,
     /// Elements: asked to leave the pool.

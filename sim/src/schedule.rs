@@ -8,7 +8,9 @@ use std::time::Duration;
 use dialtone_transport::DownCause;
 
 use crate::process::Life;
-use crate::world::{Happening, REGISTRARS, USERS, World, ms};
+use crate::scenario::Scenario;
+use crate::set::Set;
+use crate::world::{Happening, World, ms};
 
 /// One thing that is done.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub(crate) enum Act {
     Begin(Episode),
     Boot {
         process: usize,
+        /// With the identifiers of its last life; else with new ones.
+        same: bool,
     },
     Freeze {
         process: usize,
@@ -44,11 +48,16 @@ pub(crate) enum Act {
         one: usize,
         other: usize,
     },
+    /// What this process sends and is sent takes so much longer.
+    Slow {
+        process: usize,
+        lag: Duration,
+    },
     Unwall,
     /// Nothing from the one set to the other.
     Wall {
-        from: u64,
-        to: u64,
+        from: Set,
+        to: Set,
     },
 }
 
@@ -67,6 +76,8 @@ pub(crate) enum Episode {
     Partition,
     /// After the end of all trouble.
     Quiet,
+    /// A registrar starts again before anybody has missed it, under the same identifier.
+    Restart,
     /// A registrar dies while the associations of the others break again and again.
     ShakyTakeover,
     /// One registrar is killed or frozen.
@@ -78,8 +89,9 @@ pub(crate) enum Episode {
 }
 
 /// The schedule and when the run ends.
-pub(crate) fn plan(seed: u64) -> (Vec<(Duration, Act)>, Duration) {
+pub(crate) fn plan(seed: u64, scenario: &Scenario) -> (Vec<(Duration, Act)>, Duration) {
     let mut plan = Plan {
+        scenario,
         rng: fastrand::Rng::with_seed(seed ^ 0x5eed_5eed_5eed_5eed),
         acts: Vec::new(),
         now: Duration::ZERO,
@@ -97,7 +109,8 @@ pub(crate) fn plan(seed: u64) -> (Vec<(Duration, Act)>, Duration) {
     (plan.acts, now + ms(40_000))
 }
 
-struct Plan {
+struct Plan<'a> {
+    scenario: &'a Scenario,
     rng: fastrand::Rng,
     acts: Vec<(Duration, Act)>,
     now: Duration,
@@ -106,9 +119,7 @@ struct Plan {
 /// The sides of a broken association know it after so many milliseconds.
 pub(crate) const SILENT_BREAK: u64 = 2000;
 
-const PROCESSES: usize = REGISTRARS + 16 + USERS;
-
-impl Plan {
+impl Plan<'_> {
     fn at(&mut self, at: Duration, act: Act) {
         self.acts.push((at, act));
     }
@@ -118,34 +129,48 @@ impl Plan {
     }
 
     fn element(&mut self) -> usize {
-        self.rng.usize(REGISTRARS..REGISTRARS + 16)
+        self.rng.usize(self.scenario.element_processes())
     }
 
     fn registrar(&mut self) -> usize {
-        self.rng.usize(..REGISTRARS)
+        self.rng.usize(self.scenario.registrars())
+    }
+
+    /// Three of four come back as themselves, as a process with a state file does.
+    fn boot(&mut self, at: Duration, process: usize) {
+        let same = self.rng.u8(..4) > 0;
+        self.at(at, Act::Boot { process, same });
     }
 
     /// Registrars together or one by one; everybody else meanwhile.
     fn start(&mut self) {
         let spread = [1, 50, 3000][self.rng.usize(..3)];
-        for process in 0..PROCESSES {
-            let limit = if process < REGISTRARS { spread } else { 4000 };
-            let at = self.between(0, limit);
-            self.at(at, Act::Boot { process });
+        for process in 0..self.scenario.processes() {
+            let registrar = self.scenario.registrars().contains(&process);
+            let at = self.between(0, if registrar { spread } else { 4000 });
+            self.at(at, Act::Boot { process, same: true });
+            if self.rng.u8(..8) == 0 {
+                // Some are further away than others.
+                let lag = self.between(1, 15);
+                self.at(Duration::ZERO, Act::Slow { process, lag });
+            }
         }
         self.now = ms(16_000);
     }
 
     fn episode(&mut self) {
         let now = self.now;
-        let kind = self.rng.u8(..16);
+        let kind = self.rng.u8(..17);
         let (episode, length) = match kind {
             0..=5 => (Episode::Elements, self.elements(kind)),
-            6 if self.rng.bool() => (Episode::ShakyTakeover, self.shaky_takeover()),
+            6 if self.scenario.registrars > 2 && self.rng.bool() => {
+                (Episode::ShakyTakeover, self.shaky_takeover())
+            }
             6..=8 => (Episode::Registrar, self.one_registrar(kind)),
             9 => (Episode::NoRegistrars, self.no_registrars()),
             10 | 11 => (Episode::Partition, self.partition()),
             12 | 13 => (Episode::Starvation, self.starvation()),
+            14 => (Episode::Restart, self.restart()),
             _ => (Episode::Cuts, self.cuts()),
         };
         self.at(now, Act::Begin(episode));
@@ -162,11 +187,11 @@ impl Plan {
             match kind {
                 0 | 1 => {
                     self.at(now, Act::Kill { process, evidence: true });
-                    self.at(now + away, Act::Boot { process });
+                    self.boot(now + away, process);
                 }
                 2 => {
                     self.at(now, Act::Kill { process, evidence: false });
-                    self.at(now + away, Act::Boot { process });
+                    self.boot(now + away, process);
                 }
                 3 => {
                     self.at(now, Act::Freeze { process, starved: false });
@@ -176,11 +201,11 @@ impl Plan {
                     // Back before anybody may have noticed.
                     let soon = self.between(10, 2500);
                     self.at(now, Act::Kill { process, evidence: true });
-                    self.at(now + soon, Act::Boot { process });
+                    self.boot(now + soon, process);
                 }
                 _ => {
                     self.at(now, Act::Leave { process });
-                    self.at(now + away, Act::Boot { process });
+                    self.boot(now + away, process);
                 }
             }
         }
@@ -196,7 +221,7 @@ impl Plan {
             self.at(now + away, Act::Thaw { process });
         } else {
             self.at(now, Act::Kill { process, evidence: kind == 6 });
-            self.at(now + away, Act::Boot { process });
+            self.boot(now + away, process);
         }
         away
     }
@@ -204,7 +229,8 @@ impl Plan {
     fn shaky_takeover(&mut self) -> Duration {
         let now = self.now + ms(1);
         let process = self.registrar();
-        let (one, other) = ((process + 1) % REGISTRARS, (process + 2) % REGISTRARS);
+        let count = self.scenario.registrars;
+        let (one, other) = ((process + 1) % count, (process + 2) % count);
         self.at(now, Act::Kill { process, evidence: true });
         let mut at = now;
         for _ in 0..16 {
@@ -212,7 +238,17 @@ impl Plan {
             self.at(at, Act::SeverBetween { one, other });
         }
         let away = ms(16_000);
-        self.at(now + away, Act::Boot { process });
+        self.boot(now + away, process);
+        away
+    }
+
+    fn restart(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let process = self.registrar();
+        let evidence = self.rng.bool();
+        let away = self.between(10, 2500);
+        self.at(now, Act::Kill { process, evidence });
+        self.at(now + away, Act::Boot { process, same: true });
         away
     }
 
@@ -221,13 +257,13 @@ impl Plan {
         let evidence = self.rng.bool();
         let freeze = self.rng.bool();
         let away = self.between(3000, 9000);
-        for process in 0..REGISTRARS {
+        for process in self.scenario.registrars() {
             if freeze {
                 self.at(now, Act::Freeze { process, starved: false });
                 self.at(now + away, Act::Thaw { process });
             } else {
                 self.at(now, Act::Kill { process, evidence });
-                self.at(now + away, Act::Boot { process });
+                self.boot(now + away, process);
             }
         }
         away
@@ -235,20 +271,44 @@ impl Plan {
 
     fn partition(&mut self) -> Duration {
         let now = self.now + ms(1);
-        let all = (1_u64 << PROCESSES) - 1;
-        let side = match self.rng.u8(..3) {
-            0 => 1 << self.registrar(),
-            1 => 1 << self.element(),
-            _ => self.rng.u64(..) & all,
+        let away = self.between(500, 12_000);
+        self.at(now + away, Act::Unwall);
+        let all = self.scenario.all();
+        let side = match self.rng.u8(..4) {
+            0 => Set::of([self.registrar()]),
+            1 => Set::of([self.element()]),
+            2 => self.half(),
+            _ => {
+                self.fall_apart(now);
+                return away;
+            }
         };
-        let other = if self.rng.bool() { all & !side } else { ((1 << REGISTRARS) - 1) & !side };
+        let registrars = Set::of(self.scenario.registrars());
+        let other = if self.rng.bool() { all } else { registrars }.without(&side);
         self.at(now, Act::Wall { from: side, to: other });
         if self.rng.u8(..4) > 0 {
             self.at(now, Act::Wall { from: other, to: side });
         }
-        let away = self.between(500, 12_000);
-        self.at(now + away, Act::Unwall);
         away
+    }
+
+    fn half(&mut self) -> Set {
+        Set::of((0..self.scenario.processes()).filter(|_| self.rng.bool()))
+    }
+
+    /// Islands with registrars of their own, between which nothing passes.
+    fn fall_apart(&mut self, at: Duration) {
+        let islands = self.rng.usize(2..=self.scenario.registrars.min(4));
+        let mut sides = vec![Set::default(); islands];
+        for process in 0..self.scenario.processes() {
+            let registrar = self.scenario.registrars().contains(&process);
+            let side = if registrar { process % islands } else { self.rng.usize(..islands) };
+            sides[side].insert(process);
+        }
+        let all = self.scenario.all();
+        for side in sides {
+            self.at(at, Act::Wall { from: side, to: all.without(&side) });
+        }
     }
 
     fn starvation(&mut self) -> Duration {
@@ -260,7 +320,7 @@ impl Plan {
             let process = match (n, only_registrar) {
                 (0, true) => first,
                 (_, true) => self.element(),
-                _ => self.rng.usize(REGISTRARS..PROCESSES),
+                _ => self.rng.usize(self.scenario.registrars..self.scenario.processes()),
             };
             self.at(now, Act::Freeze { process, starved: true });
             self.at(now + ms(1000), Act::Thaw { process });
@@ -295,14 +355,14 @@ impl Plan {
             let process = match self.rng.u8(..10) {
                 0..=2 => self.registrar(),
                 3..=8 => self.element(),
-                _ => self.rng.usize(..PROCESSES),
+                _ => self.rng.usize(..self.scenario.processes()),
             };
             let away = at + self.between(50, 8000);
             match self.rng.u8(..20) {
                 0..=4 => {
                     let evidence = self.rng.bool();
                     self.at(at, Act::Kill { process, evidence });
-                    self.at(away, Act::Boot { process });
+                    self.boot(away, process);
                 }
                 5..=8 => {
                     self.at(at, Act::Freeze { process, starved: false });
@@ -313,20 +373,29 @@ impl Plan {
                     self.at(at + ms(1000), Act::Thaw { process });
                 }
                 10..=12 if registrars_too => {
-                    let all = (1_u64 << PROCESSES) - 1;
-                    let side = 1_u64 << self.registrar() | self.rng.u64(..) & all;
-                    self.at(at, Act::Wall { from: side, to: all & !side });
-                    if self.rng.bool() {
-                        self.at(at, Act::Wall { from: all & !side, to: side });
+                    let side = Set::of([self.registrar()]) | self.half();
+                    let other = self.scenario.all().without(&side);
+                    match self.rng.u8(..4) {
+                        0 => self.fall_apart(at),
+                        1 => self.at(at, Act::Wall { from: side, to: other }),
+                        _ => {
+                            self.at(at, Act::Wall { from: side, to: other });
+                            self.at(at, Act::Wall { from: other, to: side });
+                        }
                     }
                     self.at(away, Act::Unwall);
                 }
                 10..=13 => {
                     let process = self.element();
                     self.at(at, Act::Leave { process });
-                    self.at(away, Act::Boot { process });
+                    self.boot(away, process);
                 }
                 14 => self.at(at, Act::Overflow),
+                15 => {
+                    let lag = self.between(20, 600);
+                    self.at(at, Act::Slow { process, lag });
+                    self.at(away, Act::Slow { process, lag: Duration::ZERO });
+                }
                 _ => {
                     let limit = self.between(1, 3000);
                     self.at(at, Act::Sever { limit });
@@ -342,15 +411,13 @@ impl World {
         for (at, act) in acts {
             self.later(at, Happening::Act(act));
         }
-        let users: Vec<_> = self.users().map(|(user, _)| user).collect();
-        for user in users {
+        for user in self.user_range() {
             let at = ms(self.rng.u64(5000..6000));
             self.later(at, Happening::Use { user });
         }
-        let elements: Vec<_> = self.element_processes().map(|(process, _)| process).collect();
-        for process in elements {
+        for process in self.scenario.element_processes() {
             let at = ms(self.rng.u64(5000..8000));
-            self.later(at, Happening::Load { process });
+            self.later(at, Happening::Change { process });
         }
         self.later(ms(100), Happening::Observe);
     }
@@ -361,49 +428,51 @@ impl World {
         match act {
             Act::Begin(episode) => {
                 self.episode = episode;
-                self.touched = 0;
+                self.touched = Set::default();
+                self.departed.clear();
                 self.moves.forget();
             }
-            Act::Boot { process } => {
-                self.touched |= 1 << process;
-                self.boot(process);
+            Act::Boot { process, same } => {
+                self.touched.insert(process);
+                self.boot(process, same);
             }
             Act::Freeze { process, starved } => {
-                self.touched |= 1 << process;
+                self.touched.insert(process);
                 self.freeze(process, starved);
             }
             Act::Heal => self.heal(),
             Act::Kill { process, evidence } => {
-                self.touched |= 1 << process;
+                self.touched.insert(process);
                 self.kill(process, evidence);
             }
             Act::Leave { process } => {
-                self.touched |= 1 << process;
+                self.touched.insert(process);
                 self.leave(process);
             }
             Act::Overflow => {
                 if let Some((one, other)) = self.any_pair() {
-                    self.touched |= 1 << one.process | 1 << other.process;
+                    self.touched = self.touched | Set::of([one.process, other.process]);
                     self.break_off(one, DownCause::TimedOut);
                 }
             }
             Act::Sever { limit } => {
                 if let Some((one, other)) = self.any_pair() {
-                    self.touched |= 1 << one.process | 1 << other.process;
+                    self.touched = self.touched | Set::of([one.process, other.process]);
                     self.sever(one, other, limit);
                 }
             }
             Act::SeverBetween { one, other } => self.sever_between(one, other, ms(350)),
             Act::Thaw { process } => {
-                self.touched |= 1 << process;
-                if process < REGISTRARS && self.episode == Episode::Registrar {
+                self.touched.insert(process);
+                if process < self.scenario.registrars && self.episode == Episode::Registrar {
                     self.moves.thawed(process, self.now);
                 }
                 self.thaw(process);
             }
+            Act::Slow { process, lag } => self.net.lags[process] = lag,
             Act::Unwall => self.net.walls.clear(),
             Act::Wall { from, to } => {
-                self.touched |= from | to;
+                self.touched = self.touched | from | to;
                 self.net.walls.push((from, to));
             }
         }
@@ -414,10 +483,13 @@ impl World {
         self.episode = Episode::Quiet;
         self.healed = Some(self.now);
         self.net.walls.clear();
+        self.net.lags.fill(Duration::ZERO);
         for process in 0..self.processes.len() {
             match self.processes[process].life {
                 Life::Frozen { .. } => self.thaw(process),
-                Life::Dead { .. } if process < REGISTRARS || self.rng.bool() => self.boot(process),
+                Life::Dead { .. } if process < self.scenario.registrars || self.rng.bool() => {
+                    self.boot(process, true);
+                }
                 Life::Dead { .. } | Life::Running { .. } => {}
             }
         }

@@ -8,22 +8,23 @@ use dialtone_asap_client::core::Client;
 use dialtone_asap_client::{ClientConfig, registrar_sctp, registrar_tcp};
 use dialtone_handlespace::Handle;
 use dialtone_pool_element::{
-    Command as ElementCommand, ElementConfig, ElementKey, Elements, ElementsConfig, State,
+    Command as ElementCommand, ElementKey, Elements, ElementsConfig, State,
 };
 use dialtone_pool_user::{Choice, Command as UserCommand, Selector, Users, UsersConfig};
 use dialtone_registrar_ns::core::{Config, Registrar};
 use dialtone_transport::{Link, NetEvent};
-use dialtone_wire::{PeId, Policy, ServerId};
+use dialtone_wire::{PeId, ServerId, Transport};
 
-use crate::invariants::{self, Moves, Tally};
+use crate::coverage::Coverage;
+use crate::invariants::{self, Heard, Moves, Questions, Tally};
 use crate::net::{EndRef, Net};
+use crate::plant::Planted;
 use crate::process::{Core, Life, Process, Purpose, Said};
+use crate::scenario::{self, Scenario, registrar_ip};
 use crate::schedule::{Act, Episode};
+use crate::set::Set;
 use crate::trace::Trace;
-use crate::{Bugs, Violation};
-
-pub(crate) const REGISTRARS: usize = 3;
-pub(crate) const USERS: usize = 10;
+use crate::{Options, Violation};
 
 /// Something due at a moment.
 #[derive(Debug)]
@@ -46,8 +47,8 @@ pub(crate) enum Happening {
         boot: u32,
         event: NetEvent,
     },
-    /// An element's load changes.
-    Load {
+    /// An element's values change.
+    Change {
         process: usize,
     },
     Observe,
@@ -78,132 +79,107 @@ enum Input {
     User(UserCommand),
 }
 
+/// An element's former identity.
+#[derive(Clone, Debug)]
+pub(crate) struct Departed {
+    pub(crate) process: usize,
+    pub(crate) handle: Handle,
+    pub(crate) pe_id: PeId,
+    /// How its last life ended, and when that was reported first.
+    pub(crate) life: Life,
+    pub(crate) reported: Option<Duration>,
+}
+
 pub(crate) struct World {
     base: Instant,
+    pub(crate) scenario: Scenario,
     pub(crate) now: Duration,
     /// Draws of the network and of processes; the schedule has a generator of its own.
     pub(crate) rng: fastrand::Rng,
     pub(crate) processes: Vec<Process>,
     pub(crate) hosts: BTreeMap<IpAddr, usize>,
-    /// Which process an element is.
+    /// Which process an element is or was.
     pub(crate) elements: BTreeMap<(Handle, PeId), usize>,
+    /// Identities that processes came back without, in the present episode.
+    pub(crate) departed: Vec<Departed>,
     queue: BTreeMap<(Duration, u64), Happening>,
     counter: u64,
+    /// An empty vector with room.
+    spare: Vec<Said>,
     pub(crate) net: Net,
     pub(crate) trace: Trace,
     pub(crate) violations: Vec<Violation>,
-    pub(crate) bugs: Bugs,
+    pub(crate) planted: Option<Planted>,
     pub(crate) episode: Episode,
     /// The last time that something was done to the system.
     pub(crate) troubled: Duration,
     /// Processes that the present episode concerns.
-    pub(crate) touched: u64,
+    pub(crate) touched: Set,
     /// When all faults ended.
     pub(crate) healed: Option<Duration>,
     pub(crate) tally: Tally,
     pub(crate) moves: Moves,
+    pub(crate) heard: Heard,
+    pub(crate) questions: Questions,
+    pub(crate) coverage: Coverage,
 }
 
-pub(crate) fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn registrar_ip(index: usize) -> IpAddr {
-    IpAddr::from([127, 0, 0, index as u8 + 1])
-}
-
-/// Pools with their elements' policies: round robin, weighted, by load, random, by priority.
-fn policy(pool: usize, index: usize) -> Policy<'static> {
-    match pool {
-        0 => Policy::RoundRobin,
-        1 => Policy::WeightedRoundRobin { weight: 1 + index as u32 },
-        2 => Policy::LeastUsed { load: 0 },
-        3 => Policy::Random,
-        _ => Policy::Priority { priority: index as u32 },
-    }
-}
-
-const POOLS: [(&str, usize); 5] = [
-    ("sip-proxy", 6),
-    ("sip-gateway", 5),
-    ("location-db", 4),
-    ("media-relay", 3),
-    ("conference", 2),
-];
-
 impl World {
     #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
-    pub(crate) fn new(seed: u64, text: crate::Text, bugs: Bugs) -> Self {
+    pub(crate) fn new(seed: u64, scenario: Scenario, options: Options) -> Self {
         let mut world = Self {
             base: Instant::now(),
+            scenario,
             now: Duration::ZERO,
             rng: fastrand::Rng::with_seed(seed),
             processes: Vec::new(),
             hosts: BTreeMap::new(),
             elements: BTreeMap::new(),
+            departed: Vec::new(),
             queue: BTreeMap::new(),
             counter: 0,
+            spare: Vec::new(),
             net: Net::default(),
-            trace: Trace::new(text),
+            trace: Trace::new(options.text),
             violations: Vec::new(),
-            bugs,
+            planted: options.plant.map(Planted::new),
             episode: Episode::Start,
             troubled: Duration::ZERO,
-            touched: 0,
+            touched: Set::default(),
             healed: None,
             tally: Tally::default(),
             moves: Moves::default(),
+            heard: Heard::default(),
+            questions: Questions::default(),
+            coverage: Coverage::default(),
         };
         world.net.jitter = ms([2, 10, 40][world.rng.usize(..3)]);
         world.people();
         world
     }
 
-    /// 3 registrars, 20 elements in 16 processes, 10 users.
     fn people(&mut self) {
-        for index in 0..REGISTRARS {
+        for index in self.scenario.registrars() {
             let addr = SocketAddr::new(registrar_ip(index), 9899);
             self.add(format!("registrar-{}", index + 1), Purpose::Registrar, addr);
         }
-        let mut configs = Vec::new();
-        for (pool, (name, count)) in POOLS.into_iter().enumerate() {
-            for index in 0..count {
-                let handle: Handle = name.parse().expect("a pool's name is a handle");
-                let pe_id = PeId(self.rng.u32(1..));
-                let policy = policy(pool, index);
-                let addr = SocketAddr::from(([127, 0, 0, 0], 5060));
-                let mut config = ElementConfig::tcp(handle, pe_id, addr).with_policy(policy);
-                // Some register again so seldom that it repairs nothing.
-                if self.rng.bool() {
-                    config.lifetime = Duration::from_secs(600);
-                }
-                configs.push(config);
+        for (index, configs) in self.scenario.elements.clone().into_iter().enumerate() {
+            for config in &configs {
+                let key = (config.handle.clone(), config.pe_id);
+                self.elements.insert(key, self.processes.len());
             }
+            let addr = SocketAddr::new(scenario::element_ip(index), 40_000);
+            self.add(format!("element-{}", index + 1), Purpose::Element(configs), addr);
         }
-        // The last four live together with elements of other pools.
-        let extra = configs.split_off(16);
-        let mut groups: Vec<Vec<_>> = configs.into_iter().map(|config| vec![config]).collect();
-        for (group, config) in groups.iter_mut().step_by(4).zip(extra) {
-            group.push(config);
-        }
-        for (index, mut group) in groups.into_iter().enumerate() {
-            let ip = IpAddr::from([127, 0, 1, index as u8 + 1]);
-            for config in &mut group {
-                config.transport = dialtone_wire::Transport::tcp(SocketAddr::new(ip, 5060));
-                self.elements.insert((config.handle.clone(), config.pe_id), REGISTRARS + index);
-            }
-            let addr = SocketAddr::new(ip, 40_000);
-            self.add(format!("element-{}", index + 1), Purpose::Element(group), addr);
-        }
-        for index in 0..USERS {
-            let mut pools: Vec<Handle> =
-                POOLS.iter().filter_map(|(name, _)| name.parse().ok()).collect();
-            self.rng.shuffle(&mut pools);
-            pools.truncate(3);
-            let link = if index % 2 == 0 { Link::Sctp } else { Link::Tcp };
-            let addr = SocketAddr::from(([127, 0, 2, index as u8 + 1], 40_000));
+        for (index, (pools, link)) in self.scenario.users.clone().into_iter().enumerate() {
+            let addr = SocketAddr::new(scenario::user_ip(index), 40_000);
             self.add(format!("user-{}", index + 1), Purpose::User { pools, link }, addr);
         }
+        self.net.lags = vec![Duration::ZERO; self.processes.len()];
     }
 
     fn add(&mut self, name: String, purpose: Purpose, addr: SocketAddr) {
@@ -220,6 +196,7 @@ impl World {
             armed: None,
             alarm: 0,
             second: (0, 0),
+            sent: (0, 0),
             selectors: BTreeMap::new(),
             leaving: false,
             registered: None,
@@ -242,17 +219,19 @@ impl World {
     }
 
     pub(crate) fn registrars(&self) -> impl Iterator<Item = (usize, &Process)> {
-        self.processes[..REGISTRARS].iter().enumerate()
+        self.processes[self.scenario.registrars()].iter().enumerate()
     }
 
     pub(crate) fn element_processes(&self) -> impl Iterator<Item = (usize, &Process)> {
-        let all = self.processes.iter().enumerate();
-        all.filter(|(_, process)| matches!(process.purpose, Purpose::Element(_)))
+        self.scenario.element_processes().map(|index| (index, &self.processes[index]))
+    }
+
+    pub(crate) fn user_range(&self) -> std::ops::Range<usize> {
+        self.scenario.element_processes().end..self.processes.len()
     }
 
     pub(crate) fn users(&self) -> impl Iterator<Item = (usize, &Process)> {
-        let all = self.processes.iter().enumerate();
-        all.filter(|(_, process)| matches!(process.purpose, Purpose::User { .. }))
+        self.user_range().map(|index| (index, &self.processes[index]))
     }
 
     pub(crate) fn violation(&mut self, invariant: &'static str, what: String) {
@@ -289,7 +268,7 @@ impl World {
                     self.deliver(process, event);
                 }
             }
-            Happening::Load { process } => self.change_load(process),
+            Happening::Change { process } => self.change(process),
             Happening::Observe => {
                 invariants::observe(self);
                 self.later(self.now + ms(100), Happening::Observe);
@@ -320,48 +299,63 @@ impl World {
     }
 
     /// One call of a core, and all that follows from it.
-    fn input(&mut self, process: usize, input: Input) {
+    fn input(&mut self, process: usize, mut input: Input) {
         let now = self.base + self.now;
-        let entry = &mut self.processes[process];
-        let Some(core) = &mut entry.core else { return };
-        let timeout = matches!(input, Input::Timeout);
-        match input {
-            Input::Net(event) => {
-                let (kind, bytes) = match &event {
-                    NetEvent::Message { payload, .. } => (1, payload.as_slice()),
-                    NetEvent::Up { .. } => (2, &[][..]),
-                    NetEvent::Down { .. } => (3, &[][..]),
-                    _ => (4, &[][..]),
-                };
-                self.trace
-                    .note(self.now, &entry.name, kind, bytes, || crate::describe::event(&event));
-                core.handle_net(now, event);
-            }
-            Input::Timeout => core.handle_timeout(now),
-            Input::Element(command) => {
-                if let Core::Element(client) = core {
-                    client.handle_command(now, command);
-                }
-            }
-            Input::User(command) => {
-                if let Core::User(client) = core {
-                    client.handle_command(now, command);
-                }
-            }
+        let entry = &self.processes[process];
+        if entry.core.is_none() {
+            return;
         }
-        let mut said = Vec::new();
+        let mut asked = None;
+        if let Input::Net(event) = &input {
+            let (kind, bytes) = match event {
+                NetEvent::Message { payload, .. } => (1, payload.as_slice()),
+                NetEvent::Up { .. } => (2, &[][..]),
+                NetEvent::Down { .. } => (3, &[][..]),
+                _ => (4, &[][..]),
+            };
+            let name = &entry.name;
+            self.trace.note(self.now, name, kind, bytes, || crate::describe::event(event));
+            self.coverage.associations += u64::from(kind == 2);
+            invariants::heard::note(self, process, event);
+            asked = invariants::answered::asked(self, process, event);
+        }
+        if let Input::Net(event) = &mut input
+            && self.planted.is_some()
+            && Planted::swallows(self, process, event)
+        {
+            return;
+        }
+        let Some(core) = &mut self.processes[process].core else { return };
+        let timeout = matches!(input, Input::Timeout);
+        match (input, core) {
+            (Input::Net(event), core) => core.handle_net(now, event),
+            (Input::Timeout, core) => core.handle_timeout(now),
+            (Input::Element(command), Core::Element(client)) => client.handle_command(now, command),
+            (Input::User(command), Core::User(client)) => client.handle_command(now, command),
+            (Input::Element(_) | Input::User(_), _) => {}
+        }
+        let mut said = std::mem::take(&mut self.spare);
+        let limit = invariants::deadlines::max_outputs(self);
+        let Some(core) = &mut self.processes[process].core else { return };
         while let Some(output) = core.poll() {
             said.push(output);
-            if said.len() > invariants::deadlines::MAX_OUTPUTS {
+            if said.len() > limit {
                 break;
             }
         }
         let next = core.next_deadline();
+        if self.planted.is_some() {
+            Planted::alters(self, process, asked.as_ref(), &mut said);
+        }
         invariants::follow(self, process);
         invariants::deadlines::check(self, process, timeout, next, said.len());
-        for output in said {
+        if let Some(asked) = asked {
+            invariants::answered::check(self, process, &asked, &said);
+        }
+        for output in said.drain(..) {
             self.said(process, output);
         }
+        self.spare = said;
         self.arm(process);
     }
 
@@ -387,33 +381,24 @@ impl World {
 
     fn said(&mut self, process: usize, output: Said) {
         if let Said::Net(command) = output {
-            self.tally.sent(self.now, self.healed, process);
+            invariants::bounded::sent(self, process, &command);
             return self.command(process, command);
         }
         let name = &self.processes[process].name;
-        let text = match &output {
-            Said::Registrar(event) => format!("{event:?}"),
-            Said::Element(change) => format!("{} {:?}", change.key.handle, change.state),
-            Said::View(view) => format!(
-                "view {} v{} {:?} {:?}",
-                view.handle,
-                view.version,
-                view.members.iter().map(|member| member.pe_id.0).collect::<Vec<_>>(),
-                std::mem::discriminant(&view.freshness),
-            ),
-            Said::Home(home) => format!("home {:?}", home.map(|home| home.remote.addr.ip())),
-            Said::Resolved(ok) => format!("resolved {ok}"),
-            Said::Net(_) => String::new(),
-        };
-        // Discriminants of views print the same in every run of one build.
-        self.trace.note(self.now, name, 5, text.as_bytes(), || text.clone());
+        let (kind, number) = output.fingerprint();
+        self.trace.note(self.now, name, kind, &number.to_le_bytes(), || output.describe());
         match output {
             Said::Registrar(event) => invariants::registrar_said(self, process, &event),
             Said::Element(change) => {
                 let entry = &mut self.processes[process];
                 match change.state {
                     State::Registered { .. } => entry.registered = Some(self.now),
-                    State::Deregistered { .. } if entry.leaving => self.left(process),
+                    State::Deregistered { .. } => {
+                        self.questions.left(process, &change.key);
+                        if self.processes[process].leaving {
+                            self.left(process);
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -430,7 +415,8 @@ impl World {
                     }
                 }
             }
-            Said::Home(_) | Said::Net(_) | Said::Resolved(_) => {}
+            Said::Resolved(id, _) => self.questions.resolved(process, id),
+            Said::Home(_) | Said::Net(_) => {}
         }
     }
 
@@ -447,10 +433,11 @@ impl World {
         }
     }
 
-    pub(crate) fn boot(&mut self, process: usize) {
+    pub(crate) fn boot(&mut self, process: usize, same: bool) {
         if self.processes[process].core.is_some() {
             return;
         }
+        self.identify(process, same);
         let now = self.base + self.now;
         let rng = fastrand::Rng::with_seed(self.rng.u64(..));
         // A socket on port 0 gets another port, often.
@@ -460,9 +447,10 @@ impl World {
         let purpose = self.processes[process].purpose.clone();
         let (core, commands) = match &purpose {
             Purpose::Registrar => {
-                let id = ServerId(self.rng.u32(1..));
-                self.processes[process].server_id = Some(id);
-                let peers: Vec<_> = (0..REGISTRARS)
+                let id = self.processes[process].server_id.unwrap_or(ServerId(1));
+                let peers: Vec<_> = self
+                    .scenario
+                    .registrars()
                     .map(registrar_ip)
                     .filter(|ip| *ip != own_ip)
                     .map(|ip| SocketAddr::new(ip, 9899))
@@ -470,13 +458,14 @@ impl World {
                 let config = Config {
                     mentors: peers.clone(),
                     peers,
-                    bugs: self.bugs,
+                    bugs: self.planted.as_ref().map(Planted::bugs).unwrap_or_default(),
                     ..Config::new(own_ip)
                 };
                 (Core::Registrar(Box::new(Registrar::new(now, config, id, rng))), Vec::new())
             }
             Purpose::Element(configs) => {
-                let registrars = (0..REGISTRARS).map(registrar_ip).map(registrar_sctp).collect();
+                let registrars =
+                    self.scenario.registrars().map(registrar_ip).map(registrar_sctp).collect();
                 let role = Elements::new(ElementsConfig::telephony());
                 let client = Client::new(now, ClientConfig::telephony(registrars), role, rng);
                 let commands = configs.iter().cloned().map(ElementCommand::Register);
@@ -487,7 +476,8 @@ impl World {
                     Link::Sctp => registrar_sctp,
                     Link::Tcp => registrar_tcp,
                 };
-                let registrars = (0..REGISTRARS).map(registrar_ip).map(registrar).collect();
+                let registrars =
+                    self.scenario.registrars().map(registrar_ip).map(registrar).collect();
                 let role = Users::new(UsersConfig::telephony());
                 let client = Client::new(now, ClientConfig::telephony(registrars), role, rng);
                 let commands = pools.iter().cloned().map(UserCommand::Watch).map(Input::User);
@@ -509,11 +499,34 @@ impl World {
         entry.registered = None;
         entry.reported = None;
         self.trace.note(self.now, &entry.name, 6, &[], || "boots".to_owned());
+        self.heard.forget(process);
         for command in commands {
             self.input(process, command);
         }
         // Drains what the constructor said, and arms.
         self.input(process, Input::Timeout);
+    }
+
+    /// Who the process is in its next life.
+    fn identify(&mut self, process: usize, same: bool) {
+        let entry = &mut self.processes[process];
+        let again = entry.boot > 0;
+        match &mut entry.purpose {
+            Purpose::Registrar if same && again => self.coverage.same_identity += 1,
+            Purpose::Registrar => entry.server_id = Some(ServerId(self.rng.u32(1..))),
+            Purpose::Element(configs) if !same => {
+                for config in configs {
+                    let former = config.pe_id;
+                    config.pe_id = PeId(self.rng.u32(1..));
+                    let handle = config.handle.clone();
+                    self.elements.insert((handle.clone(), config.pe_id), process);
+                    let (life, reported) = (entry.life, entry.reported);
+                    self.departed.push(Departed { process, handle, pe_id: former, life, reported });
+                }
+                self.coverage.new_identity += 1;
+            }
+            Purpose::Element(_) | Purpose::User { .. } => {}
+        }
     }
 
     pub(crate) fn kill(&mut self, process: usize, evidence: bool) {
@@ -525,6 +538,7 @@ impl World {
         entry.held.clear();
         entry.alarm += 1;
         entry.reported = None;
+        self.questions.forget(process);
         self.forget_ends(process);
     }
 
@@ -543,6 +557,7 @@ impl World {
             return;
         }
         self.processes[process].life = Life::Running { since: self.now };
+        self.questions.thawed(process, self.now);
         self.revive_ends(process);
         // The transport's thread and the core's task race.
         if self.rng.bool() {
@@ -565,30 +580,43 @@ impl World {
             .map(|(handle, pe_id)| ElementKey { handle: handle.clone(), pe_id })
             .collect();
         for key in keys {
+            self.questions.leaves(process, key.clone(), self.now);
             self.input(process, Input::Element(ElementCommand::Deregister(key)));
         }
     }
 
-    fn change_load(&mut self, process: usize) {
+    /// New values for an element: those of its policy mostly, now and then its port or its registration life.
+    fn change(&mut self, process: usize) {
         if self.healed.is_some() {
             return;
         }
         let next = self.now + ms(self.rng.u64(300..3000));
-        self.later(next, Happening::Load { process });
-        let entry = &self.processes[process];
+        self.later(next, Happening::Change { process });
+        let entry = &mut self.processes[process];
         if !entry.is_running() || entry.leaving {
             return;
         }
-        let load = self.rng.u32(..);
-        let keys: Vec<_> = entry
-            .elements()
-            .filter(|(handle, _)| handle.as_bytes() == b"location-db")
-            .map(|(handle, pe_id)| ElementKey { handle: handle.clone(), pe_id })
-            .collect();
-        for key in keys {
-            let policy = Policy::LeastUsed { load };
-            self.input(process, Input::Element(ElementCommand::UpdatePolicy { key, policy }));
-        }
+        let Purpose::Element(configs) = &mut entry.purpose else { return };
+        let index = self.rng.usize(..configs.len());
+        let config = &mut configs[index];
+        let command = match self.rng.u8(..16) {
+            0 => {
+                let ip = entry.addr.ip();
+                let port = self.rng.u16(5060..5070);
+                config.transport = Transport::tcp(SocketAddr::new(ip, port));
+                ElementCommand::Register(config.clone())
+            }
+            1 => {
+                config.lifetime = Duration::from_secs(self.rng.u64(20..900));
+                ElementCommand::Register(config.clone())
+            }
+            _ => {
+                config.policy = scenario::policy(config.policy.number(), &mut self.rng);
+                let key = ElementKey { handle: config.handle.clone(), pe_id: config.pe_id };
+                ElementCommand::UpdatePolicy { key, policy: config.policy.clone() }
+            }
+        };
+        self.input(process, Input::Element(command));
     }
 
     fn use_pool(&mut self, user: usize) {
@@ -625,10 +653,10 @@ impl World {
         }
         if self.rng.u8(..) < 20 {
             // A single question about some pool.
-            let (name, _) = POOLS[self.rng.usize(..POOLS.len())];
-            if let Ok(handle) = name.parse() {
-                self.input(user, Input::User(UserCommand::Resolve { id: self.counter, handle }));
-            }
+            let index = self.rng.usize(..self.scenario.pools.len());
+            let (id, handle) = (self.counter, self.scenario.pools[index].clone());
+            self.questions.asks(user, id, self.now);
+            self.input(user, Input::User(UserCommand::Resolve { id, handle }));
         }
     }
 

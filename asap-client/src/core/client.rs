@@ -127,6 +127,11 @@ impl<R: Role> Client<R> {
         self.counters
     }
 
+    /// How many associations it keeps books of, for invariants in simulations.
+    pub fn associations(&self) -> usize {
+        self.associations.len() + self.ending.len()
+    }
+
     pub fn handle_command(&mut self, now: Instant, command: R::Command) {
         self.with_role(now, |role, cx| role.handle_command(cx, command));
     }

@@ -188,6 +188,27 @@ impl Registrar {
         &self.space
     }
 
+    /// How many associations it keeps books of, for invariants in simulations.
+    pub fn associations(&self) -> usize {
+        self.assocs.len()
+    }
+
+    /// How many records of all kinds it holds, for invariants in simulations.
+    pub fn records(&self) -> usize {
+        let subscriptions: usize = self.subscribers.values().map(BTreeSet::len).sum();
+        self.space.len()
+            + self.assocs.len()
+            + self.by_remote.len()
+            + self.contacts.len()
+            + self.peers.len()
+            + self.takeovers.len()
+            + self.orphans.len()
+            + self.sessions.len()
+            + self.watches.len()
+            + subscriptions
+            + self.timers.len()
+    }
+
     /// Takes what happened on the network.
     pub fn handle_net(&mut self, now: Instant, event: NetEvent) {
         self.awake(now);

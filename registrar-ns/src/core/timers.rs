@@ -40,6 +40,10 @@ impl<K: Ord + Clone> Timers<K> {
         self.armed.contains_key(key)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.armed.len()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }

@@ -30,9 +30,9 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
         for (key, element) in table {
             match theirs.get(key) {
                 None => fail(format!("{} knows {key:?}, {} does not", first.name, other.name)),
-                Some(theirs) if theirs != element => fail(format!(
-                    "{} and {} disagree: {element:?} {theirs:?}",
-                    first.name, other.name
+                Some(theirs) if theirs.home != element.home => fail(format!(
+                    "{} and {} disagree on the home of {key:?}: {} {}",
+                    first.name, other.name, element.home, theirs.home
                 )),
                 Some(_) => {}
             }
@@ -50,6 +50,12 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
         let sums: Vec<u16> = sums.collect();
         if sums.windows(2).any(|pair| pair[0] != pair[1]) {
             fail(format!("checksums of {home} differ: {sums:04x?}"));
+        }
+    }
+    for (handle, pe_id) in table.keys() {
+        let owner = world.elements.get(&(handle.clone(), *pe_id)).map(|at| &world.processes[*at]);
+        if !owner.is_some_and(|owner| owner.elements().any(|now| now == (handle, *pe_id))) {
+            fail(format!("{handle} {pe_id} is nobody's identity any more, and known"));
         }
     }
     for (_, process) in world.element_processes() {

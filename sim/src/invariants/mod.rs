@@ -4,9 +4,13 @@
 //! delays. In orderly runs every episode says which bounds hold ([`crate::schedule::Episode`]); where a partition or
 //! the loss of all registrars makes a bound impossible, its clock starts when that ends.
 
-pub(crate) mod converged;
+pub(crate) mod answered;
+mod attributes;
+pub(crate) mod bounded;
+mod converged;
 pub(crate) mod deadlines;
 mod gone;
+pub(crate) mod heard;
 mod quiet;
 mod rehomed;
 mod resolvable;
@@ -14,6 +18,8 @@ mod settled;
 mod spared;
 mod usable;
 
+pub(crate) use answered::Questions;
+pub(crate) use heard::Heard;
 pub(crate) use quiet::Tally;
 pub(crate) use settled::{Moves, follow};
 
@@ -29,6 +35,8 @@ pub(crate) const TOLERANCE: Duration = Duration::from_millis(350);
 /// Looks at everything, every 100 ms.
 pub(crate) fn observe(world: &mut World) {
     let mut wrong = Vec::new();
+    answered::overdue(world, &mut wrong);
+    bounded::check(world, &mut wrong);
     gone::check(world, &mut wrong);
     rehomed::check(world, &mut wrong);
     resolvable::check(world, &mut wrong);
@@ -42,14 +50,34 @@ pub(crate) fn observe(world: &mut World) {
 /// A registrar reported a transition.
 pub(crate) fn registrar_said(world: &mut World, process: usize, event: &Event) {
     world.tally.said(world.now, world.healed, process, event);
-    if let Some((invariant, what)) = spared::check(world, process, event) {
+    count(world, event);
+    let wrong = [heard::check(world, process, event), spared::check(world, process, event)];
+    for (invariant, what) in wrong.into_iter().flatten() {
         world.violation(invariant, what);
+    }
+}
+
+fn count(world: &mut World, event: &Event) {
+    let runs = |target| {
+        let mut registrars = world.registrars();
+        registrars.any(|(_, other)| other.server_id == Some(target) && other.is_running())
+    };
+    match event {
+        Event::ResyncStarted { .. } => world.coverage.resyncs += 1,
+        Event::TakeoverLost { to: None, .. } => world.coverage.false_alarms += 1,
+        Event::TakeoverLost { to: Some(_), .. } => world.coverage.arbitrations_lost += 1,
+        Event::TakeoverWon { target, .. } => {
+            world.coverage.splits += u64::from(runs(*target));
+            world.coverage.takeovers += 1;
+        }
+        _ => {}
     }
 }
 
 /// Everything has been quiet for long.
 pub(crate) fn finish(world: &mut World) {
     let mut wrong = Vec::new();
+    attributes::check(world, &mut wrong);
     converged::check(world, &mut wrong);
     quiet::check(world, &mut wrong);
     for (invariant, what) in wrong {

@@ -5,30 +5,30 @@ use std::time::Duration;
 
 use dialtone_registrar_ns::core::Event;
 
-use crate::world::{REGISTRARS, World};
+use crate::world::World;
 
 /// From this long after the end of trouble.
 const CALM: Duration = Duration::from_secs(22);
 /// One registrar's resyncs in the rest of the run, 18 s.
-const MAX_RESYNCS: u32 = 1;
-/// One process's messages in the rest of the run: a registrar sends 20 keep-alives, 2 presences, pushes and answers
-/// in a second.
-const MAX_MESSAGES: u32 = 18 * 60;
+const MAX_RESYNCS: usize = 1;
+/// One process's messages in the rest of the run: a registrar sends a keep-alive for each of its elements, a presence
+/// to each peer, and pushes and answers in a second.
+fn max_messages(world: &World) -> usize {
+    let (registrars, users) = (world.scenario.registrars, world.scenario.users.len());
+    9 * (20 + 3 * world.scenario.elements.iter().flatten().count() + 4 * registrars + 3 * users)
+}
 
 /// Counts of the quiet time.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    resyncs: [u32; REGISTRARS],
-    messages: Vec<u32>,
+    resyncs: Vec<usize>,
+    messages: Vec<usize>,
 }
 
 impl Tally {
     pub(crate) fn sent(&mut self, now: Duration, healed: Option<Duration>, process: usize) {
         if healed.is_some_and(|healed| now > healed + CALM) {
-            if self.messages.len() <= process {
-                self.messages.resize(process + 1, 0);
-            }
-            self.messages[process] += 1;
+            add(&mut self.messages, process);
         }
     }
 
@@ -41,9 +41,16 @@ impl Tally {
     ) {
         let resync = matches!(event, Event::ResyncStarted { .. });
         if resync && healed.is_some_and(|healed| now > healed + CALM) {
-            self.resyncs[process] += 1;
+            add(&mut self.resyncs, process);
         }
     }
+}
+
+fn add(counts: &mut Vec<usize>, process: usize) {
+    if counts.len() <= process {
+        counts.resize(process + 1, 0);
+    }
+    counts[process] += 1;
 }
 
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
@@ -53,8 +60,9 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
             wrong.push(("quiet", format!("{name}: {resyncs} resyncs though nothing happens")));
         }
     }
+    let limit = max_messages(world);
     for (index, messages) in world.tally.messages.iter().enumerate() {
-        if *messages > MAX_MESSAGES {
+        if *messages > limit {
             let name = &world.processes[index].name;
             wrong.push(("quiet", format!("{name}: {messages} commands though nothing happens")));
         }

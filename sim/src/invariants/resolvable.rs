@@ -24,13 +24,14 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
         Episode::NoRegistrars
         | Episode::Partition
         | Episode::Quiet
+        | Episode::Restart
         | Episode::ShakyTakeover
         | Episode::Start => world.troubled + SETTLED,
     };
     if world.now <= settled || !world.net.walls.is_empty() {
         return;
     }
-    let touched = |process: usize| world.touched >> process & 1 == 1;
+    let touched = |process: usize| world.touched.contains(process);
     for (index, registrar) in world.registrars() {
         let Life::Running { since } = registrar.life else { continue };
         let Some(core) = registrar.registrar() else { continue };

@@ -18,13 +18,14 @@ pub(super) fn check(
         | Episode::NoRegistrars
         | Episode::Partition
         | Episode::Quiet
+        | Episode::Restart
         | Episode::ShakyTakeover
         | Episode::Start => false,
     };
     if !judged {
         return None;
     }
-    let touched = |process: usize| world.touched >> process & 1 == 1;
+    let touched = |process: usize| world.touched.contains(process);
     let by = &world.processes[registrar].name;
     match event {
         Event::Removed {

@@ -142,7 +142,8 @@ fn parallel(
 
 fn outcome(seed: u64, world: world::World) -> Outcome {
     let (hash, tail) = world.trace.into_parts();
-    Outcome { seed, violations: world.violations, hash, tail, simulated: world.now }
+    let simulated = world.now;
+    Outcome { seed, violations: world.violations, hash, tail, simulated, ..Outcome::default() }
 }
 
 /// A violation as text, for reports.
