@@ -10,9 +10,11 @@ use dialtone_wire::PeId;
 use crate::process::{Process, Purpose};
 use crate::world::World;
 
+type Table<'a> = BTreeMap<(&'a Handle, PeId), &'a Element>;
+
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let mut fail = |what: String| wrong.push(("attributes", what));
-    let mut tables: Vec<(&Process, BTreeMap<(&Handle, PeId), &Element>)> = Vec::new();
+    let mut tables: Vec<(&Process, Table<'_>)> = Vec::new();
     for (_, registrar) in world.registrars() {
         if let Some(core) = registrar.registrar().filter(|core| core.in_service()) {
             let elements = core.handlespace().elements();
