@@ -68,14 +68,19 @@ fn main() -> ExitCode {
         args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
     let failures = AtomicU64::new(0);
     let coverage = Mutex::new(Coverage::default());
-    let failed =
-        search(args.from..args.from + args.seeds, threads, args.plant, args.keep_going, |outcome| {
+    let failed = search(
+        args.from..args.from + args.seeds,
+        threads,
+        args.plant,
+        args.keep_going,
+        |outcome| {
             *coverage.lock().unwrap_or_else(PoisonError::into_inner) += outcome.coverage;
             if let Some(violation) = outcome.violations.first() {
                 failures.fetch_add(1, Ordering::Relaxed);
                 println!("seed {}: {violation}", outcome.seed);
             }
-        });
+        },
+    );
     let coverage = coverage.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{} seeds, {} failed", coverage.seeds, failures.into_inner());
     for (name, count) in coverage.rows() {

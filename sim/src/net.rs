@@ -97,11 +97,11 @@ impl World {
         self.net.walls.iter().any(|(a, b)| a.contains(from) && b.contains(to))
     }
 
-    fn host(&self, ip: IpAddr) -> Option<usize> {
+    pub(crate) fn host(&self, ip: IpAddr) -> Option<usize> {
         self.hosts.get(&ip).copied()
     }
 
-    fn delay(&mut self) -> Duration {
+    pub(crate) fn delay(&mut self) -> Duration {
         let usual = Duration::from_micros(self.rng.u64(100..1500));
         // Now and then a packet takes its time.
         if self.rng.u8(..) < 8 { usual + self.net.jitter.mul_f64(self.rng.f64()) } else { usual }
@@ -158,6 +158,9 @@ impl World {
     }
 
     pub(crate) fn command(&mut self, process: usize, command: NetCommand) {
+        if self.packets.is_some() {
+            return self.packet_command(process, command);
+        }
         match command {
             NetCommand::Connect { assoc, protocol, remote } => {
                 self.connect(process, assoc, protocol, remote);
@@ -466,6 +469,9 @@ impl World {
 
     /// All ends of a process are gone without a word, perhaps with what was under way.
     pub(crate) fn forget_ends(&mut self, process: usize) {
+        if let Some(packets) = &mut self.packets {
+            packets.kill(process);
+        }
         let host_up = self.processes[process].host_is_up();
         let ends: Vec<_> = self
             .net
@@ -492,12 +498,18 @@ impl World {
 
     /// What an association of this process carries, unless this side is done with it.
     pub(crate) fn protocol_of(&self, process: usize, assoc: AssocId) -> Option<Protocol> {
+        if let Some(packets) = &self.packets {
+            return packets.protocol_of(process, assoc);
+        }
         let end = self.net.ends.get(&(process, assoc)).filter(|end| !end.ending)?;
         Some(end.protocol)
     }
 
     /// How many associations this process has.
     pub(crate) fn count_ends(&self, process: usize) -> usize {
+        if let Some(packets) = &self.packets {
+            return packets.count(process);
+        }
         let ends = self.net.ends.range((process, AssocId::accepted(0))..);
         ends.take_while(|((owner, _), _)| *owner == process).count()
     }
@@ -517,6 +529,7 @@ impl World {
 
     /// A process runs again: it acknowledges at once, and its own timers begin anew.
     pub(crate) fn revive_ends(&mut self, process: usize) {
+        self.thaw_port(process);
         for at in self.ends_of(|owner, _| owner == process) {
             if let Some(end) = self.end(at) {
                 (end.failing, end.retransmits) = (None, 0);

@@ -19,6 +19,8 @@ pub(crate) struct Scenario {
     pub(crate) elements: Vec<Vec<ElementConfig>>,
     pub(crate) users: Vec<(Vec<Handle>, Link)>,
     pub(crate) pools: Vec<Handle>,
+    /// Real SCTP stacks on a network that loses datagrams, and everybody on SCTP.
+    pub(crate) datagrams: bool,
 }
 
 /// Names of pools; which policy they have, the seed says.
@@ -56,6 +58,7 @@ impl Scenario {
         // Two neighbours, of which one is orderly and one is not.
         let large = matches!(seed % 200, 198 | 199);
         let design = !large && seed % 16 < 2;
+        let datagrams = !large && seed % 16 == 5;
         let registrars = match rng.u8(..16) {
             _ if large => rng.usize(5..=9),
             _ if design => 3,
@@ -79,6 +82,7 @@ impl Scenario {
             elements: vec![Vec::new(); processes],
             users: Vec::new(),
             pools: pools.clone(),
+            datagrams,
         };
         for index in 0..elements {
             // Elements of one process are in different pools.
@@ -98,7 +102,7 @@ impl Scenario {
             let mut watched = pools.clone();
             rng.shuffle(&mut watched);
             watched.truncate(3);
-            let link = if index % 2 == 0 { Link::Sctp } else { Link::Tcp };
+            let link = if index % 2 == 0 || datagrams { Link::Sctp } else { Link::Tcp };
             scenario.users.push((watched, link));
         }
         scenario

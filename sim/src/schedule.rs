@@ -484,6 +484,9 @@ impl World {
         self.healed = Some(self.now);
         self.net.walls.clear();
         self.net.lags.fill(Duration::ZERO);
+        if let Some(packets) = &mut self.packets {
+            packets.heal();
+        }
         for process in 0..self.processes.len() {
             match self.processes[process].life {
                 Life::Frozen { .. } => self.thaw(process),

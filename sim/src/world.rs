@@ -18,6 +18,7 @@ use dialtone_wire::{PeId, ServerId, Transport};
 use crate::coverage::Coverage;
 use crate::invariants::{self, Heard, Moves, Questions, Tally};
 use crate::net::{EndRef, Net};
+use crate::packets::Packets;
 use crate::plant::Planted;
 use crate::process::{Core, Life, Process, Purpose, Said};
 use crate::scenario::{self, Scenario, registrar_ip};
@@ -36,11 +37,22 @@ pub(crate) enum Happening {
         sender: Option<u64>,
     },
     Beat(EndRef),
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
     Dial {
         from: EndRef,
         attempt: u32,
     },
     DialLimit(EndRef),
+    Icmp {
+        process: usize,
+        boot: u32,
+        to: SocketAddr,
+        returned: Vec<u8>,
+    },
     /// An event that the process's own endpoint makes.
     Local {
         process: usize,
@@ -54,6 +66,11 @@ pub(crate) enum Happening {
     Observe,
     Pump(EndRef),
     ShutdownLimit(EndRef),
+    /// An SCTP stack wants to be called.
+    Stack {
+        process: usize,
+        alarm: u64,
+    },
     /// A user needs an element.
     Use {
         user: usize,
@@ -107,6 +124,8 @@ pub(crate) struct World {
     /// An empty vector with room.
     spare: Vec<Said>,
     pub(crate) net: Net,
+    /// In place of the net's associations, in runs on datagrams.
+    pub(crate) packets: Option<Packets>,
     pub(crate) trace: Trace,
     pub(crate) violations: Vec<Violation>,
     pub(crate) planted: Option<Planted>,
@@ -144,6 +163,7 @@ impl World {
             counter: 0,
             spare: Vec::new(),
             net: Net::default(),
+            packets: None,
             trace: Trace::new(options.text),
             violations: Vec::new(),
             planted: options.plant.map(Planted::new),
@@ -159,6 +179,10 @@ impl World {
         };
         world.net.jitter = ms([2, 10, 40][world.rng.usize(..3)]);
         world.people();
+        if world.scenario.datagrams {
+            let processes = world.processes.len();
+            world.packets = Some(Packets::new(processes, &mut world.rng));
+        }
         world
     }
 
@@ -261,6 +285,11 @@ impl World {
             Happening::Act(act) => self.act(act),
             Happening::Arrive { to, event, sender } => self.arrived(to, event, sender),
             Happening::Beat(at) => self.beat(at),
+            Happening::Datagram { from, to, bytes } => self.datagram(from, to, bytes),
+            Happening::Icmp { process, boot, to, returned } => {
+                self.icmp(process, boot, to, &returned);
+            }
+            Happening::Stack { process, alarm } => self.stack_due(process, alarm),
             Happening::Dial { from, attempt } => self.dial(from, attempt),
             Happening::DialLimit(from) => self.dial_limit(from),
             Happening::Local { process, boot, event } => {
@@ -500,6 +529,7 @@ impl World {
         entry.reported = None;
         self.trace.note(self.now, &entry.name, 6, &[], || "boots".to_owned());
         self.heard.forget(process);
+        self.open_port(process);
         for command in commands {
             self.input(process, command);
         }

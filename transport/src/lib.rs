@@ -16,6 +16,7 @@
 //! | connection | one tokio task each | its stream, its bounded write queue |
 //! | certificates | one tokio task, in secure mode | looks whether the files have changed |
 
+mod bare;
 mod config;
 mod cookie;
 mod counters;
@@ -32,6 +33,8 @@ mod thread;
 pub mod tls;
 mod udp;
 
+#[doc(hidden)]
+pub use bare::BareStack;
 pub use config::{EndpointConfig, SctpTimers, Secure};
 pub use counters::Counters;
 pub use endpoint::Endpoint;

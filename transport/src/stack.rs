@@ -135,7 +135,7 @@ impl Stack {
         Self::with_entropy(config, now, counters, accepted, Entropy::system())
     }
 
-    fn with_entropy(
+    pub(crate) fn with_entropy(
         config: EndpointConfig,
         now: Instant,
         counters: Arc<Live>,
