@@ -2,6 +2,27 @@
 
 use dialtone_sim::{Plant, search};
 
+/// Which invariants may notice it first.
+fn meant_for(plant: Plant) -> &'static [&'static str] {
+    match plant {
+        Plant::Chatter => &["bounded", "deadlines", "quiet"],
+        Plant::DeafToTargets => &["heard"],
+        Plant::DoubleAnswers | Plant::LostAcks | Plant::LostAnswers => &["answered"],
+        Plant::FoldedSubtraction => &["converged", "quiet"],
+        Plant::ForgottenEnds => &["bounded"],
+        Plant::LostPushes => &["attributes", "converged", "gone"],
+        Plant::NoClaims => &["converged", "settled"],
+        Plant::NoResyncOnReturn => &["attributes", "converged", "resolvable"],
+        Plant::ShortTables => &["converged", "quiet", "resolvable"],
+        Plant::SilentRemovals => &["converged", "gone", "quiet"],
+        Plant::SilentTakeovers => &["converged", "rehomed"],
+        Plant::SilentUpdates => &["attributes", "converged", "resolvable"],
+        Plant::TakeoverMovesAll => &["converged", "rehomed", "settled"],
+        Plant::UnheardAnswers => &["answered", "converged", "gone"],
+        Plant::WrongValues => &["attributes"],
+    }
+}
+
 #[test]
 fn every_planted_bug_is_caught() {
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
@@ -10,5 +31,7 @@ fn every_planted_bug_is_caught() {
         let failed = failed.unwrap_or_else(|| panic!("{plant:?} is not noticed"));
         let violation = failed.violations.first().expect("a failed run has a violation");
         println!("{plant:?}: seed {}: {violation}", failed.seed);
+        let meant = meant_for(plant).contains(&violation.invariant);
+        assert!(meant, "{plant:?} is noticed by something else: {violation}");
     }
 }
