@@ -31,8 +31,6 @@ pub enum Plant {
     LostAnswers,
     /// Subscribers are not told what changes.
     LostPushes,
-    /// Keep-alives after a takeover claim nobody.
-    NoClaims,
     /// No resync when an association with a peer is there again, or when the peer is (in the core).
     NoResyncOnReturn,
     /// The last element of a table is missing.
@@ -52,7 +50,7 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Chatter,
         Self::DeafToTargets,
         Self::DoubleAnswers,
@@ -61,7 +59,6 @@ impl Plant {
         Self::LostAcks,
         Self::LostAnswers,
         Self::LostPushes,
-        Self::NoClaims,
         Self::NoResyncOnReturn,
         Self::ShortTables,
         Self::SilentRemovals,
@@ -182,14 +179,10 @@ impl Planted {
         }
     }
 
-    fn asap(&mut self, answers: bool, mut payload: Vec<u8>) -> Vec<Vec<u8>> {
+    fn asap(&mut self, answers: bool, payload: Vec<u8>) -> Vec<Vec<u8>> {
         let kind = payload.first().copied().unwrap_or(0);
         match (self.plant, kind) {
             (Plant::Chatter, KEEP_ALIVE) => vec![payload; 40],
-            (Plant::NoClaims, KEEP_ALIVE) => {
-                payload[1] = 0;
-                vec![payload]
-            }
             (Plant::LostAcks, KEEP_ALIVE_ACK) if self.rng.u8(..4) == 0 => Vec::new(),
             (Plant::LostAnswers, REGISTRATION_RESPONSE) if self.rng.u8(..8) == 0 => Vec::new(),
             (Plant::DoubleAnswers, RESOLUTION_RESPONSE) if answers && self.rng.u8(..8) == 0 => {
