@@ -24,6 +24,8 @@ pub(in crate::core) struct Room {
     claims: bool,
     /// Elements that failed while it was there.
     tried: Vec<u32>,
+    /// Whether a living owner has refused it once, having no room for more requests.
+    repelled: bool,
     claim: Option<Claim>,
     stage: Stage,
     /// When the store was asked last.
@@ -74,6 +76,7 @@ impl Proxy {
             name: name.clone(),
             claims: context.invite && begins,
             tried: Vec::new(),
+            repelled: false,
             claim: None,
             stage: Stage::Reading,
             asked_at: now,
@@ -212,7 +215,7 @@ impl Proxy {
         self.settle(now, context);
     }
 
-    /// An element does not answer while a request is there.
+    /// An element does not answer while a request is there, or has no room for one more.
     pub(in crate::core) fn element_failed(
         &mut self,
         now: Instant,
@@ -220,16 +223,31 @@ impl Proxy {
         index: usize,
         element: u32,
     ) {
+        let mut lives = false;
         if let Some(conference) = &mut self.conference {
             conference.stats.failed += 1;
+            lives = conference.is_usable(element);
         }
         let wanted = !context.cancelled && !context.answered && !context.gone;
         match &mut context.room {
+            // A room is never moved away from an owner that lives. It is asked once more, after the database has said
+            // whether it still is the owner.
+            Some(room) if wanted && lives => {
+                context.branches[index].state = State::Looking;
+                if std::mem::replace(&mut room.repelled, true) {
+                    return self.turn_away(now, context, Lacks::Element);
+                }
+                (room.stage, room.asked_at) = (Stage::Reading, now);
+                let read = Request::ReadClaim { name: room.name.clone() };
+                let waiting = Waiting::Claim { server: context.server };
+                self.ask(now, read, waiting, Some(self.settings.lookup_timeout));
+            }
             Some(room) if wanted => {
                 room.tried.push(element);
                 context.branches[index].state = State::Looking;
                 self.seat(now, context);
             }
+            None if wanted && lives => self.finish_branch(context, index, Outcome::Code(503)),
             // What it mixed has ended with it; RFC 5057 section 5.1: 481 ends the dialog, which nothing else would.
             None if wanted && context.request.to().is_ok_and(|to| to.tag().is_some()) => {
                 self.finish_branch(context, index, Outcome::Code(481));

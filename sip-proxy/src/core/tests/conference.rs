@@ -3,6 +3,7 @@
 use dialtone_handlespace::{Element, rendezvous};
 use dialtone_location::{Claim, ClaimChange, ClaimOutcome};
 use dialtone_pool_user::{Freshness, View};
+use dialtone_sip_pool::hops::{self, Hops};
 use dialtone_sip_pool::token::DialogCookie;
 use dialtone_wire::{PeId, Policy, PolicyType, ServerId as Home, Transport};
 
@@ -227,6 +228,41 @@ fn a_frozen_owner_is_replaced_within_a_second() {
     world.advance(Duration::from_secs(20));
     assert_eq!(world.requests(), []);
     world.reply(&invite, 486, "tb", "");
+}
+
+/// An owner with more requests than it may have at a time lives all the same: its room stays with it.
+#[test]
+fn a_busy_owner_keeps_its_rooms() {
+    let mut world = World::with_rooms(|_| {});
+    let times = hops::Settings { outstanding: 1, ..hops::Settings::default() };
+    let few = Hops::new(times, 2, fastrand::Rng::with_seed(1));
+    world.proxy.conference.as_mut().unwrap().hops = few;
+    world.set_elements(&POOL.map(|element| (element, 0)));
+    let owner = order("a")[0];
+    world.invite_room("a", "1");
+    let first = world.request("INVITE");
+    assert_eq!(first.0, Hop::Focus(owner));
+    world.invite_room("a", "2");
+    let refused = world.heard();
+    assert_eq!(refused[0].status(), Some(503));
+    assert!(refused[0].header(HeaderName::RetryAfter).is_some());
+    // There is room when the database has said once more whose it is.
+    world.store = Store::Stalls;
+    world.invite_room("a", "3");
+    let (ticket, read) = world.stalled.pop().unwrap();
+    let answer = world.answer(read.clone());
+    world.proxy.handle_store(world.now, StoreEvent::Answer { ticket, answer });
+    world.run();
+    let (ticket, again) = world.stalled.pop().unwrap();
+    assert_eq!((&again, world.requests().len()), (&read, 0));
+    world.reply(&first, 486, "tb", "");
+    let answer = world.answer(again);
+    world.proxy.handle_store(world.now, StoreEvent::Answer { ticket, answer });
+    world.run();
+    let invite = world.request("INVITE");
+    assert_eq!(invite.0, Hop::Focus(owner));
+    world.reply(&invite, 486, "tc", "");
+    assert_eq!((world.owner("a"), world.proxy.conference_stats().moved), (Some(owner), 0));
 }
 
 #[test]
