@@ -3,7 +3,7 @@
 //! # Tasks and threads
 //! | what | owns | ends when |
 //! |---|---|---|
-//! | driver (one task) | the core, the control socket, recordings | asked to, after all calls have ended or the time for that is over |
+//! | driver (one task) | the core, the control socket, recordings | asked to, after all calls have ended or the time for that is over; or a worker died |
 //! | workers of the [`Plane`] | sockets and statistics of pairs | the plane is dropped |
 //! | thread of the [`Recorder`] | files | the recorder is dropped |
 //!
@@ -72,6 +72,11 @@ pub(crate) async fn run(parts: Parts, drain: CancellationToken, limit: Duration)
         if now >= sample_at {
             driver.sample(now);
             sample_at = now + SAMPLE_EVERY;
+            if !driver.plane.is_whole() {
+                // Its calls hear nothing any more. Started anew, this relay is good for others.
+                tracing::error!("a media worker died; this relay ends");
+                break;
+            }
         }
         if drain.is_cancelled() {
             let until = *end_at.get_or_insert_with(|| {

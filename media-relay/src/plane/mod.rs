@@ -147,6 +147,9 @@ pub enum Command {
     Close {
         pair: PairId,
     },
+    /// To see what becomes of a worker that has a fault.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What becomes of an end's RTCP socket when its settings change.
@@ -231,8 +234,15 @@ impl Plane {
             | Command::Query { pair, .. }
             | Command::Record { pair, .. }
             | Command::StopRecording { pair } => placement.find(*pair),
+            #[cfg(test)]
+            Command::Panic => 0,
         };
         self.workers[worker].execute(command);
+    }
+
+    /// Whether all workers are at work. One that panicked has taken its pairs with it.
+    pub fn is_whole(&self) -> bool {
+        self.workers.iter().all(worker::Handle::is_alive)
     }
 
     /// The counters of all workers together; a snapshot that costs no lock.

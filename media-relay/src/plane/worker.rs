@@ -103,6 +103,10 @@ impl Handle {
         self.totals.read()
     }
 
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     fn wake(&self) {
         if !self.wake.woken.swap(true, Ordering::SeqCst) {
             // Fails only when the counter is full, and then the thread is awake anyway.
@@ -322,6 +326,8 @@ impl Worker {
                     }
                 }
             }
+            #[cfg(test)]
+            Command::Panic => panic!("as it was told to"),
             Command::Kind { pair, kind } => {
                 if let Some(slot) = self.slot(pair) {
                     slot.pair.set_kind(kind);

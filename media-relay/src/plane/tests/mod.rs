@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::Rtp;
 use super::stats::Tick;
+use super::{Command, Plane, PlaneConfig};
 
 #[expect(clippy::disallowed_methods, reason = "some moment must be the first")]
 fn start() -> Instant {
@@ -33,4 +34,17 @@ fn rtp_bytes(rtp: Rtp) -> Vec<u8> {
     bytes.extend(rtp.ssrc.to_be_bytes());
     bytes.resize(172, 0xff);
     bytes
+}
+
+#[test]
+fn a_worker_that_dies_is_noticed() {
+    let config = PlaneConfig { workers: 2, ..PlaneConfig::default() };
+    let (plane, _events) = Plane::start(&config).unwrap();
+    assert!(plane.is_whole());
+    plane.execute(Command::Panic);
+    let end = start() + Duration::from_secs(20);
+    while plane.is_whole() {
+        assert!(start() < end, "nobody noticed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
