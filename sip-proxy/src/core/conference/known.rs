@@ -1,7 +1,7 @@
 //! What a proxy remembers of rooms: where they were, for the time in which the database does not answer, and how many
 //! names it has claimed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use dialtone_location::Claim;
@@ -51,7 +51,31 @@ impl Known {
     }
 }
 
-/// How many names may be claimed: each is a row of the database for as long as its lease.
+/// Names that people use: calls in them have refreshed their sessions. The oldest are forgotten first.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    names: HashSet<Box<str>>,
+    order: VecDeque<Box<str>>,
+}
+
+impl Used {
+    pub(super) fn learn(&mut self, name: &str) {
+        if self.names.insert(name.into()) {
+            self.order.push_back(name.into());
+            if self.order.len() > MOST {
+                let oldest = self.order.pop_front();
+                oldest.map(|name| self.names.remove(&name));
+            }
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+}
+
+/// How many names may be claimed: each is a row of the database for as long as its lease. A tenth is kept for names that
+/// are in use, so that a flood of others leaves them room when their claims have run out.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: f64,
@@ -66,12 +90,13 @@ impl Budget {
         Self { left: most, most, per_second: most / lease.as_secs_f64().max(1.0), at: now }
     }
 
-    /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    /// Takes one, if there is one for a name that is in use, or is not.
+    pub(super) fn take(&mut self, now: Instant, is_used: bool) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.left = (self.left + passed * self.per_second).min(self.most);
-        let granted = self.left >= 1.0;
+        let kept = if is_used { 0.0 } else { (self.most / 10.0).floor() };
+        let granted = self.left >= 1.0 + kept;
         if granted {
             self.left -= 1.0;
         }
@@ -106,15 +131,28 @@ mod tests {
     }
 
     #[test]
+    fn names_in_use_are_bounded() {
+        let mut used = Used::default();
+        used.learn("a");
+        assert!(used.has("a") && !used.has("b"));
+        (0..2 * MOST).for_each(|number| used.learn(&number.to_string()));
+        assert!(!used.has("a") && used.has(&(2 * MOST - 1).to_string()));
+        assert_eq!((used.names.len(), used.order.len()), (MOST, MOST));
+    }
+
+    #[test]
     fn a_budget_comes_back_within_a_lease() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut budget = Budget::new(start, 10, Duration::from_secs(100));
-        let take = |budget: &mut Budget, at| {
-            (0..30).take_while(|_| budget.take(start + Duration::from_secs(at))).count()
+        let take = |budget: &mut Budget, at, is_used| {
+            (0..30).take_while(|_| budget.take(start + Duration::from_secs(at), is_used)).count()
         };
-        assert_eq!(take(&mut budget, 0), 10);
-        assert_eq!(take(&mut budget, 25), 2);
-        assert_eq!(take(&mut budget, 1_000), 10);
+        assert_eq!(take(&mut budget, 0, true), 10);
+        assert_eq!(take(&mut budget, 25, true), 2);
+        assert_eq!(take(&mut budget, 1_000, true), 10);
+        // Names that nobody uses leave a tenth.
+        assert_eq!(take(&mut budget, 2_000, false), 9);
+        assert_eq!(take(&mut budget, 2_000, true), 1);
     }
 }

@@ -27,7 +27,7 @@ use dialtone_sip_pool::hops::{self, ConnId, Hops, Member};
 use dialtone_wire::Policy;
 
 use crate::core::{Output, Proxy};
-use known::{Budget, Known};
+use known::{Budget, Known, Used};
 pub(super) use rooms::Room;
 
 /// Longest name of a room, bytes; the conference server has the same limit.
@@ -53,7 +53,8 @@ pub struct Settings {
     pub relayed: bool,
     /// How long a claim is kept that no INVITE renews; an hour later it is forgotten.
     pub lease: Duration,
-    /// Names that this proxy claims at once, and so many more in the time of a lease.
+    /// Names that this proxy claims at once, and so many more in the time of a lease; the last tenth only if they are in
+    /// use.
     pub max_rooms: usize,
     /// How long the database may take to claim a name or move it.
     pub claim_timeout: Duration,
@@ -100,6 +101,7 @@ pub(super) struct Conference {
     /// Where elements listened that have left the pool; the one that left last is the last.
     departed: VecDeque<(SocketAddr, u32)>,
     known: Known,
+    used: Used,
     budget: Budget,
     stats: Stats,
 }
@@ -114,6 +116,7 @@ impl Conference {
             view: Arc::new(pool.expect("a constant handle")),
             departed: VecDeque::new(),
             known: Known::default(),
+            used: Used::default(),
             budget: Budget::new(now, settings.max_rooms, settings.lease),
             stats: Stats::default(),
             settings,

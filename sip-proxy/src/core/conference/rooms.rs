@@ -179,7 +179,7 @@ impl Proxy {
             Some(Claim { generation, .. }) => {
                 ClaimChange::Swap { name, generation: *generation, owner: next, lease_until }
             }
-            None if conference.budget.take(now) => {
+            None if conference.budget.take(now, conference.used.has(&name)) => {
                 ClaimChange::Insert { name, owner: next, lease_until, now_ms }
             }
             None => return self.turn_away(now, context, Lacks::Budget),
@@ -288,6 +288,7 @@ impl Proxy {
         else {
             return;
         };
+        conference.used.learn(&claim.name);
         if let Some(renewal) = conference.renewal(claim, now_ms) {
             conference.stats.renewed += 1;
             self.ask(now, Request::Claim(renewal), Waiting::Nothing, None);
