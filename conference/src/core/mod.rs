@@ -36,6 +36,7 @@ use dialog::Dialog;
 use events::Subscription;
 pub use hop::Hop;
 use invite::Session;
+use outgoing::Asked;
 pub use settings::{RoomOptions, Settings};
 use timers::Timers;
 
@@ -218,9 +219,9 @@ pub struct Focus {
     rooms: BTreeMap<Box<str>, Room>,
     room_names: HashMap<RoomId, Box<str>>,
     participants: usize,
-    /// INVITEs that wait for their answer, UPDATE and NOTIFY of ours.
+    /// INVITEs that wait for their answer, and requests of ours.
     servers: HashMap<ServerId, CallId>,
-    clients: HashMap<ClientId, CallId>,
+    clients: HashMap<ClientId, Asked>,
     timers: Timers<Timer>,
     next: u64,
     /// Connections that others dialled, for requests that can go to any proxy.

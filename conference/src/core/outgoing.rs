@@ -1,14 +1,26 @@
 //! Requests of our own within dialogs: BYE, NOTIFY, refreshes of sessions.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use bytes::Bytes;
 use dialtone_sip::transaction::ClientId;
-use dialtone_sip::{BRANCH_COOKIE, CSeq, Message, Method, RequestBuilder};
+use dialtone_sip::{BRANCH_COOKIE, CSeq, Edit, HeaderName, Message, Method, RequestBuilder};
 
 use crate::core::{CallId, Focus, Hop, Output, Timer};
 
 /// Above this a request over UDP might be torn (RFC 3261 section 18.1.1).
 const MAX_DATAGRAM: usize = 1300;
+
+/// A request of ours that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    call: CallId,
+    hop: Hop,
+    request: Bytes,
+    /// Whether it has been sent by another way before.
+    again: bool,
+}
 
 impl Focus {
     /// Sends a request within a dialog; `None` when there is no way, or no such call.
@@ -28,9 +40,44 @@ impl Focus {
             hop = Hop::Tcp(peer);
             message = self.build(id, method, sequence, hop, &build)?;
         }
-        let client = self.layer.send_request(now, &message, hop).ok()?;
-        self.clients.insert(client, id);
+        self.ask(now, id, &message, hop, false)
+    }
+
+    fn ask(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        message: &Message,
+        hop: Hop,
+        again: bool,
+    ) -> Option<ClientId> {
+        let client = self.layer.send_request(now, message, hop).ok()?;
+        let request = message.bytes().clone();
+        self.clients.insert(client, Asked { call, hop, request, again });
         Some(client)
+    }
+
+    /// A request of ours that a proxy has taken with it as it died goes to another one, once. The other side may have it:
+    /// then it is the same request by another way.
+    fn ask_again(&mut self, now: Instant, asked: &Asked) -> bool {
+        let Hop::Accepted(before) = asked.hop else { return false };
+        let other = self.accepted.iter().rev().find(|connection| **connection != before);
+        let Some(other) = other.filter(|_| !asked.again) else { return false };
+        let hop = Hop::Accepted(*other);
+        let Ok(request) = Message::parse(asked.request.clone()) else { return false };
+        let (transport, sent_by, branch) = self.sender(hop);
+        let via = format!("SIP/2.0/{transport} {sent_by};rport;branch={branch}");
+        let mut edit = Edit::new(&request);
+        edit.set_header(HeaderName::Via, via);
+        let Ok(message) = Message::parse(edit.finish()) else { return false };
+        self.ask(now, asked.call, &message, hop, true).is_some()
+    }
+
+    /// What a new Via towards this hop says: transport, our address, branch.
+    fn sender(&mut self, hop: Hop) -> (&'static str, SocketAddr, String) {
+        let branch = format!("{BRANCH_COOKIE}{:016x}", self.rng.u64(..));
+        let own = self.settings.udp.filter(|_| matches!(hop, Hop::Udp(_)));
+        (hop.transport().as_str(), own.unwrap_or(self.settings.address), branch)
     }
 
     /// Where requests of a dialog go. If it came through a proxy that is connected, to that which its last request came
@@ -59,12 +106,9 @@ impl Focus {
         hop: Hop,
         build: &impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Option<Message> {
-        let branch = format!("{BRANCH_COOKIE}{:016x}", self.rng.u64(..));
-        let own = self.settings.udp.filter(|_| matches!(hop, Hop::Udp(_)));
-        let sent_by = own.unwrap_or(self.settings.address);
+        let (transport, sent_by, branch) = self.sender(hop);
         let dialog = &self.calls.get(&id)?.dialog;
-        let via = (hop.transport().as_str(), sent_by, &*branch);
-        let request = dialog.request(method, sequence, via);
+        let request = dialog.request(method, sequence, (transport, sent_by, &branch));
         Message::parse(build(request).build()).ok()
     }
 
@@ -114,7 +158,7 @@ impl Focus {
         if method == Method::Invite && code < 300 {
             self.acknowledge(response);
         }
-        let Some(id) = self.clients.remove(&client) else { return };
+        let Some(Asked { call: id, .. }) = self.clients.remove(&client) else { return };
         match method {
             Method::Notify => self.notify_answered(now, id, code),
             Method::Invite | Method::Update => self.refresh_answered(now, id, code, response),
@@ -122,9 +166,13 @@ impl Focus {
         }
     }
 
-    /// No answer came.
+    /// No answer came, or the connection ended.
     pub(super) fn unanswered(&mut self, now: Instant, client: ClientId) {
-        let Some(id) = self.clients.remove(&client) else { return };
+        let Some(asked) = self.clients.remove(&client) else { return };
+        if self.ask_again(now, &asked) {
+            return;
+        }
+        let id = asked.call;
         if self.calls.get(&id).is_some_and(|call| call.subscription.is_some()) {
             self.notify_answered(now, id, 408);
         }

@@ -403,3 +403,42 @@ fn draining_hangs_everybody_up() {
     assert_eq!(lab.say(Caller::new("dora", "conf-a").invite(OFFER)).status(), 503);
     assert!((lab.focus.load() - 1.0).abs() < 1e-9);
 }
+
+#[test]
+fn what_a_dying_proxy_takes_with_it_goes_to_another() {
+    let other = Hop::Accepted(2);
+    let mut lab = Lab::new();
+    lab.focus.handle_connected(2);
+    let call = lab.join(&Caller::new("alice", "conf-a"));
+    lab.tell(MediaEvent::Lost { call });
+    let (hop, bye) = lab.request();
+    assert_eq!((hop, bye.method()), (PROXY, Some(Method::Bye)));
+    lab.focus.handle_closed(lab.now, PROXY);
+    lab.drain();
+    let (hop, again) = lab.request();
+    assert_eq!((hop, again.method()), (other, Some(Method::Bye)));
+    assert_eq!((again.cseq(), again.call_id()), (bye.cseq(), bye.call_id()));
+    let branch = |message: &Message| {
+        let via = header(message, HeaderName::Via).to_owned();
+        assert_eq!(via.split(";branch=").next(), Some("SIP/2.0/TCP 127.0.0.9:5060;rport"));
+        via
+    };
+    assert_ne!(branch(&again), branch(&bye), "another transaction");
+    // Once: whoever kills proxies gets no more of it.
+    lab.focus.handle_connected(3);
+    lab.focus.handle_closed(lab.now, other);
+    lab.drain();
+    assert_eq!(lab.take(), []);
+    lab.is_clean();
+    // One that is silent is as dead.
+    let mut lab = Lab::new();
+    lab.focus.handle_connected(2);
+    let call = lab.join(&Caller::new("alice", "conf-a"));
+    lab.tell(MediaEvent::Lost { call });
+    assert_eq!(lab.request().0, PROXY);
+    lab.pass(Duration::from_secs(33));
+    let (hop, bye) = lab.request();
+    assert_eq!(hop, other);
+    lab.answer(hop, &bye, 200);
+    lab.is_clean();
+}

@@ -172,3 +172,24 @@ fn who_is_in_a_room_with_a_number_is_told_to_those_inside() {
     assert_eq!(lab.say(subscribe(&alice, 3, &tag(&answer), "")).status(), 200);
     assert_eq!(lab.say(subscribe(&watcher, 2, "", "")).status(), 403);
 }
+
+#[test]
+fn followers_outlive_a_proxy() {
+    let other = Hop::Accepted(2);
+    let mut lab = Lab::new();
+    lab.focus.handle_connected(2);
+    let alice = lab.join(&Caller::new("alice", "conf-a"));
+    lab.say(subscribe(&Caller::new("watcher", "conf-a"), 1, "", "Expires: 600\r\n"));
+    let (hop, lost) = notified(&mut lab);
+    assert_eq!(hop, PROXY);
+    lab.focus.handle_closed(lab.now, PROXY);
+    lab.drain();
+    let (hop, notify) = notified(&mut lab);
+    assert_eq!((hop, body(&notify), notify.cseq()), (other, body(&lost), lost.cseq()));
+    lab.answer(hop, &notify, 200);
+    lab.tell(MediaEvent::Muted { call: alice, muted: true });
+    lab.pass(Duration::from_secs(2));
+    let (hop, notify) = notified(&mut lab);
+    assert_eq!(hop, other);
+    assert!(body(&notify).contains("muted-via-focus"));
+}
