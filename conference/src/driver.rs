@@ -3,9 +3,12 @@
 //! # Tasks
 //! | task | owns | ends when |
 //! |---|---|---|
-//! | driver (one) | the focus, maps of connections, the handle of the media threads | asked to, after everybody was hung up or 5 s |
+//! | driver (one) | the focus, maps of connections, the handle of the media threads | asked to, or a media thread died; after everybody was hung up or 5 s |
 //! | of [`dialtone_sip::transport`] | sockets and connections | their handles are dropped |
 //! | threads of [`crate::media`] | rooms | the driver ends |
+//!
+//! When a media thread has died, everybody is hung up and the driver ends: rooms begin anew at other servers, or at this one
+//! when it has been started again.
 //!
 //! Everything comes in through channels whose receiving is cancel safe. A process that stood still for more than
 //! `FROZEN` closes what proxies had dialled, unread: they have long sent elsewhere what waits in it.
@@ -86,6 +89,10 @@ pub async fn run(parts: Parts, drain: CancellationToken) {
         if before >= metrics_at {
             crate::metrics::export(&driver.focus, &driver.media.counters(), &driver.tcp.counters());
             parts.load.send_replace(driver.focus.load());
+            if !drain.is_cancelled() && !driver.media.is_whole() {
+                tracing::error!("a media thread died; this server ends");
+                drain.cancel();
+            }
             metrics_at = before + METRICS_EVERY;
         }
         if drain.is_cancelled() {

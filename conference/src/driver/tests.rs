@@ -18,6 +18,8 @@ struct Server {
     core: SocketAddr,
     questions: mpsc::Sender<oneshot::Sender<RoomsView>>,
     drain: CancellationToken,
+    /// Lets a media thread have a fault.
+    break_media: Option<Box<dyn FnOnce() + Send>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,6 +39,7 @@ impl Server {
                     MediaConfig { address, ports: 20_000..=21_000, workers: 1, recordings: None };
                 let (media_sender, media_events) = mpsc::channel(64);
                 let media = Media::start(&config, &media_sender).expect("started");
+                let breaker = media.breaker();
                 let (questions, questioned) = mpsc::channel(1);
                 let drain = CancellationToken::new();
                 let focus = Focus::new(settings, fastrand::Rng::new());
@@ -51,12 +54,13 @@ impl Server {
                     questions: questioned,
                     load: watch::Sender::new(0.0),
                 };
-                ready.send((core, questions, drain.clone())).expect("somebody waits");
+                ready.send((core, questions, drain.clone(), breaker)).expect("somebody waits");
                 run(parts, drain).await;
             });
         });
-        let (core, questions, drain) = started.recv().expect("it starts");
-        Self { core, questions, drain, thread: Some(thread) }
+        let (core, questions, drain, breaker) = started.recv().expect("it starts");
+        let break_media = Some(Box::new(breaker) as Box<dyn FnOnce() + Send>);
+        Self { core, questions, drain, break_media, thread: Some(thread) }
     }
 
     fn view(&self) -> RoomsView {
@@ -176,6 +180,22 @@ fn two_callers_hear_each_other_and_are_hung_up_in_the_end() {
         server.thread.as_ref().is_some_and(JoinHandle::is_finished).then_some(())
     });
     assert!(now() - begin < DRAIN, "as soon as all are gone");
+}
+
+/// Whoever is in a room that is not mixed any more must hear of it.
+#[test]
+fn a_media_thread_that_dies_takes_the_server_with_it_in_order() {
+    let mut server = Server::start();
+    let mut alice = Caller::new("alice", &server);
+    let _phone = alice.call(500.0);
+    server.break_media.take().expect("it was not broken before")();
+    let bye = alice.hear();
+    assert_eq!(bye.method(), Some(Method::Bye));
+    let answer = ResponseBuilder::new(&bye, 200).build().expect("an answer");
+    alice.stream.write_all(&answer).expect("written");
+    until("the server ends", || {
+        server.thread.as_ref().is_some_and(JoinHandle::is_finished).then_some(())
+    });
 }
 
 #[test]

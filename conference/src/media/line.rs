@@ -79,6 +79,11 @@ impl Line {
         true
     }
 
+    /// Where its packets come from.
+    pub(super) fn found(&self) -> Option<SocketAddr> {
+        self.found
+    }
+
     /// Where RTP goes.
     pub(super) fn rtp(&self) -> Option<SocketAddr> {
         // Who is on hold by an address of zero hears nothing.

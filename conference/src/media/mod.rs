@@ -3,14 +3,16 @@
 //! # Threads
 //! | thread | owns | ends when |
 //! |---|---|---|
-//! | worker (N) | its rooms, their sockets, an epoll for RTCP | [`Media`] is dropped |
+//! | worker (N) | its rooms, their sockets, an epoll | [`Media`] is dropped |
 //! | `record` (one, if recordings are wanted) | the files | all workers have ended |
 //!
 //! A room and all its sockets belong to one worker, so nothing about sound is locked. A worker wakes every 5 ms and
 //! takes a quarter of its rooms, so each room every 20 ms: reads what has come to its lines, mixes, sends. It is not woken
-//! by packets, nor told where they are: that would cost more than what it does for them. Only RTCP, which is rare, comes
-//! by an epoll. Commands come through a queue, events go back through a channel, what
-//! readers want to know is published once a second.
+//! by packets, nor told where they are: that would cost more than what it does for them. An epoll tells only of what is
+//! rare: RTCP, and RTP from elsewhere. Commands come through a queue, events go back through a channel, what readers want
+//! to know is published once a second.
+//!
+//! A thread that panics takes its rooms with it. [`Media::is_whole`] tells the driver, which ends the process in order.
 
 mod line;
 mod ports;
@@ -191,6 +193,19 @@ impl Media {
             }
         };
         self.workers[worker].orders.give(Order::Command(command));
+    }
+
+    /// Whether all threads are at work.
+    pub fn is_whole(&self) -> bool {
+        let workers = self.workers.iter().filter_map(|worker| worker.thread.as_ref());
+        workers.chain(&self.recording).all(|thread| !thread.is_finished())
+    }
+
+    /// Lets the first worker have a fault.
+    #[cfg(test)]
+    pub(crate) fn breaker(&self) -> impl FnOnce() + Send + use<> {
+        let orders = self.workers[0].orders.clone();
+        move || orders.give(Order::Panic)
     }
 
     /// What has come and gone, as of the last second.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Bytes that a socket may hold: about a second of one participant.
 const BUFFER: usize = 32 * 1024;
@@ -64,6 +64,23 @@ impl Ports {
     }
 }
 
+/// Another socket at the port of this one, which gets what comes from this address instead of it.
+pub(super) fn connect(socket: &UdpSocket, peer: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = SockRef::from(socket);
+    let connected = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+    connected.set_nonblocking(true)?;
+    connected.set_recv_buffer_size(BUFFER)?;
+    // Both must allow it while the second one is bound. Later neither does: the port is nobody else's.
+    socket.set_reuse_address(true)?;
+    connected.set_reuse_address(true)?;
+    let bound = socket.local_addr().and_then(|address| connected.bind(&address));
+    socket.set_reuse_address(false)?;
+    connected.set_reuse_address(false)?;
+    bound?;
+    connected.connect(&peer.into())?;
+    Ok(connected.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +101,35 @@ mod tests {
         }
         drop(taken);
         assert!(ports.take().is_ok(), "given back");
+    }
+
+    #[test]
+    fn a_connected_socket_gets_what_is_its_own_and_the_other_one_the_rest() {
+        let socket = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let (open, peer, stranger) = (socket(), socket(), socket());
+        open.set_nonblocking(true).expect("non-blocking");
+        let (here, there) =
+            [&open, &peer].map(|socket| socket.local_addr().expect("address")).into();
+        let connected = connect(&open, there).expect("connected");
+        peer.send_to(b"peer", here).expect("sent");
+        stranger.send_to(b"stranger", here).expect("sent");
+        let take = |socket: &UdpSocket| {
+            let mut buffer = [0; 100];
+            let length = socket.recv(&mut buffer);
+            length.map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned()).ok()
+        };
+        assert_eq!([&connected, &open].map(take), ["peer", "stranger"].map(|who| Some(who.into())));
+        assert_eq!([&connected, &open].map(take), [None, None]);
+        connected.send(b"hello").expect("sent");
+        let (_, from) = peer.recv_from(&mut [0; 100]).expect("received");
+        assert_eq!(from, here);
+        // The port is taken, even for those who would share it.
+        let other = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("a socket");
+        other.set_reuse_address(true).expect("allowed");
+        assert!(other.bind(&here.into()).is_err());
+        // Without it everything comes to the other one again.
+        drop(connected);
+        peer.send_to(b"peer", here).expect("sent");
+        assert_eq!(take(&open), Some("peer".into()));
     }
 }

@@ -5,13 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::core::RoomId;
 
-/// Pieces of a second that may wait for the disk; more are dropped and counted.
+/// Beginnings, and pieces of a second, that may wait for the disk; more are dropped and counted. Ends are not: there are no
+/// more of them than there were beginnings, and without its end a file would stay open.
 const QUEUE: usize = 1000;
 const HEADER: u32 = 44;
 const RATE: u32 = 16_000;
@@ -27,7 +28,9 @@ enum Order {
 /// Gives recordings to the writing thread. Clones share it; it ends with the last of them.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
-    orders: SyncSender<Order>,
+    orders: Sender<Order>,
+    /// Orders that wait, but for ends.
+    waiting: Arc<AtomicUsize>,
     /// Pieces that the disk was too slow for.
     dropped: Arc<AtomicU64>,
 }
@@ -35,32 +38,44 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn start(folder: PathBuf) -> io::Result<(Self, JoinHandle<()>)> {
         std::fs::create_dir_all(&folder)?;
-        let (orders, receiver) = sync_channel(QUEUE);
+        let (recorder, mut writer, orders) = Self::new(folder);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
-            .spawn(move || write(&folder, &receiver))?;
-        Ok((Self { orders, dropped: Arc::new(AtomicU64::new(0)) }, thread))
+            .spawn(move || orders.into_iter().for_each(|order| writer.handle(order)))?;
+        Ok((recorder, thread))
     }
 
-    /// A room begins at this time, in seconds since 1970.
-    pub(super) fn begin(&self, room: RoomId, name: &str, time: u64) {
+    fn new(folder: PathBuf) -> (Self, Writer, Receiver<Order>) {
+        let (orders, receiver) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { folder, files: HashMap::new(), waiting: Arc::clone(&waiting) };
+        (Self { orders, waiting, dropped: Arc::new(AtomicU64::new(0)) }, writer, receiver)
+    }
+
+    /// A room begins at this time, in seconds since 1970. Whether there will be a recording.
+    pub(super) fn begin(&self, room: RoomId, name: &str, time: u64) -> bool {
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
         let name: String = name.chars().take(64).map(safe).collect();
-        self.give(Order::Begin { room, name: format!("{name}-{time}-{}.wav", room.0) });
+        self.give(Order::Begin { room, name: format!("{name}-{time}-{}.wav", room.0) })
     }
 
     pub(super) fn piece(&self, room: RoomId, samples: Vec<i16>) {
-        self.give(Order::Piece { room, samples });
+        let _ = self.give(Order::Piece { room, samples });
     }
 
     pub(super) fn end(&self, room: RoomId) {
-        self.give(Order::End { room });
+        // A writer that has ended has closed all files.
+        let _ = self.orders.send(Order::End { room });
     }
 
-    fn give(&self, order: Order) {
-        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+    fn give(&self, order: Order) -> bool {
+        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < QUEUE;
+        let given = has_room && self.orders.send(order).is_ok();
+        if !given {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        given
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -73,9 +88,19 @@ struct Wav {
     bytes: u32,
 }
 
-fn write(folder: &Path, orders: &Receiver<Order>) {
-    let mut files: HashMap<RoomId, Wav> = HashMap::new();
-    for order in orders {
+/// What the writing thread has.
+struct Writer {
+    folder: PathBuf,
+    files: HashMap<RoomId, Wav>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Writer {
+    fn handle(&mut self, order: Order) {
+        if !matches!(order, Order::End { .. }) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        let Self { folder, files, .. } = self;
         let result = match order {
             Order::Begin { room, name } => {
                 Wav::create(&folder.join(name)).map(|wav| _ = files.insert(room, wav))
@@ -155,7 +180,7 @@ mod tests {
     fn pieces_become_a_file() {
         let folder = std::env::temp_dir().join(format!("conference-{}", fastrand::u64(..)));
         let (recorder, thread) = Recorder::start(folder.clone()).expect("a folder");
-        recorder.begin(RoomId(7), "a/../b c", 100);
+        assert!(recorder.begin(RoomId(7), "a/../b c", 100));
         recorder.piece(RoomId(7), vec![1, -1, 256]);
         recorder.piece(RoomId(8), vec![9]);
         recorder.piece(RoomId(7), vec![2]);
@@ -170,6 +195,25 @@ mod tests {
         assert_eq!(bytes[44..], [1, 0, 255, 255, 0, 1, 2, 0]);
         assert_eq!(bytes[40..44], [8, 0, 0, 0]);
         assert_eq!(bytes[4..8], [44, 0, 0, 0]);
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn a_slow_disk_costs_sound_but_leaves_no_file_open() {
+        let folder = std::env::temp_dir().join(format!("conference-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (recorder, mut writer, orders) = Recorder::new(folder.clone());
+        assert!(recorder.begin(RoomId(1), "a", 1));
+        (0..QUEUE).for_each(|_| recorder.piece(RoomId(1), vec![1]));
+        assert!(!recorder.begin(RoomId(2), "b", 1), "as many as may wait");
+        recorder.end(RoomId(1));
+        assert_eq!(recorder.dropped(), 2);
+        orders.try_iter().for_each(|order| writer.handle(order));
+        assert_eq!(writer.files.len(), 0);
+        // There is room again.
+        assert!(recorder.begin(RoomId(3), "c", 1));
+        orders.try_iter().for_each(|order| writer.handle(order));
+        assert_eq!((writer.files.len(), recorder.waiting.load(Ordering::Relaxed)), (1, 0));
         std::fs::remove_dir_all(folder).expect("removed");
     }
 }

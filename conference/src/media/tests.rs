@@ -271,6 +271,38 @@ fn a_phone_behind_a_nat_is_found() {
 }
 
 #[test]
+fn a_phone_that_moves_is_followed() {
+    let mut server = Server::start(None);
+    let mut phones = vec![server.join(1, 1, 400.0, quiet()), server.join(2, 1, 900.0, quiet())];
+    let both = |phones: &[Phone]| phones[0].hears(900.0) && phones[1].hears(400.0);
+    talk(&mut phones, "it works", both);
+    for is_said in [false, true] {
+        // Others have the port that it had.
+        let mut before = Phone::new(CallId(9), phones[0].server, 2500.0);
+        std::mem::swap(&mut before.rtp, &mut phones[0].rtp);
+        if is_said {
+            server.agree(&phones[0], phones[0].rtp.local_addr().expect("address"), true);
+        }
+        phones.iter_mut().for_each(|phone| phone.heard.clear());
+        talk(&mut phones, "it is found at its new port", both);
+        if !is_said {
+            // What comes from where it says that it is would count more.
+            continue;
+        }
+        before.listen();
+        before.heard.clear();
+        talk(&mut phones, "a second passes", |phones| {
+            let packet = before.packet();
+            let _ = before.rtp.send_to(&packet, before.server);
+            before.frames > 100 && both(phones)
+        });
+        before.listen();
+        assert!(before.heard.is_empty(), "nobody is heard at the old one");
+        assert!(level(&phones[1].heard, 2500.0, 8e3) < 200.0);
+    }
+}
+
+#[test]
 fn recordings_are_files() {
     let folder = std::env::temp_dir().join(format!("conference-{}", fastrand::u64(..)));
     let mut server = Server::start(Some(folder.clone()));

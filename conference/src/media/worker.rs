@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::core::{CallId, MediaCommand, MediaEvent, MediaSession, RoomId};
 use crate::media::line::{Asking, Line, Whose};
-use crate::media::ports::{Pair, Ports};
+use crate::media::ports::{Pair, Ports, connect};
 use crate::media::record::Recorder;
 use crate::media::{Counters, LineStats, Published};
 use crate::mix::room::Seat;
@@ -27,8 +27,9 @@ const PHASES: u64 = 4;
 /// Beats that are made up for when the worker was late; more are left out.
 const MAX_LATE: u64 = 12;
 const PUBLISH_EVERY: u64 = 200;
-/// RTCP sockets that are asked in one beat, for one datagram each.
+/// Sockets of the epoll that are asked in one beat, and datagrams taken from each.
 const READY: usize = 256;
+const STRAYS: usize = 8;
 /// Longest datagram of any interest.
 const MAX_DATAGRAM: usize = 2048;
 /// Samples of a recording handed over at a time: a second.
@@ -40,6 +41,9 @@ const NTP_OFFSET: u64 = 2_208_988_800;
 pub(super) enum Order {
     Command(MediaCommand),
     End,
+    /// To see what becomes of a thread that has a fault.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The way to a worker.
@@ -60,13 +64,42 @@ struct Station {
     hall: usize,
     /// None until something was agreed upon.
     seat: Option<Seat>,
+    /// Takes whatever comes to the port, but for what `connected` gets.
     rtp: UdpSocket,
     rtcp: UdpSocket,
+    /// At the same port, for the address that the line has found: the system looks up a way for each packet that is not
+    /// sent over a connected socket, which is most of what a packet costs beside its delivery.
+    connected: Option<UdpSocket>,
+    /// What `connected` is for, or would be if the system had let us.
+    tuned: Option<SocketAddr>,
     line: Line,
     asking: Asking,
 }
 
 impl Station {
+    /// Follows the line to another address.
+    fn tune(&mut self, token: usize, epoll: &Epoll) {
+        let found = self.line.found();
+        if self.tuned == found {
+            return;
+        }
+        self.tuned = found;
+        if self.connected.take().is_some() {
+            // It knows the socket.
+            let _ = epoll.delete(&self.rtp);
+        }
+        let Some(peer) = found else { return };
+        let connected = connect(&self.rtp, peer).and_then(|socket| {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, key(token, false));
+            epoll.add(&self.rtp, event)?;
+            Ok(socket)
+        });
+        match connected {
+            Ok(socket) => self.connected = Some(socket),
+            Err(error) => tracing::debug!(%error, %peer, "a line stays unconnected"),
+        }
+    }
+
     /// A datagram that came to the RTP socket. Whether it is this participant's sound, and as much as a tick needs.
     fn take(
         &mut self,
@@ -136,7 +169,8 @@ pub(super) struct Worker {
     waiting: VecDeque<MediaEvent>,
     recorder: Option<Recorder>,
     published: Arc<Mutex<Published>>,
-    /// Of RTCP sockets only: sockets for RTP are read when it is their room's turn.
+    /// Of sockets to which little comes: for RTCP, and for RTP from elsewhere. All others are read when it is their room's
+    /// turn.
     epoll: Epoll,
     stations: Vec<Option<Station>>,
     free: Vec<usize>,
@@ -188,7 +222,7 @@ impl Worker {
                 None => return,
             }
             let clock = Clock::read();
-            self.take_reports(&clock);
+            self.take_strays(&clock);
             self.mix(&clock);
             self.flush();
             self.beat += 1;
@@ -217,6 +251,8 @@ impl Worker {
             match self.orders.recv() {
                 Ok(Order::Command(command)) => self.obey(command),
                 Ok(Order::End) | Err(_) => return None,
+                #[cfg(test)]
+                Ok(Order::Panic) => panic!("as it was told to"),
             }
         }
         loop {
@@ -224,6 +260,8 @@ impl Worker {
                 Ok(Order::Command(command)) => self.obey(command),
                 Err(TryRecvError::Empty) => return Some(waits),
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return None,
+                #[cfg(test)]
+                Ok(Order::Panic) => panic!("as it was told to"),
             }
         }
     }
@@ -254,11 +292,12 @@ impl Worker {
     ) -> io::Result<SocketAddr> {
         let Pair { rtp, rtcp, address } = self.ports.take()?;
         let token = self.free.last().copied().unwrap_or(self.stations.len());
-        self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, token as u64))?;
+        self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, key(token, true)))?;
         let hall = self.hall(room, name, settings);
         let line = Line::default();
         let asking = Asking::default();
-        let station = Station { call, hall, seat: None, rtp, rtcp, line, asking };
+        let (connected, tuned) = (None, None);
+        let station = Station { call, hall, seat: None, rtp, rtcp, connected, tuned, line, asking };
         if self.free.pop().is_some() {
             self.stations[token] = Some(station);
         } else {
@@ -277,10 +316,8 @@ impl Worker {
             return *index;
         }
         let recorder = self.recorder.as_ref().filter(|_| settings.records);
-        if let Some(recorder) = recorder {
-            recorder.begin(id, name, wall().as_secs());
-        }
-        let recording = recorder.is_some().then(|| Vec::with_capacity(PIECE));
+        let begun = recorder.is_some_and(|recorder| recorder.begin(id, name, wall().as_secs()));
+        let recording = begun.then(|| Vec::with_capacity(PIECE));
         let settings = RoomSettings { records: recording.is_some(), ..settings };
         let room = Room::new(settings);
         let index = self.halls.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -335,20 +372,28 @@ impl Worker {
         self.free.push(token);
     }
 
-    /// Takes what has come to RTCP sockets.
-    fn take_reports(&mut self, clock: &Clock) {
+    /// Takes what has come to the sockets of the epoll.
+    fn take_strays(&mut self, clock: &Clock) {
         let mut ready = [EpollEvent::empty(); READY];
         let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
+        let mut buffer = [0; MAX_DATAGRAM];
+        let tick = self.beat / PHASES;
         for event in &ready[..count] {
-            let Some(Some(station)) = self.stations.get_mut(event.data() as usize) else {
-                continue;
-            };
+            let (token, is_rtcp) = ((event.data() >> 1) as usize, event.data() & 1 != 0);
+            let Some(Some(station)) = self.stations.get_mut(token) else { continue };
             let Some(hall) = &mut self.halls[station.hall] else { continue };
-            let mut buffer = [0; MAX_DATAGRAM];
-            // Errors are those of packets that we have sent.
-            let Ok((length, from)) = station.rtcp.recv_from(&mut buffer) else { continue };
-            self.counters.received += 1;
-            station.report(hall, &buffer[..length], from, clock, &mut self.counters);
+            for _ in 0..STRAYS {
+                let socket = if is_rtcp { &station.rtcp } else { &station.rtp };
+                // Errors are those of packets that we have sent, or say that nothing is there.
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { break };
+                self.counters.received += 1;
+                let datagram = &buffer[..length];
+                if is_rtcp {
+                    station.report(hall, datagram, from, clock, &mut self.counters);
+                } else {
+                    station.take(hall, datagram, from, tick, clock, &mut self.counters);
+                }
+            }
         }
     }
 
@@ -358,17 +403,28 @@ impl Worker {
         let mut buffer = [0; MAX_DATAGRAM];
         let tick = self.beat / PHASES;
         for place in 0..hall.stations.len() {
-            let Some(station) = &mut self.stations[hall.stations[place]] else { continue };
+            let token = hall.stations[place];
+            let Some(station) = &mut self.stations[token] else { continue };
             loop {
-                // Errors are those of packets that we have sent, or say that nothing is there.
-                let Ok((length, from)) = station.rtp.recv_from(&mut buffer) else {
-                    station.asking.end();
-                    break;
+                let socket = station.connected.as_ref().unwrap_or(&station.rtp);
+                let goes_on = match socket.recv_from(&mut buffer) {
+                    Ok((length, from)) => {
+                        self.counters.received += 1;
+                        let datagram = &buffer[..length];
+                        let counters = &mut self.counters;
+                        let is_frame = station.take(hall, datagram, from, tick, clock, counters);
+                        station.asking.goes_on(is_frame)
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        station.asking.end();
+                        // Not before: what is left in a socket that is not read here any more would come late.
+                        station.tune(token, &self.epoll);
+                        false
+                    }
+                    // One of a packet that we have sent.
+                    Err(_) => station.asking.goes_on(false),
                 };
-                self.counters.received += 1;
-                let datagram = &buffer[..length];
-                let is_frame = station.take(hall, datagram, from, tick, clock, &mut self.counters);
-                if !station.asking.goes_on(is_frame) {
+                if !goes_on {
                     break;
                 }
             }
@@ -464,8 +520,8 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn send(&mut self, socket: &UdpSocket, packet: &[u8], to: SocketAddr) {
-        match socket.send_to(packet, to) {
+    fn count<T>(&mut self, sent: io::Result<T>) {
+        match sent {
             Ok(_) => self.counters.sent += 1,
             Err(_) => self.counters.send_errors += 1,
         }
@@ -477,7 +533,10 @@ impl Sink for Out<'_> {
         if let Some(Some(station)) = self.stations.get(token)
             && let Some(to) = station.line.rtp()
         {
-            self.send(&station.rtp, packet, to);
+            self.count(match &station.connected {
+                Some(socket) if station.tuned == Some(to) => socket.send(packet),
+                _ => station.rtp.send_to(packet, to),
+            });
         }
     }
 
@@ -486,7 +545,7 @@ impl Sink for Out<'_> {
             && let Some(to) = station.line.rtcp()
         {
             let socket = if station.line.mux { &station.rtp } else { &station.rtcp };
-            self.send(socket, packet, to);
+            self.count(socket.send_to(packet, to));
         }
     }
 
@@ -495,6 +554,11 @@ impl Sink for Out<'_> {
             recording.extend_from_slice(frame);
         }
     }
+}
+
+/// A socket's name in the epoll.
+const fn key(token: usize, is_rtcp: bool) -> u64 {
+    (token as u64) << 1 | is_rtcp as u64
 }
 
 /// What time it is in a beat.
