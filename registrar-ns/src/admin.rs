@@ -21,7 +21,7 @@ use crate::core::{
 #[derive(Clone, Debug)]
 pub struct AdminState {
     pub name: String,
-    /// UDP address that carries SCTP.
+    /// Where peers reach it: the UDP address that carries SCTP, or that of ENRP over TLS.
     pub address: SocketAddr,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
 }

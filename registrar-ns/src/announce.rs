@@ -20,10 +20,10 @@ const T6: Duration = Duration::from_secs(1);
 /// T7-ENRPoutdate of the receivers.
 const T7: Duration = Duration::from_secs(5);
 
-/// Announces `asap` (SCTP) and `tcp` while in service, until `shutdown`.
+/// Announces `asap` (SCTP) and `tcp`, in secure mode TLS, while in service, until `shutdown`.
 pub(crate) async fn run(
     announcer: Announcer,
-    asap: SocketAddr,
+    asap: Option<SocketAddr>,
     tcp: Option<SocketAddr>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     shutdown: CancellationToken,
@@ -60,13 +60,13 @@ fn pause(others: usize) -> Duration {
 
 fn announcement(
     snapshot: &Snapshot,
-    asap: SocketAddr,
+    asap: Option<SocketAddr>,
     tcp: Option<SocketAddr>,
 ) -> Message<'static> {
-    let sctp =
-        SctpTransport { port: ASAP_PORT, use_: TransportUse::DATA_ONLY, addrs: asap.ip().into() };
-    let mut transports = vec![Transport::Sctp(sctp)];
-    transports.extend(tcp.map(Transport::tcp));
+    let use_ = TransportUse::DATA_ONLY;
+    let sctp = |addr: SocketAddr| SctpTransport { port: ASAP_PORT, use_, addrs: addr.ip().into() };
+    let sctp = asap.map(|addr| Transport::Sctp(sctp(addr)));
+    let transports = sctp.into_iter().chain(tcp.map(Transport::tcp)).collect();
     Message::ServerAnnounce { server_id: snapshot.id, transports }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         for ip in ["192.0.2.1", "2001:db8::1"] {
             let ip: IpAddr = ip.parse().unwrap();
             let (asap, tcp) = (SocketAddr::new(ip, 9899), SocketAddr::new(ip, 3863));
-            let bytes = announcement(&snapshot(ip), asap, Some(tcp)).encode().unwrap();
+            let bytes = announcement(&snapshot(ip), Some(asap), Some(tcp)).encode().unwrap();
             let Message::ServerAnnounce { server_id, transports } =
                 Message::decode(&bytes).unwrap().message
             else {

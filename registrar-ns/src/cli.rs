@@ -8,7 +8,7 @@ use std::time::Instant;
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{Context, DaemonArgs, DataDir, Error, admin as http, bind};
 use dialtone_transport::multicast::Announcer;
-use dialtone_transport::{Endpoint, EndpointConfig};
+use dialtone_transport::{Endpoint, Protocol};
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -37,16 +37,25 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
         (settings.tcp_port != 0).then(|| SocketAddr::new(settings.address, settings.tcp_port));
     let admin = bind::tcp(settings.admin_addr(), "admin").await?;
     // The endpoint does not say which of its sockets failed; each is tried by itself first.
-    drop(bind::udp(udp, "port").await?);
+    match &settings.tls {
+        None => drop(bind::udp(udp, "port").await?),
+        Some(tls) => {
+            drop(bind::tcp(tls.asap(settings.address), "tls.port").await?);
+            drop(bind::tcp(tls.enrp(settings.address), "tls.enrp_port").await?);
+        }
+    }
     if let Some(tcp) = tcp {
         drop(bind::tcp(tcp, "tcp_port").await?);
     }
-    let (endpoint, events) = Endpoint::bind(EndpointConfig::registrar(udp, tcp))
+    let config = settings.endpoint_config().map_err(|error| Error::Usage(error.to_string()))?;
+    let (endpoint, events) = Endpoint::bind(config)
         .await
         .map_err(|source| BindError::new(udp, "UDP", "port", source))?;
+    let asap = endpoint.tls_addr(Protocol::Asap).unwrap_or(endpoint.local_addr());
+    let enrp = endpoint.tls_addr(Protocol::Enrp).unwrap_or(endpoint.local_addr());
     let mut addresses = vec![
-        ("asap", endpoint.local_addr().to_string()),
-        ("enrp", endpoint.local_addr().to_string()),
+        ("asap", asap.to_string()),
+        ("enrp", enrp.to_string()),
         ("admin", bind::local_addr(&admin)?.to_string()),
     ];
     addresses.extend(endpoint.tcp_addr().map(|addr| ("asap-tcp", addr.to_string())));
@@ -68,11 +77,8 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     let started = now();
     let core = Registrar::new(started, settings.core_config(), id, rng);
     let (sender, mut snapshots) = watch::channel(Arc::new(core.snapshot(started)));
-    let state = AdminState {
-        name: settings.name.clone(),
-        address: endpoint.local_addr(),
-        snapshots: snapshots.clone(),
-    };
+    let state =
+        AdminState { name: settings.name.clone(), address: enrp, snapshots: snapshots.clone() };
     let span = tracing::info_span!("registrar", name = settings.name, %id);
     let shutdown = context.shutdown.clone();
     let driver =
@@ -81,7 +87,10 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
 
     let announcer = announcer.map(|announcer| {
         let (snapshots, shutdown) = (snapshots.clone(), context.shutdown.clone());
-        tokio::spawn(announce::run(announcer, udp, tcp, snapshots, shutdown))
+        // In secure mode all that is announced is TLS.
+        let (sctp, tcp) =
+            if settings.tls.is_some() { (None, Some(asap)) } else { (Some(asap), tcp) };
+        tokio::spawn(announce::run(announcer, sctp, tcp, snapshots, shutdown))
     });
 
     if snapshots.wait_for(|snapshot| snapshot.in_service).await.is_ok() {

@@ -16,5 +16,7 @@ pub mod core;
 pub mod driver;
 mod metrics;
 mod settings;
+mod tls;
 
 pub use settings::{Settings, TimerSettings};
+pub use tls::TlsSettings;

@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     reports_limited: Counter,
     foreign_deletes: Counter,
     dropped: Counter,
+    unprotected: Counter,
     elements: Gauge,
     owned: Gauge,
     pools: Gauge,
@@ -62,6 +63,7 @@ impl Metrics {
             reports_limited: counter!("dialtone_registrar_unreachable_reports_limited_total"),
             foreign_deletes: counter!("dialtone_registrar_foreign_deletes_total"),
             dropped: counter!("dialtone_registrar_messages_dropped_total"),
+            unprotected: counter!("dialtone_registrar_messages_unprotected_total"),
             elements: gauge!("dialtone_registrar_elements"),
             owned: gauge!("dialtone_registrar_owned_elements"),
             pools: gauge!("dialtone_registrar_pools"),
@@ -119,6 +121,7 @@ impl Metrics {
         self.reports_limited.absolute(counters.reports_limited);
         self.foreign_deletes.absolute(counters.foreign_deletes);
         self.dropped.absolute(counters.dropped);
+        self.unprotected.absolute(counters.unprotected);
         self.elements.set(snapshot.elements as f64);
         self.owned.set(snapshot.owned as f64);
         self.pools.set(snapshot.pools.len() as f64);

@@ -7,11 +7,15 @@ use std::time::Duration;
 use dialtone_daemon::{Checked, Problems};
 use dialtone_handlespace::Handle;
 use dialtone_transport::multicast::{asap_group, enrp_group};
-use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
+use dialtone_transport::tls::{Tls, TlsError};
+use dialtone_transport::{
+    ASAP_PORT, ENCAPSULATION_PORT, ENRP_PORT, ENRP_TLS_PORT, EndpointConfig, Secure,
+};
 use dialtone_wire::{Compat, ServerId};
 use serde::Deserialize;
 
 use crate::core::{Config, Limits, TimerConfig};
+use crate::tls::TlsSettings;
 
 /// Keys of the configuration file. Durations are in milliseconds.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,7 +29,7 @@ pub struct Settings {
     /// UDP port that carries SCTP (RFC 6951). Peers that learn of this registrar from others expect 9899.
     #[serde(default = "default_port")]
     pub port: u16,
-    /// TCP port for pool users; 0: none.
+    /// TCP port for pool users; 0: none. In secure mode whoever comes here is told so.
     #[serde(default = "default_tcp_port")]
     pub tcp_port: u16,
     /// Own identifier, hexadecimal; random when absent, which is right unless a test wants a known one.
@@ -74,6 +78,8 @@ pub struct Settings {
     pub discover_group: Option<SocketAddr>,
     /// A folder of its own, locked while the process runs. The registrar keeps nothing in it yet.
     pub data_dir: Option<PathBuf>,
+    /// Secure mode: TLS for everybody, with certificates, and nothing else.
+    pub tls: Option<TlsSettings>,
     /// Whose habits to follow where they differ from the RFCs.
     #[serde(default)]
     pub compat: CompatSetting,
@@ -120,10 +126,14 @@ pub enum CompatSetting {
     Rsplib,
 }
 
-/// `IP` or `IP:UDP-PORT`.
+/// `IP` or `IP:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PeerAddress(pub SocketAddr);
+pub struct PeerAddress {
+    pub ip: IpAddr,
+    /// UDP port of SCTP encapsulation, or TCP port of ENRP over TLS; absent: the usual one.
+    pub port: Option<u16>,
+}
 
 impl TryFrom<String> for PeerAddress {
     type Error = String;
@@ -131,8 +141,8 @@ impl TryFrom<String> for PeerAddress {
     fn try_from(text: String) -> Result<Self, String> {
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
         text.parse()
-            .or_else(|_| bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, ENCAPSULATION_PORT)))
-            .map(Self)
+            .map(|addr: SocketAddr| Self { ip: addr.ip(), port: Some(addr.port()) })
+            .or_else(|_| bare.parse().map(|ip: IpAddr| Self { ip, port: None }))
             .map_err(|_| {
                 format!(
                     "{text:?} is not an address; use IP or IP:UDP-PORT, like \"192.0.2.1:9899\""
@@ -221,6 +231,15 @@ impl Checked for Settings {
                 problems.add(&key, what, format_args!("use one like \"{usual}\""));
             }
         }
+        if let Some(tls) = &self.tls {
+            problems.section("tls", tls);
+            if self.discover {
+                problems.add("discover", "in secure mode peers are those in `peers`", "use false");
+            }
+            if self.compat == CompatSetting::Rsplib {
+                problems.add("compat", "rsplib has no TLS", "use \"rfc\", or no [tls]");
+            }
+        }
         problems.in_range("alone_after_ms", self.alone_after_ms, 0..=3_600_000);
         problems.in_range("max_bad_pe_reports", self.max_bad_pe_reports, 0..=1000);
         problems.in_range("default_items", self.default_items, 1..=4096);
@@ -307,14 +326,22 @@ impl Settings {
 
     /// What the core is told.
     pub fn core_config(&self) -> Config {
-        let peers: Vec<SocketAddr> = self.peers.iter().map(|peer| peer.0).collect();
-        let own = SocketAddr::new(self.address, self.port);
-        let mentors = match &self.mentors {
-            Some(mentors) => mentors.iter().map(|mentor| mentor.0).collect(),
-            None => peers.clone(),
+        // Where this registrar is to its peers.
+        let (own, usual_port) = match &self.tls {
+            Some(tls) => (tls.enrp(self.address), ENRP_TLS_PORT),
+            None => (SocketAddr::new(self.address, self.port), ENCAPSULATION_PORT),
         };
+        let at = |peers: &[PeerAddress]| -> Vec<SocketAddr> {
+            let addr =
+                |peer: &PeerAddress| SocketAddr::new(peer.ip, peer.port.unwrap_or(usual_port));
+            peers.iter().map(addr).collect()
+        };
+        let peers = at(&self.peers);
+        let mentors = self.mentors.as_deref().map_or_else(|| peers.clone(), at);
         Config {
-            udp_port: self.port,
+            udp_port: own.port(),
+            enrp_port: if self.tls.is_some() { own.port() } else { ENRP_PORT },
+            security: self.tls.as_ref().map(TlsSettings::security),
             mentors: mentors.into_iter().filter(|mentor| *mentor != own).collect(),
             peers,
             multicast: self.discover,
@@ -337,6 +364,21 @@ impl Settings {
             },
             ..Config::new(self.address)
         }
+    }
+
+    /// What to bind.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub fn endpoint_config(&self) -> Result<EndpointConfig, TlsError> {
+        let udp = SocketAddr::new(self.address, self.port);
+        let tcp = (self.tcp_port != 0).then(|| SocketAddr::new(self.address, self.tcp_port));
+        let config = EndpointConfig::registrar(udp, tcp);
+        let Some(tls) = &self.tls else { return Ok(config) };
+        let peers = self.peers.iter().map(|peer| peer.ip).filter(|ip| *ip != self.address);
+        let loaded = Tls::load(tls.config(peers.collect()))?;
+        let secure = Secure::registrar(loaded, tls.asap(self.address), tls.enrp(self.address));
+        Ok(EndpointConfig { secure: Some(secure), ..config })
     }
 
     /// The identifier from the file, or a random one (RFC 5353 section 3.2.1).
@@ -384,6 +426,11 @@ mod tests {
 
     #[test]
     fn wrong_settings_are_named() {
+        let tls = |rest: &str| {
+            format!(
+                "address = \"127.0.0.1\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n{rest}"
+            )
+        };
         let wrong = [
             ("", "address"),
             ("address = \"0.0.0.0\"", "address"),
@@ -394,6 +441,13 @@ mod tests {
             ("address = \"127.0.0.1\"\n[timers]\nlast_heard_ms = 500", "heartbeat"),
             ("address = \"127.0.0.1\"\nport = 0", "9899"),
             ("address = \"127.0.0.1\"\nport = 9\ndiscover = true", "9899"),
+            ("address = \"127.0.0.1\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"", "authority"),
+            (&tls("port = 0\n[tls.access]\necho = [\"a\"]"), "3864"),
+            (&tls("[tls.access]"), "nobody"),
+            (&tls("[tls.access]\necho = [\"bücher.example\"]"), "ASCII"),
+            (&tls("[tls.access]\n\"\" = [\"a\"]"), "pool handle"),
+            (&format!("discover = true\n{}", tls("[tls.access]\n\"*\" = [\"*\"]")), "discover"),
+            (&format!("compat = \"rsplib\"\n{}", tls("[tls.access]\n\"*\" = [\"*\"]")), "compat"),
             ("address = \"::1\"\nannounce_group = \"224.0.1.185:3863\"", "[ff02::133]:3863"),
             ("address = \"::1\"\ndiscover_group = \"[fd00::1]:9901\"", "[ff12::9901]:9901"),
         ];

@@ -158,7 +158,9 @@ impl Tcp {
         identity: Option<Identity>,
     ) {
         let id = AssocId::accepted(self.accepted.fetch_add(1, Ordering::Relaxed));
-        let Some(inbox) = self.register(id) else {
+        // In secure mode who has proven nothing may not take all places.
+        let reserved = if self.settings.secure.is_some() && identity.is_none() { 2 } else { 1 };
+        let Some(inbox) = self.register(id, self.settings.max_connections / reserved) else {
             add(&self.counters.associations_refused);
             return reset(stream.socket());
         };
@@ -201,7 +203,7 @@ impl Tcp {
     }
 
     pub(crate) fn connect(self: &Arc<Self>, id: AssocId, protocol: Protocol, remote: Remote) {
-        let inbox = self.register(id);
+        let inbox = self.register(id, self.settings.max_connections);
         let tcp = Arc::clone(self);
         tokio::spawn(async move {
             let Some(mut inbox) = inbox else {
@@ -340,9 +342,9 @@ impl Tcp {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, id: AssocId) -> Option<Inbox> {
+    fn register(&self, id: AssocId, places: usize) -> Option<Inbox> {
         let mut connections = self.connections();
-        if connections.len() >= self.settings.max_connections || connections.contains_key(&id) {
+        if connections.len() >= places || connections.contains_key(&id) {
             return None;
         }
         let (queue, inbox) = mpsc::unbounded_channel();

@@ -50,6 +50,9 @@ impl Registrar {
         if let Some(reply) = asap::error_reply(&decoded.unrecognized) {
             self.send(id, reply);
         }
+        if !self.is_protected(id) {
+            return self.unprotected(id, &decoded.message);
+        }
         match decoded.message {
             Message::Registration { handle, element } => {
                 self.registration(now, id, handle, element)
@@ -116,14 +119,17 @@ impl Registrar {
         let from = self.space.get(key.0.as_bytes(), key.1).map(|old| old.home);
         // RFC 5352 section 3.1, rules 3 and 4: all attributes are replaced (G35), the home is this registrar, and the
         // ASAP transport is where the message came from.
+        // Nobody dials an element that came by TLS.
+        let sctp = remote.link == Link::Sctp;
         let element = Element {
             home: self.id,
-            asap_transport: Some(asap_transport(remote)),
-            encaps_port: Some(remote.addr.port()),
+            asap_transport: sctp.then(|| asap_transport(remote)),
+            encaps_port: sctp.then_some(remote.addr.port()),
             ..element
         };
         let life = element.life;
         self.put_entry(now, &key.0, element);
+        self.note_owner(id, &key);
         self.attach(&key, id);
         if let Some(watch) = self.watches.get_mut(&key) {
             watch.registered = Some(now);
@@ -156,10 +162,11 @@ impl Registrar {
         element: &Element,
     ) -> Result<(), Refusal> {
         let plain = |reason, code: CauseCode| (reason, vec![Cause::plain(code)]);
-        // RFC 5352 section 2.1: elements speak SCTP with registrars.
-        if remote.link != Link::Sctp {
+        // RFC 5352 section 2.1: elements speak SCTP with registrars; section 9.2: or TLS over TCP.
+        if remote.link != Link::Sctp && !self.is_secure() {
             return Err(plain(Reject::Security, CauseCode::SECURITY));
         }
+        self.check_identity(id, key, element)?;
         let mut invalid = element.invalid_values();
         if element.life == 0 || element.life < -1 {
             invalid.push(Cause::plain(CauseCode::INVALID_VALUES));
@@ -209,6 +216,8 @@ impl Registrar {
         let connected =
             holder.and_then(|old| self.assocs.get(&old)).filter(|old| old.up && !old.closing);
         match connected {
+            // In secure mode names decide.
+            Some(_) if self.is_secure() => Ok(()),
             Some(old) if old.remote.addr.ip() != remote.addr.ip() && self.owns(key) => Err((
                 Reject::NonUniqueIdentifier,
                 vec![Cause::plain(CauseCode::NON_UNIQUE_PE_IDENTIFIER)],
@@ -217,7 +226,7 @@ impl Registrar {
         }
     }
 
-    fn registration_response(
+    pub(super) fn registration_response(
         &mut self,
         id: AssocId,
         handle: PoolHandle<'_>,
@@ -251,7 +260,9 @@ impl Registrar {
         let own = self.watches.get(&key).is_some_and(|watch| watch.assoc == Some(id));
         let error = match self.space.get(key.0.as_bytes(), key.1) {
             None => None,
-            Some(_) if !own && !self.is_endpoint_of(id, &key) => Some(CauseCode::SECURITY.into()),
+            Some(_) if !own && !self.is_owner(id, &key) && !self.is_endpoint_of(id, &key) => {
+                Some(CauseCode::SECURITY.into())
+            }
             Some(element) => {
                 if element.home != self.id {
                     // After a change of registrars the element de-registers at its new one, which takes it first, so

@@ -8,6 +8,8 @@ use dialtone_handlespace::Handle;
 use dialtone_transport::ENRP_PORT;
 use dialtone_wire::Compat;
 
+use super::Security;
+
 /// Configuration of [`crate::core::Registrar`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,6 +30,9 @@ pub struct Config {
     pub alone_after: Option<Duration>,
     /// Pools whose elements register an address that is not their own, because the world sees them there.
     pub advertised_pools: BTreeSet<Handle>,
+    /// Secure mode: everything comes over associations whose other side is known, and peers are the configured ones.
+    /// `None`: all are believed.
+    pub security: Option<Security>,
     pub timers: TimerConfig,
     pub limits: Limits,
     /// MAX-BAD-PE-REPORT (RFC 5352 section 3.5): an element is removed when its counter exceeds this.
@@ -85,6 +90,9 @@ pub struct TimerConfig {
     pub keep_alive_probes: u8,
     /// Smallest distance of two keep-alives to one element (RFC 5355 section 2.14).
     pub keep_alive_min: Duration,
+    /// Secure mode: elements dial registrars, never the reverse. Those that were taken over have so long to find their
+    /// new home.
+    pub hunt: Duration,
     /// Counters of unreachability reports halve in this time.
     pub report_halving: Duration,
     /// Load-only changes are pushed to subscribers at most once in this time.
@@ -135,6 +143,7 @@ impl Config {
                 .iter()
                 .filter_map(|pool| pool.parse().ok())
                 .collect(),
+            security: None,
             timers: TimerConfig::telephony(),
             limits: Limits::default(),
             max_bad_pe_reports: 3,
@@ -166,6 +175,7 @@ impl TimerConfig {
             keep_alive_evidence: ms(200),
             keep_alive_probes: 2,
             keep_alive_min: ms(100),
+            hunt: ms(6000),
             report_halving: ms(30_000),
             push: ms(1000),
             starvation: ms(200),
@@ -192,6 +202,7 @@ impl TimerConfig {
             keep_alive_evidence: s(5),
             keep_alive_probes: 1,
             keep_alive_min: Duration::from_millis(500),
+            hunt: s(60),
             report_halving: s(30),
             push: s(1),
             starvation: Duration::from_millis(500),

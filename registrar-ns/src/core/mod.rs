@@ -12,6 +12,7 @@
 //! | `startup` | mentors: list and table download |
 //! | `discover` | peers found by multicast |
 //! | `peers` | associations with peers, presence, dead peers |
+//! | `security` | secure mode: who may do what |
 //! | `updates` | handlespace updates from and to peers, import, pool conflicts |
 //! | `takeover` | arbitration, moving of elements |
 //! | `audit` | checksums, resync, table answers |
@@ -24,6 +25,7 @@ mod monitor;
 mod output;
 mod peers;
 mod resolve;
+mod security;
 mod snapshot;
 mod startup;
 mod takeover;
@@ -35,11 +37,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dialtone_handlespace::{Handle, Handlespace};
-use dialtone_transport::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Remote};
+use dialtone_transport::{
+    AssocId, DownCause, Identity, Link, NetCommand, NetEvent, Protocol, Remote,
+};
 use dialtone_wire::{PeId, ServerId};
 
 pub use config::{Bugs, Config, Limits, TimerConfig};
 pub use output::{Counters, Event, Output, Reject, Removal};
+pub use security::{Access, Security};
 pub use snapshot::{AddressSnapshot, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot};
 
 use monitor::Watch;
@@ -75,6 +80,8 @@ pub struct Registrar {
     sessions: BTreeMap<AssocId, audit::Session>,
     /// Owned elements, and others' elements that were reported here.
     watches: BTreeMap<Key, Watch>,
+    /// Secure mode: the names under which elements of the handlespace have registered here.
+    owners: BTreeMap<Key, String>,
     subscribers: BTreeMap<Handle, BTreeSet<AssocId>>,
     answers: resolve::Answers,
     /// Pools to be pushed at the end of this call.
@@ -116,6 +123,8 @@ enum Timer {
 struct Assoc {
     protocol: Protocol,
     remote: Remote,
+    /// Who the other side has proven to be.
+    identity: Option<Identity>,
     /// Dialled by this side.
     dialled: bool,
     up: bool,
@@ -155,6 +164,7 @@ impl Registrar {
             orphans: BTreeMap::new(),
             sessions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            owners: BTreeMap::new(),
             subscribers: BTreeMap::new(),
             answers: resolve::Answers::default(),
             changed: BTreeSet::new(),
@@ -213,7 +223,9 @@ impl Registrar {
     pub fn handle_net(&mut self, now: Instant, event: NetEvent) {
         self.awake(now);
         match event {
-            NetEvent::Up { assoc, protocol, remote, .. } => self.up(now, assoc, protocol, remote),
+            NetEvent::Up { assoc, protocol, remote, peer } => {
+                self.up(now, assoc, protocol, remote, peer)
+            }
             NetEvent::Message { assoc, payload } => match self.assocs.get(&assoc) {
                 Some(entry) if entry.closing => {}
                 Some(Assoc { protocol: Protocol::Asap, .. }) => self.asap(now, assoc, &payload),
@@ -285,7 +297,8 @@ impl Registrar {
             .assocs
             .iter()
             .filter(|(_, assoc)| {
-                assoc.protocol == Protocol::Asap && assoc.remote.link == Link::Sctp && assoc.up
+                let of_elements = assoc.remote.link == Link::Sctp || assoc.identity.is_some();
+                assoc.protocol == Protocol::Asap && of_elements && assoc.up
             })
             .map(|(id, _)| *id)
             .collect();
@@ -311,12 +324,20 @@ impl Registrar {
         }
     }
 
-    fn up(&mut self, now: Instant, id: AssocId, protocol: Protocol, remote: Remote) {
+    fn up(
+        &mut self,
+        now: Instant,
+        id: AssocId,
+        protocol: Protocol,
+        remote: Remote,
+        identity: Option<Identity>,
+    ) {
         let reports = (self.config.limits.reports_per_second, now);
         let assoc =
             self.assocs.entry(id).or_insert_with(|| Assoc::new(protocol, remote, false, reports));
         assoc.up = true;
         assoc.remote = remote;
+        assoc.identity = identity;
         if assoc.closing {
             return;
         }
@@ -409,6 +430,7 @@ impl Assoc {
         Self {
             protocol,
             remote,
+            identity: None,
             dialled,
             up: false,
             closing: false,

@@ -134,7 +134,7 @@ pub enum Reject {
     Policy,
     /// Cause 0x6.
     Resources,
-    /// Cause 0xa: over TCP, or for somebody else's address.
+    /// Cause 0xa: over TCP without security, for somebody else's address, or not granted.
     Security,
     /// Cause 0x7.
     Transport,
@@ -178,6 +178,8 @@ pub struct Counters {
     pub pool_conflicts: u64,
     /// Deletions by a registrar that is not the element's home (G15).
     pub foreign_deletes: u64,
+    /// Secure mode: messages of peers that have proven nothing.
+    pub unprotected: u64,
     /// Messages that could not be decoded or had no business here.
     pub dropped: u64,
 }

@@ -160,10 +160,16 @@ impl Registrar {
             Origin::Heard => same >= limits.discovered,
             Origin::Learned => same >= 2 * limits.peers,
         };
-        if own || (full && !self.contacts.contains_key(&addr)) {
+        // In secure mode peers are those that are configured.
+        let unknown = self.is_secure() && origin != Origin::Configured;
+        if own || unknown || (full && !self.contacts.contains_key(&addr)) {
             return;
         }
-        let remote = Remote { link: Link::Sctp, addr, sctp_port: dialtone_transport::ENRP_PORT };
+        let remote = if self.is_secure() {
+            Remote { link: Link::Tcp, addr, sctp_port: 0 }
+        } else {
+            Remote { link: Link::Sctp, addr, sctp_port: dialtone_transport::ENRP_PORT }
+        };
         let contact = self.contacts.entry(addr).or_insert_with(|| Contact {
             remote,
             origin,
@@ -197,8 +203,9 @@ impl Registrar {
 
     pub(super) fn enrp_up(&mut self, now: Instant, id: AssocId) {
         let Some(assoc) = self.assocs.get(&id) else { return };
-        let (addr, dialled) = (assoc.remote.addr, assoc.dialled);
-        self.add_contact(now, addr, None, Origin::Learned);
+        let (remote, dialled) = (assoc.remote.addr, assoc.dialled);
+        self.add_contact(now, remote, None, Origin::Learned);
+        let addr = self.contact_at(remote);
         self.timers.cancel(&Timer::Contact(addr));
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.failures = 0;
@@ -212,6 +219,19 @@ impl Registrar {
             self.send_enrp(id, ServerId::NONE, self.presence(true));
         }
         self.startup_due_soon(now);
+    }
+
+    /// The contact whose association comes from `addr`. With TLS the port of who has dialled says nothing, so it is the
+    /// one at that address, if there is only one.
+    fn contact_at(&self, addr: SocketAddr) -> SocketAddr {
+        if !self.is_secure() || self.contacts.contains_key(&addr) {
+            return addr;
+        }
+        let mut there = self.contacts.keys().filter(|contact| contact.ip() == addr.ip());
+        match (there.next(), there.next()) {
+            (Some(contact), None) => *contact,
+            _ => addr,
+        }
     }
 
     pub(super) fn enrp_down(&mut self, now: Instant, id: AssocId, assoc: Assoc, cause: DownCause) {
@@ -302,6 +322,9 @@ impl Registrar {
             self.counters.dropped += 1;
             return;
         }
+        if !self.is_protected(id) {
+            return self.unprotected_peer(id, sender);
+        }
         if let Some(reply) = enrp::error_reply(self.id, sender, &decoded.unrecognized) {
             self.send(id, reply);
         }
@@ -348,6 +371,7 @@ impl Registrar {
         let Some(assoc) = self.assocs.get_mut(&id) else { return false };
         assoc.peer = Some(sender);
         let addr = assoc.remote.addr;
+        let addr = self.contact_at(addr);
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.peer = Some(sender);
             if contact.origin == Origin::Heard {
@@ -495,7 +519,7 @@ impl Registrar {
 
     /// RFC 5353 section 3.2.2.2: where a server in a list is; its encapsulation port is the usual one.
     pub(super) fn learn_server(&mut self, now: Instant, server: &ServerInformation) {
-        if server.server_id == self.id || server.server_id == ServerId::NONE {
+        if server.server_id == self.id || server.server_id == ServerId::NONE || self.is_secure() {
             return;
         }
         let id = server.server_id;

@@ -100,7 +100,7 @@ impl Registrar {
         }
     }
 
-    fn negative(&mut self, id: AssocId, handle: PoolHandle<'_>, code: CauseCode) {
+    pub(super) fn negative(&mut self, id: AssocId, handle: PoolHandle<'_>, code: CauseCode) {
         let message = Message::HandleResolutionResponse {
             accepted: false,
             handle,

@@ -183,7 +183,11 @@ impl Registrar {
                 servers.extend(remote.map(|remote| ServerInformation {
                     server_id: *peer,
                     transport: dialtone_wire::SctpTransport {
-                        port: remote.sctp_port,
+                        port: if self.is_secure() {
+                            self.config.enrp_port
+                        } else {
+                            remote.sctp_port
+                        },
                         use_: dialtone_wire::TransportUse::DATA_ONLY,
                         addrs: remote.addr.ip().into(),
                     },

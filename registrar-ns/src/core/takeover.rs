@@ -155,8 +155,11 @@ impl Registrar {
         self.adopt(now, keys, Some(target));
     }
 
-    /// Elements that are ours now and do not know it: each is dialled and asked with H=1.
+    /// Elements that are ours now and do not know it: each is dialled and asked with H=1. In secure mode they are waited
+    /// for.
     pub(super) fn adopt(&mut self, now: Instant, keys: Vec<Key>, from: Option<ServerId>) {
+        // Whom nobody dials comes by itself, if it lives.
+        let hunt = if self.is_secure() { self.config.timers.hunt } else { Duration::ZERO };
         let spread = ADOPTION_SPREAD.min(Duration::from_millis(keys.len() as u64) / 10);
         for key in keys {
             let Some(life) = self.space.get(key.0.as_bytes(), key.1).map(|element| element.life)
@@ -168,7 +171,7 @@ impl Registrar {
             watch.taken_from = from;
             watch.probing = 0;
             let at = now + spread.mul_f64(self.rng.f64());
-            self.timers.set(Timer::Probe(key.clone()), at);
+            self.timers.set(Timer::Probe(key.clone()), at + hunt);
             self.arm_life(now, &key, life);
         }
     }

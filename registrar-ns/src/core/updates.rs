@@ -39,6 +39,7 @@ impl Registrar {
 
     fn dropped_entry(&mut self, key: &Key) {
         self.answers.forget(key);
+        self.owners.remove(key);
         if self.space.pool(key.0.as_bytes()).is_none() {
             self.answers.forget_pool(&key.0);
         }

@@ -22,7 +22,7 @@ pub(crate) struct Element {
     pub(crate) life: i32,
     /// Behaves as an element does; else it is only a mailbox.
     auto: bool,
-    link: Link,
+    pub(crate) link: Link,
     protocol: Protocol,
     registrars: Vec<u8>,
     home: Option<AssocId>,

@@ -9,6 +9,7 @@ mod discovery;
 mod monitoring;
 mod noise;
 mod registration;
+mod security;
 mod startup;
 mod subscriptions;
 mod takeover;

@@ -23,7 +23,7 @@ fn mailbox(world: &mut World, id: u8) -> SocketAddr {
     addr
 }
 
-fn exchange(world: &mut World, from: SocketAddr, message: &Message<'_>) -> Vec<u8> {
+pub(crate) fn exchange(world: &mut World, from: SocketAddr, message: &Message<'_>) -> Vec<u8> {
     world.element(from).take();
     world.element(from).say(message);
     world.drain(from);
@@ -34,7 +34,7 @@ fn exchange(world: &mut World, from: SocketAddr, message: &Message<'_>) -> Vec<u
     answers[0].clone()
 }
 
-fn register(
+pub(crate) fn register(
     world: &mut World,
     from: SocketAddr,
     pool: &str,

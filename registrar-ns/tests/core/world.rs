@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use dialtone_registrar_ns::core::{Config, Event, Output, Registrar};
-use dialtone_transport::{AssocId, DownCause, NetCommand, NetEvent, Protocol, Remote};
+use dialtone_transport::{AssocId, DownCause, Identity, NetCommand, NetEvent, Protocol, Remote};
 use dialtone_wire::ServerId;
 
 use crate::element::Element;
@@ -75,6 +75,10 @@ pub(crate) struct World {
     cuts: BTreeSet<(SocketAddr, SocketAddr)>,
     queue: BTreeMap<(Instant, u64), Happening>,
     counter: u64,
+    /// Who processes have proven to be: what they dial is TLS.
+    pub(crate) identities: BTreeMap<SocketAddr, Identity>,
+    /// ASAP associations that registrars have dialled.
+    pub(crate) dialled_elements: usize,
     /// ENRP messages between registrars: sender, receiver, bytes.
     pub(crate) enrp: Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
 }
@@ -89,6 +93,8 @@ impl World {
             cuts: BTreeSet::new(),
             queue: BTreeMap::new(),
             counter: 0,
+            identities: BTreeMap::new(),
+            dialled_elements: 0,
             enrp: Vec::new(),
         }
     }
@@ -443,6 +449,10 @@ impl World {
             }
             Happening::Dial { from, protocol, remote } => {
                 let (addr, assoc) = from;
+                let dialler = self.nodes.get(&addr).map(|node| &node.process);
+                if protocol == Protocol::Asap && matches!(dialler, Some(Process::Registrar(_))) {
+                    self.dialled_elements += 1;
+                }
                 if !self.nodes.contains_key(&addr) {
                     return;
                 }
@@ -460,16 +470,12 @@ impl World {
                         self.ends.insert(from, end(theirs));
                         self.ends.insert(theirs, end(from));
                         let caller = Remote { addr, ..remote };
-                        self.event_later(
-                            DELAY,
-                            theirs.0,
-                            NetEvent::Up { assoc: theirs.1, protocol, remote: caller, peer: None },
-                        );
-                        self.event_later(
-                            DELAY,
-                            addr,
-                            NetEvent::Up { assoc, protocol, remote, peer: None },
-                        );
+                        let peer = self.identities.get(&addr).cloned();
+                        let up = NetEvent::Up { assoc: theirs.1, protocol, remote: caller, peer };
+                        self.event_later(DELAY, theirs.0, up);
+                        let peer = self.identities.get(&remote.addr).cloned();
+                        let up = NetEvent::Up { assoc, protocol, remote, peer };
+                        self.event_later(DELAY, addr, up);
                     }
                     _ => self.event_later(DIAL_GIVE_UP, addr, refused(DownCause::TimedOut)),
                 }
