@@ -293,6 +293,38 @@ fn the_dead_are_started_again_if_asked() {
 }
 
 #[test]
+fn secure_mode_makes_certificates_and_tells_tools_how() {
+    let options = [
+        "--secure",
+        "--registrars=2",
+        "--gateways=1",
+        "--proxies=1",
+        "--relays=1",
+        "--conferences=1",
+    ];
+    let mut localnet = Localnet::start("secure", &options);
+    localnet.ready();
+    localnet.await_output("Secure mode");
+    let output = localnet.output();
+    let command = output.lines().find_map(|line| line.strip_prefix("  dialtone pool-user watch "));
+    let words: Vec<&str> = command.unwrap().split(' ').collect();
+    for pool in ["sip-proxy", "sip-gateway", "location-db", "media-relay", "conference"] {
+        let asked = Command::new(env!("CARGO_BIN_EXE_dialtone"))
+            .args(["pool-user", "resolve", pool])
+            .args(&words[1..])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&asked.stdout);
+        assert!(asked.status.success() && text.contains("1 element"), "{pool}: {asked:?}");
+    }
+    let key = localnet.folder.join("data/tls/sip-proxy-1.key");
+    assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+    localnet.signal(Signal::SIGTERM);
+    assert!(localnet.ended().success());
+    localnet.assert_nothing_remains();
+}
+
+#[test]
 fn users_are_made_once() {
     let options = [
         "--auth",

@@ -16,14 +16,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use dialtone_transport::model::NetEvent;
+use dialtone_transport::model::{Link, NetEvent};
 use dialtone_transport::multicast::{Listener, asap_group};
-use dialtone_transport::{Endpoint, EndpointConfig, SessionSocket};
+use dialtone_transport::tls::{Tls, TlsConfig, TlsError};
+use dialtone_transport::{Endpoint, EndpointConfig, Secure, SessionSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::config::{ClientConfig, Registrar};
+use crate::config::{ClientConfig, Registrar, over_tls};
 use crate::core::{Client, Either, Home, Output, Role};
 use crate::error::AgentError;
 use crate::metrics::Metrics;
@@ -73,6 +74,26 @@ impl AgentConfig {
             endpoint: EndpointConfig::element(SocketAddr::new(bind, 0)),
             announcements,
         }
+    }
+}
+
+impl AgentConfig {
+    /// In secure mode, if certificates are given: registrars are dialled by TLS and nothing else. Addresses are taken as
+    /// they are; ports that are those of plain ASAP become that of ASAP over TLS.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub fn secured(mut self, tls: Option<&TlsConfig>) -> Result<Self, TlsError> {
+        if let Some(tls) = tls {
+            self.endpoint.secure = Some(Secure::element(Tls::load(tls.clone())?));
+            self.client
+                .registrars
+                .iter_mut()
+                .for_each(|registrar| *registrar = over_tls(*registrar));
+            // What a secure registrar announces as TCP is TLS.
+            self.client.announced_link = Link::Tcp;
+        }
+        Ok(self)
     }
 }
 

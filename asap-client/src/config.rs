@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dialtone_transport::model::{Link, Remote};
-use dialtone_transport::{ASAP_PORT, ENCAPSULATION_PORT};
+use dialtone_transport::{ASAP_PORT, ASAP_TLS_PORT, ENCAPSULATION_PORT};
 use dialtone_wire::Compat;
 
 use crate::error::ParseRegistrarError;
@@ -72,6 +72,15 @@ pub fn registrar_tcp(ip: IpAddr) -> Remote {
     Remote { link: Link::Tcp, addr: SocketAddr::new(ip, ASAP_PORT), sctp_port: 0 }
 }
 
+/// The same registrar in secure mode: TCP port 3864, unless it was given another one.
+pub(crate) fn over_tls(remote: Remote) -> Remote {
+    let mut addr = remote.addr;
+    if addr.port() == ENCAPSULATION_PORT || addr.port() == ASAP_PORT {
+        addr.set_port(ASAP_TLS_PORT);
+    }
+    Remote { link: Link::Tcp, addr, sctp_port: 0 }
+}
+
 /// Where a registrar is to be found: an entry of `registrars` in configuration files, and of `--registrar`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registrar {
@@ -98,7 +107,7 @@ impl Registrar {
 }
 
 /// Reads `[sctp:|tcp:]ADDRESS[:PORT]` or `multicast[:GROUP:PORT]`. Without a scheme it is SCTP; PORT is the UDP
-/// encapsulation port for SCTP.
+/// encapsulation port for SCTP. In secure mode ([`crate::AgentConfig::secured`]) it is TLS, whatever the scheme.
 ///
 /// # Errors
 /// When the text is anything else; host names are not looked up.
@@ -142,6 +151,21 @@ pub fn parse_registrar(text: &str) -> Result<Registrar, ParseRegistrarError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_secure_mode_registrars_are_at_3864() {
+        for (text, expected) in [
+            ("192.0.2.1", "192.0.2.1:3864"),
+            ("tcp:192.0.2.1", "192.0.2.1:3864"),
+            ("192.0.2.1:4000", "192.0.2.1:4000"),
+            ("[::1]", "[::1]:3864"),
+        ] {
+            let remote = over_tls(parse_registrar(text).unwrap().remote().unwrap());
+            let expected =
+                Remote { link: Link::Tcp, addr: expected.parse().unwrap(), sctp_port: 0 };
+            assert_eq!(remote, expected, "{text}");
+        }
+    }
 
     #[test]
     fn registrar_addresses_in_all_spellings() {

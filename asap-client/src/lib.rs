@@ -18,4 +18,5 @@ mod metrics;
 
 pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade};
 pub use config::{ClientConfig, Registrar, parse_registrar, registrar_sctp, registrar_tcp};
+pub use dialtone_transport::tls::{TlsConfig, TlsError};
 pub use error::{AgentError, ParseRegistrarError};

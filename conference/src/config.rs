@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dialtone_asap_client::parse_registrar;
+use dialtone_asap_client::{TlsConfig, parse_registrar};
 use dialtone_daemon::{Checked, Problems};
 use serde::Deserialize;
 
@@ -27,6 +27,8 @@ pub struct Config {
     /// Registrars of the name service; none: this server stands alone.
     #[serde(default)]
     pub registrars: Vec<String>,
+    /// Secure mode towards registrars: own certificate, and whom to trust.
+    pub tls: Option<TlsConfig>,
     /// Where proxies connect (TCP).
     pub core: SocketAddr,
     /// For SIP over UDP as well.

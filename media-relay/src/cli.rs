@@ -191,6 +191,9 @@ async fn start_agent(config: &Config) -> Result<Option<RelayAgent>, Error> {
         config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = Elements::new(ElementsConfig::telephony());
-    let agent = Agent::start(AgentConfig::telephony(config.control.ip(), registrars), roles).await;
+    let secured =
+        AgentConfig::telephony(config.control.ip(), registrars).secured(config.tls.as_ref());
+    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
+    let agent = Agent::start(secured, roles).await;
     agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
 }

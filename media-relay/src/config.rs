@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dialtone_asap_client::parse_registrar;
+use dialtone_asap_client::{TlsConfig, parse_registrar};
 use dialtone_daemon::{Checked, Problems};
 use serde::Deserialize;
 
@@ -26,6 +26,8 @@ pub struct Config {
     /// Registrars of the name service; none: this relay stands alone.
     #[serde(default)]
     pub registrars: Vec<String>,
+    /// Secure mode towards registrars: own certificate, and whom to trust.
+    pub tls: Option<TlsConfig>,
     /// Where proxies send NG (UDP).
     pub control: SocketAddr,
     /// Threads that forward packets; as many as there are processors without it.

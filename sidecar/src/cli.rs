@@ -14,6 +14,7 @@ use std::{
 
 use dialtone_asap_client::{Registrar, parse_registrar};
 use dialtone_daemon::{ProcessArgs, run_process};
+use dialtone_pool_user::cli::TlsArgs;
 use dialtone_transport::model::Link;
 use dialtone_wire::Policy;
 
@@ -122,6 +123,8 @@ pub struct Args {
     /// were the cluster at its end is there, from the one of them that came farthest
     #[arg(long, verbatim_doc_comment, requires = "galera")]
     pub resume: bool,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
     /// Used by the pool element itself, between it and the command

@@ -112,8 +112,9 @@ pub(crate) async fn serve(args: Args, context: Context, code: Arc<AtomicU8>) -> 
         Some(address) => Some(bind::tcp(address, "--admin").await?),
         None => None,
     };
+    let secured = AgentConfig::telephony(local, args.registrar).secured(args.tls.config().as_ref());
     let agent = Agent::start(
-        AgentConfig::telephony(local, args.registrar),
+        secured.map_err(|error| Error::Usage(error.to_string()))?,
         (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony())),
     )
     .await

@@ -71,9 +71,9 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
         config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
-    let agent = Agent::start(AgentConfig::telephony(core.ip(), registrars), roles)
-        .await
-        .map_err(Error::other)?;
+    let secured = AgentConfig::telephony(core.ip(), registrars).secured(config.tls.as_ref());
+    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
+    let agent = Agent::start(secured, roles).await.map_err(Error::other)?;
     let (pool_element, pool_user) = agent.handle();
 
     let mut settings = Settings::new(elements[0].0, listeners(advertised), core);

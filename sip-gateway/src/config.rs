@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dialtone_asap_client::parse_registrar;
+use dialtone_asap_client::{TlsConfig, parse_registrar};
 use dialtone_daemon::{Checked, Problems};
 use serde::Deserialize;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub advertised: Option<SocketAddr>,
     /// Registrars: `[sctp:|tcp:]ADDRESS[:PORT]`.
     pub registrars: Vec<String>,
+    /// Secure mode towards registrars: own certificate, and whom to trust.
+    pub tls: Option<TlsConfig>,
     /// File with the keys that sign tokens; the same for all gateways and proxies. Created when it is not there.
     pub key_file: PathBuf,
     /// A folder of its own: element identifiers.

@@ -218,7 +218,9 @@ async fn start_agent(config: &Config) -> Result<Option<ProxyAgent>, Error> {
         config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
     let registrars = registrars.map_err(Error::other)?;
     let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
-    let agent = Agent::start(AgentConfig::telephony(config.address, registrars), roles).await;
+    let secured = AgentConfig::telephony(config.address, registrars).secured(config.tls.as_ref());
+    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
+    let agent = Agent::start(secured, roles).await;
     agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dialtone_asap_client::parse_registrar;
+use dialtone_asap_client::{TlsConfig, parse_registrar};
 use dialtone_daemon::{Checked, Problems};
 use dialtone_handlespace::Handle;
 use dialtone_sip::digest::Algorithm;
@@ -30,6 +30,8 @@ pub struct Config {
     /// Registrars of the name service; none: this proxy stands alone.
     #[serde(default)]
     pub registrars: Vec<String>,
+    /// Secure mode towards registrars: own certificate, and whom to trust.
+    pub tls: Option<TlsConfig>,
     /// Where gateways connect (TCP).
     pub core: SocketAddr,
     /// The database file, if it is not to be found through the pool `location-db`.

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use super::{Error, Launcher, galera};
+use super::{Error, Launcher, TlsFiles, galera, tls};
 
 /// The port of everybody's admin server.
 pub(super) const ADMIN_PORT: u16 = 9090;
@@ -23,6 +23,9 @@ const CORE_PORT: u16 = 5060;
 
 /// As many fit below the proxies' addresses.
 const MAX_GATEWAYS: u8 = 19;
+
+/// Nothing has more servers.
+pub(super) const MAX_OF_A_KIND: u8 = 19;
 
 /// As many fit above the first media port, see [`media_ports`].
 const MAX_RELAYS: u8 = 19;
@@ -80,6 +83,10 @@ pub struct Layout {
     pub relay_sessions: Option<u32>,
     /// Threads of a relay that forward packets. `None`: as many as there are processors.
     pub relay_workers: Option<u32>,
+    /// Secure mode of the name service, with certificates for all.
+    pub secure: bool,
+    /// In secure mode: pools and who may register there, besides the servers of the system.
+    pub grants: Vec<(String, String)>,
 }
 
 /// Where bindings are kept.
@@ -109,6 +116,8 @@ impl Default for Layout {
             relays: 0,
             relay_sessions: None,
             relay_workers: None,
+            secure: false,
+            grants: Vec::new(),
         }
     }
 }
@@ -138,7 +147,7 @@ pub struct Sidecar {
     pub command: Vec<OsString>,
 }
 
-type Started = Result<(String, Vec<OsString>), Error>;
+pub(super) type Started = Result<(String, Vec<OsString>), Error>;
 
 pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     let name = format!("registrar-ns-{n}");
@@ -151,6 +160,13 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "peers", peers);
     key(&mut toml, "announce", launcher.layout.announce);
+    if launcher.layout.secure {
+        tls_section(&mut toml, &tls::issue(&launcher.folder, &name, Some(address))?);
+        toml.push_str("[tls.access]\n");
+        for (pool, names) in tls::access(launcher) {
+            key(&mut toml, &pool, names);
+        }
+    }
     configured(launcher, "registrar-ns", name, &toml)
 }
 
@@ -159,6 +175,7 @@ pub(super) fn gateway(launcher: &Launcher, n: u8) -> Started {
     let address = launcher.slice.host(20 + n);
     let mut toml = common(launcher, &name, address);
     key(&mut toml, "edge", launcher.layout.edge(n, address));
+    secured(launcher, &mut toml, &name)?;
     configured(launcher, "sip-gateway", name, &toml)
 }
 
@@ -200,6 +217,7 @@ pub(super) fn proxy(launcher: &Launcher, n: u8) -> Started {
         key(&mut toml, "required", true);
         key(&mut toml, "algorithms", algorithms);
     }
+    secured(launcher, &mut toml, &name)?;
     configured(launcher, "sip-proxy", name, &toml)
 }
 
@@ -228,6 +246,7 @@ pub(super) fn media_relay(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "sessions", launcher.layout.relay_sessions.unwrap_or(room));
     toml.push_str("[timeouts]\n");
     key(&mut toml, "drain", DRAIN);
+    secured(launcher, &mut toml, &name)?;
     configured(launcher, "media-relay", name, &toml)
 }
 
@@ -253,6 +272,7 @@ pub(super) fn conference(launcher: &Launcher, n: u8) -> Started {
     let room = (ports.len() / 2).min(MOST_PARTICIPANTS) as u32;
     let participants = launcher.layout.conference_participants.unwrap_or(room);
     key(&mut toml, "participants", participants);
+    secured(launcher, &mut toml, &name)?;
     configured(launcher, "conference", name, &toml)
 }
 
@@ -299,7 +319,7 @@ fn common(launcher: &Launcher, name: &str, address: IpAddr) -> String {
     toml
 }
 
-pub(super) fn location_db(launcher: &Launcher) -> (String, Vec<OsString>) {
+pub(super) fn location_db(launcher: &Launcher) -> Started {
     let path = launcher.folder.join("location/location.db");
     let address = launcher.slice.host(LOCATION_DB);
     let sidecar = Sidecar {
@@ -315,7 +335,7 @@ pub(super) fn location_db(launcher: &Launcher) -> (String, Vec<OsString>) {
     self::sidecar(launcher, &sidecar)
 }
 
-pub(super) fn sidecar(launcher: &Launcher, sidecar: &Sidecar) -> (String, Vec<OsString>) {
+pub(super) fn sidecar(launcher: &Launcher, sidecar: &Sidecar) -> Started {
     let mut arguments = vec![
         "pool-element".to_owned(),
         format!("--name={}", sidecar.name),
@@ -325,12 +345,37 @@ pub(super) fn sidecar(launcher: &Launcher, sidecar: &Sidecar) -> (String, Vec<Os
     ];
     arguments.extend(registrars(launcher).map(|registrar| format!("--registrar={registrar}")));
     arguments.extend(sidecar.options.iter().cloned());
+    arguments.extend(tls_options(launcher, &sidecar.name)?);
     let mut arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
     if !sidecar.command.is_empty() {
         arguments.push("--".into());
         arguments.extend(sidecar.command.iter().cloned());
     }
-    (sidecar.name.clone(), arguments)
+    Ok((sidecar.name.clone(), arguments))
+}
+
+/// In secure mode: the certificate of a daemon that dials registrars. The last section of its configuration.
+fn secured(launcher: &Launcher, toml: &mut String, name: &str) -> Result<(), Error> {
+    if launcher.layout.secure {
+        tls_section(toml, &tls::issue(&launcher.folder, name, None)?);
+    }
+    Ok(())
+}
+
+fn tls_section(toml: &mut String, files: &TlsFiles) {
+    toml.push_str("[tls]\n");
+    key(toml, "certificate", text(&files.certificate));
+    key(toml, "key", text(&files.key));
+    key(toml, "authority", text(&files.authority));
+}
+
+/// The same for a process without a configuration file.
+pub(super) fn tls_options(launcher: &Launcher, name: &str) -> Result<Vec<String>, Error> {
+    if !launcher.layout.secure {
+        return Ok(Vec::new());
+    }
+    let files = tls::issue(&launcher.folder, name, None)?;
+    Ok(files.options())
 }
 
 pub(super) fn registrars(launcher: &Launcher) -> impl Iterator<Item = IpAddr> + '_ {

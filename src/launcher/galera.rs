@@ -22,7 +22,7 @@ use nix::unistd::{User, getuid};
 
 use super::{
     Error, Launcher, Location,
-    daemons::{ADMIN_PORT, Sidecar, registrars, sidecar},
+    daemons::{ADMIN_PORT, Sidecar, Started, registrars, sidecar, tls_options},
     spawner,
 };
 
@@ -295,7 +295,7 @@ pub(super) fn prepare(launcher: &Launcher) -> Result<(), Error> {
     }
 }
 
-pub(super) fn node(launcher: &Launcher, n: u8) -> (String, Vec<OsString>) {
+pub(super) fn node(launcher: &Launcher, n: u8) -> Started {
     let node = Node { launcher, n };
     let mut command: Vec<OsString> = Vec::new();
     if root().is_some() {
@@ -304,7 +304,7 @@ pub(super) fn node(launcher: &Launcher, n: u8) -> (String, Vec<OsString>) {
         command.extend(["/usr/bin/env".into(), variable]);
     }
     command.extend(node.server());
-    let (name, arguments) = sidecar(
+    sidecar(
         launcher,
         &Sidecar {
             name: node.name(),
@@ -319,12 +319,11 @@ pub(super) fn node(launcher: &Launcher, n: u8) -> (String, Vec<OsString>) {
             ],
             command,
         },
-    );
-    (name, arguments)
+    )
 }
 
 /// The voter that two nodes need.
-pub(super) fn arbitrator(launcher: &Launcher) -> (String, Vec<OsString>) {
+pub(super) fn arbitrator(launcher: &Launcher) -> Started {
     let name = "galera-arbitrator".to_owned();
     let mut arguments = vec![
         name.clone(),
@@ -334,7 +333,8 @@ pub(super) fn arbitrator(launcher: &Launcher) -> (String, Vec<OsString>) {
     ];
     arguments.extend(registrars(launcher).map(|registrar| format!("--registrar={registrar}")));
     arguments.extend(TIMERS.split(';').map(|option| format!("--option={option}")));
-    (name, arguments.into_iter().map(OsString::from).collect())
+    arguments.extend(tls_options(launcher, &name)?);
+    Ok((name, arguments.into_iter().map(OsString::from).collect()))
 }
 
 /// Where MariaDB's own log of a node is.

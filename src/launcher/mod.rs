@@ -11,6 +11,7 @@ pub(crate) mod pools;
 mod process;
 mod slice;
 mod spawner;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ pub use nix::{sys::signal::Signal, unistd::Pid};
 pub use pools::{Element, Pools, Status};
 pub use process::{Ended, Life, Process, Role};
 pub use slice::{Slice, SliceError};
+pub use tls::TlsFiles;
 
 /// How long a daemon may take to be in service.
 const READY: Duration = Duration::from_secs(20);
@@ -48,6 +50,8 @@ const CONFERENCE_STOP: Duration = Duration::from_secs(8);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    #[error("cannot make certificates: {0}")]
+    Certificates(String),
     #[error("{name} ended before it was in service ({ended}):\n{log}")]
     Ended { name: String, ended: Ended, log: String },
     #[error("{}: {source}", path.display())]
@@ -198,13 +202,13 @@ impl Launcher {
 
     /// As [`Self::start_sidecar`], without waiting; returns the name.
     pub fn spawn_sidecar(&mut self, sidecar: &Sidecar) -> Result<String, Error> {
-        let (name, arguments) = daemons::sidecar(self, sidecar);
+        let (name, arguments) = daemons::sidecar(self, sidecar)?;
         self.spawn(name, Role::Sidecar, arguments)
     }
 
     /// As [`Self::start_location_db`], without waiting; returns the name.
     pub fn spawn_location_db(&mut self) -> Result<String, Error> {
-        let (name, arguments) = daemons::location_db(self);
+        let (name, arguments) = daemons::location_db(self)?;
         self.spawn(name, Role::LocationDb, arguments)
     }
 
@@ -223,11 +227,11 @@ impl Launcher {
         galera::prepare(self)?;
         let mut names = Vec::new();
         for n in 1..=galera::nodes(self) {
-            let (name, arguments) = galera::node(self, n);
+            let (name, arguments) = galera::node(self, n)?;
             names.push(self.spawn(name, Role::LocationDb, arguments)?);
         }
         if galera::nodes(self) == 2 {
-            let (name, arguments) = galera::arbitrator(self);
+            let (name, arguments) = galera::arbitrator(self)?;
             names.push(self.spawn(name, Role::GaleraArbitrator, arguments)?);
         }
         Ok(names)
@@ -251,6 +255,11 @@ impl Launcher {
     /// The process of MariaDB below a node's sidecar: what is to be killed or frozen; `None` if it does not run.
     pub fn database_pid(&mut self, n: u8) -> Option<Pid> {
         self.process(&format!("location-db-{n}")).ok()?.server()
+    }
+
+    /// A certificate for somebody who is not started here, such as a tool; with [`Layout::secure`] only.
+    pub fn certificate(&self, name: &str) -> Result<TlsFiles, Error> {
+        tls::issue(&self.folder, name, None)
     }
 
     fn spawn(

@@ -98,6 +98,9 @@ pub struct Args {
     /// Start again what died
     #[arg(long)]
     pub restart: bool,
+    /// The name service in secure mode: TLS between registrars, elements and users, with certificates made on the fly
+    #[arg(long)]
+    pub secure: bool,
     /// Write this JSON file when everything is in service: domain, and each process's name, role, pid and addresses
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
@@ -179,7 +182,9 @@ impl From<Error> for Failure {
 impl From<launcher::Error> for Failure {
     fn from(error: launcher::Error) -> Self {
         let code = match &error {
-            launcher::Error::File { .. } | launcher::Error::Keys(_) => exit::CANT_CREATE,
+            launcher::Error::Certificates(_)
+            | launcher::Error::File { .. }
+            | launcher::Error::Keys(_) => exit::CANT_CREATE,
             launcher::Error::Ended { ended: Ended::Code(code), .. } => {
                 u8::try_from(*code).unwrap_or(exit::UNAVAILABLE)
             }
@@ -210,6 +215,7 @@ fn serve(args: &Args) -> Result<(), Failure> {
         location: args.location(),
         registrars: args.registrars,
         relays: args.relays,
+        secure: args.secure,
         ..Layout::default()
     };
     // The running program, whatever happens to its file meanwhile.
@@ -335,6 +341,7 @@ impl Localnet<'_> {
         }
         self.write_ready_file()?;
         self.introduce(users.as_deref());
+        self.introduce_tools()?;
         self.watch.settle();
         let mut screen = Screen::new(self.watch.rows().len());
         screen.show(self.watch.rows(), Vec::new());
@@ -507,6 +514,18 @@ impl Localnet<'_> {
             self.launcher.folder().join("run").display()
         );
         println!();
+    }
+
+    /// In secure mode tools need a certificate.
+    fn introduce_tools(&self) -> Result<(), Failure> {
+        if self.args.secure {
+            let options = self.launcher.certificate("tools")?.options().join(" ");
+            let registrar = self.launcher.slice().host(1);
+            println!("Secure mode: tools say who they are, as in");
+            println!("  dialtone pool-user watch sip-proxy --registrar {registrar} {options}");
+            println!();
+        }
+        Ok(())
     }
 
     fn write_ready_file(&mut self) -> Result<(), Failure> {

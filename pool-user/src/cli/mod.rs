@@ -6,6 +6,7 @@ mod admin;
 mod conferences;
 mod show;
 mod time;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -18,6 +19,8 @@ use dialtone_asap_client::{Agent, AgentConfig, Registrar, parse_registrar};
 use dialtone_daemon::exit;
 use dialtone_handlespace::Handle;
 use dialtone_transport::model::Link;
+
+pub use tls::TlsArgs;
 
 use crate::config::UsersConfig;
 use crate::core::Users;
@@ -105,6 +108,8 @@ struct Asap {
     /// How long to look for a registrar that answers, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Runs the command.
@@ -184,6 +189,9 @@ fn with_user(
         let users = Users::new(UsersConfig { resolve_limit: limit, ..UsersConfig::telephony() });
         let mut config = AgentConfig::telephony(bind, registrars);
         config.client.announced_link = if asap.tcp { Link::Tcp } else { Link::Sctp };
+        let config = config
+            .secured(asap.tls.config().as_ref())
+            .map_err(|error| Failure::new(exit::CONFIG, error.to_string()))?;
         let agent = Agent::start(config, users)
             .await
             .map_err(|error| Failure::new(exit::SOFTWARE, error.to_string()))?;

@@ -129,7 +129,12 @@ impl Registrar {
             (None, _) => true,
             (Some(_), Some(owner)) => owner == name,
             // It registered with another registrar, which does not say under which name: it is known by where it is.
-            (Some(known), None) => known.transport.addrs() == element.transport.addrs(),
+            (Some(known), None) => {
+                let addrs = known.transport.addrs();
+                let opaque = addrs.is_empty();
+                addrs == element.transport.addrs()
+                    && (!opaque || known.transport == element.transport)
+            }
         };
         if same {
             Ok(())

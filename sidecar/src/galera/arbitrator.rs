@@ -12,6 +12,7 @@ use std::{
 use dialtone_asap_client::{Agent, AgentConfig, Registrar};
 use dialtone_daemon::{Context, DataDir, Error, ProcessArgs, run_process};
 use dialtone_handlespace::Handle;
+use dialtone_pool_user::cli::TlsArgs;
 use dialtone_pool_user::{Freshness, Users, UsersConfig, View};
 
 use tokio::{
@@ -83,6 +84,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "galera-arbitrator")]
     pub name: String,
     #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
     pub process: ProcessArgs,
 }
 
@@ -106,8 +109,10 @@ async fn serve(args: Args, context: Context) -> Result<(), Error> {
         (None, Some(registrar)) => routed_to(registrar.addr)?,
         (None, None) => return Err(no_address()),
     };
+    let secured =
+        AgentConfig::telephony(local, args.registrar.clone()).secured(args.tls.config().as_ref());
     let agent = Agent::start(
-        AgentConfig::telephony(local, args.registrar.clone()),
+        secured.map_err(|error| Error::Usage(error.to_string()))?,
         Users::new(UsersConfig::telephony()),
     )
     .await

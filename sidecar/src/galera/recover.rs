@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use dialtone_asap_client::{Agent, AgentConfig, Registrar};
 use dialtone_daemon::Error;
 use dialtone_handlespace::Handle;
+use dialtone_pool_user::cli::TlsArgs;
 use dialtone_pool_user::{PoolUser, ResolveError, Users, UsersConfig, View};
 
 use super::{
@@ -37,6 +38,8 @@ pub struct Args {
     /// the last, so this is needed then
     #[arg(long, requires = "data_dir")]
     pub force: bool,
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Runs the command.
@@ -71,7 +74,9 @@ fn ask(args: &Args) -> Result<String, Error> {
         let Some(registrar) = registrar else {
             return Err(Error::Usage("--registrar ADDRESS is needed".to_owned()));
         };
-        let config = AgentConfig::telephony(routed_to(registrar.addr)?, args.registrar.clone());
+        let config = AgentConfig::telephony(routed_to(registrar.addr)?, args.registrar.clone())
+            .secured(args.tls.config().as_ref())
+            .map_err(|error| Error::Usage(error.to_string()))?;
         let agent = Agent::start(config, Users::new(UsersConfig::telephony()))
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))?;

@@ -1,0 +1,474 @@
+//! Secure mode on real sockets: registrars, elements and users with certificates, and those without the right ones.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dialtone_cert::{Authority, Request};
+use dialtone_daemon::CancellationToken;
+use dialtone_registrar_ns::core::{Registrar, Snapshot};
+use dialtone_registrar_ns::{Settings, driver};
+use dialtone_transport::tls::{Tls, TlsConfig};
+use dialtone_transport::{
+    ASAP_PORT, ASAP_TLS_PORT, AssocId, DownCause, ENCAPSULATION_PORT, ENRP_TLS_PORT, Endpoint,
+    EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote, Secure,
+};
+use dialtone_wire::asap::Message;
+use dialtone_wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, ServerId, Transport};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[expect(clippy::disallowed_methods, reason = "real sockets live in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// An authority, and the folder that its certificates are in. Tests have networks of their own.
+struct Pki {
+    authority: Authority,
+    folder: PathBuf,
+    test: u8,
+}
+
+impl Pki {
+    fn new(test: u8) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("dialtone-secure-{}-{test}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self { authority: Authority::create(&folder, 2).unwrap(), folder, test }
+    }
+
+    fn ip(&self, host: u8) -> IpAddr {
+        IpAddr::from([127, 116, self.test, host])
+    }
+
+    fn files(&self, request: &Request) -> TlsConfig {
+        self.files_of(&self.authority, request)
+    }
+
+    /// By whatever authority; this one is trusted.
+    fn files_of(&self, authority: &Authority, request: &Request) -> TlsConfig {
+        let name = format!("{:x}", fastrand::u64(..));
+        let paths = authority.issue(request).unwrap().write(&self.folder, &name).unwrap();
+        let authority = Authority::path(&self.folder);
+        TlsConfig {
+            certificate: paths.certificate,
+            key: paths.key,
+            authority,
+            ..TlsConfig::default()
+        }
+    }
+
+    fn ns(&self, host: u8) -> Request {
+        Request::registrar(format!("ns{host}.example.org"), self.ip(host), 1)
+    }
+
+    async fn registrar(&self, host: u8, peers: &[u8]) -> Running {
+        self.registrar_with(host, peers, &self.files(&self.ns(host)), "").await
+    }
+
+    async fn registrar_with(
+        &self,
+        host: u8,
+        peers: &[u8],
+        files: &TlsConfig,
+        more: &str,
+    ) -> Running {
+        let peers: Vec<_> =
+            peers.iter().map(|peer| format!("{:?}", self.ip(*peer).to_string())).collect();
+        let text = format!(
+            "address = \"{}\"\npeers = [{}]\n[tls]\ncertificate = {:?}\nkey = {:?}\nauthority = {:?}\n{more}\n\
+             [tls.access]\necho = [\"a.example.org\", \"b.example.org\"]\n\"*\" = [\"admin.example.org\"]\n",
+            self.ip(host),
+            peers.join(", "),
+            files.certificate,
+            files.key,
+            files.authority,
+        );
+        Running::start(host, &text).await
+    }
+
+    async fn element(&self, host: u8, name: &str) -> Peer {
+        self.element_with(host, self.files(&Request::new(name, 1))).await
+    }
+
+    async fn element_with(&self, host: u8, files: TlsConfig) -> Peer {
+        let secure = Some(Secure::element(Tls::load(files).unwrap()));
+        let addr = SocketAddr::new(self.ip(host), 0);
+        Peer::bind(EndpointConfig { secure, ..EndpointConfig::element(addr) }).await
+    }
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+struct Running {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(host: u8, text: &str) -> Self {
+        let settings: Settings =
+            dialtone_daemon::config::parse(Path::new("ns.toml"), text).unwrap();
+        let (endpoint, events) = Endpoint::bind(settings.endpoint_config().unwrap()).await.unwrap();
+        let rng = fastrand::Rng::with_seed(host.into());
+        let core = Registrar::new(now(), settings.core_config(), ServerId(u32::from(host)), rng);
+        let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
+        let shutdown = CancellationToken::new();
+        let task =
+            tokio::spawn(driver::run(core, endpoint, events, None, sender, shutdown.clone()));
+        let mut running = Self { snapshots, shutdown, task };
+        running.until("service", |snapshot| snapshot.in_service).await;
+        running
+    }
+
+    async fn until(&mut self, what: &str, condition: impl FnMut(&Arc<Snapshot>) -> bool) {
+        let found =
+            timeout(LIMIT, self.snapshots.wait_for(condition)).await.map(|found| found.is_ok());
+        assert!(found == Ok(true), "{what}: {:?}", self.snapshots.borrow());
+    }
+
+    /// Elements by identifier, with their homes.
+    fn elements(&self) -> Vec<(u32, u32)> {
+        let snapshot = self.snapshots.borrow();
+        let elements = snapshot.pools.iter().flat_map(|pool| &pool.elements);
+        elements.map(|element| (element.pe_id.0, element.home.0)).collect()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(LIMIT, self.task).await.expect("stops").unwrap();
+    }
+}
+
+/// An element or user.
+struct Peer {
+    endpoint: Endpoint,
+    events: mpsc::Receiver<NetEvent>,
+    dialled: u64,
+    home: AssocId,
+}
+
+impl Peer {
+    async fn bind(config: EndpointConfig) -> Self {
+        let (endpoint, events) = Endpoint::bind(config).await.unwrap();
+        Self { endpoint, events, dialled: 0, home: AssocId::dialled(0) }
+    }
+
+    fn dial(&mut self, remote: Remote) {
+        self.dialled += 1;
+        self.home = AssocId::dialled(self.dialled);
+        let command = NetCommand::Connect { assoc: self.home, protocol: Protocol::Asap, remote };
+        self.endpoint.execute(command);
+    }
+
+    /// Dials by TLS, and is up.
+    async fn connect(&mut self, addr: SocketAddr) {
+        self.dial(Remote { link: Link::Tcp, addr, sctp_port: 0 });
+        assert!(matches!(self.next().await, NetEvent::Up { peer: Some(_), .. }));
+    }
+
+    async fn next(&mut self) -> NetEvent {
+        timeout(LIMIT, self.events.recv()).await.expect("no event").expect("endpoint has ended")
+    }
+
+    async fn down(&mut self) -> DownCause {
+        match self.next().await {
+            NetEvent::Down { cause, .. } => cause,
+            event => panic!("{event:?}"),
+        }
+    }
+
+    fn send(&self, message: &Message<'_>) {
+        let payload = message.encode().unwrap();
+        self.endpoint.execute(NetCommand::Send { assoc: self.home, payload });
+    }
+
+    /// The answer to a message that is no keep-alive.
+    async fn ask(&mut self, message: &Message<'_>) -> Vec<u8> {
+        self.send(message);
+        loop {
+            match self.next().await {
+                NetEvent::Message { payload, .. } if payload[0] == 0x07 => {}
+                NetEvent::Message { payload, .. } => return payload,
+                event => panic!("{event:?}"),
+            }
+        }
+    }
+
+    async fn register(&mut self, pool: &str, id: u32) -> Option<CauseCode> {
+        let answer = self.ask(&registration(pool, id, self.endpoint.local_addr().ip())).await;
+        cause(&answer)
+    }
+}
+
+fn registration(pool: &str, id: u32, ip: IpAddr) -> Message<'_> {
+    let element = PoolElement {
+        pe_id: PeId(id),
+        home: ServerId::NONE,
+        life: 300,
+        transport: Transport::tcp(SocketAddr::new(ip, 5060)),
+        policy: Policy::RoundRobin,
+        asap_transport: None,
+        encaps_port: None,
+    };
+    Message::Registration { handle: PoolHandle(pool.as_bytes()), element }
+}
+
+fn cause(answer: &[u8]) -> Option<CauseCode> {
+    match Message::decode(answer).unwrap().message {
+        Message::RegistrationResponse { error, .. } => error.map(|error| error.causes[0].code),
+        other => panic!("{other:?}"),
+    }
+}
+
+const QUESTION: Message<'static> =
+    Message::HandleResolution { subscribe: false, handle: PoolHandle(b"echo"), items: None };
+
+fn asap_tls(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, ASAP_TLS_PORT)
+}
+
+/// Proves S-019, S-026, S-027.
+#[tokio::test]
+async fn certificates_open_the_pools_that_they_are_granted() {
+    let pki = Pki::new(1);
+    let mut registrar = pki.registrar(1, &[]).await;
+    let mut element = pki.element(2, "a.example.org").await;
+    element.connect(asap_tls(pki.ip(1))).await;
+    assert_eq!(element.register("other", 7).await, Some(CauseCode::SECURITY), "the wrong pool");
+    registrar.until("refused", |snapshot| snapshot.counters.rejects == 1).await;
+    assert_eq!(registrar.elements(), []);
+    assert_eq!(element.register("echo", 7).await, None);
+    registrar.until("registered", |snapshot| snapshot.elements == 1).await;
+    // A user needs a certificate, too, but no pool.
+    let mut user = pki.element(3, "user.example.org").await;
+    user.connect(asap_tls(pki.ip(1))).await;
+    assert_eq!(user.register("echo", 8).await, Some(CauseCode::SECURITY));
+    let answer = user.ask(&QUESTION).await;
+    let Message::HandleResolutionResponse { outcome: Ok(found), .. } =
+        Message::decode(&answer).unwrap().message
+    else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(found.elements[0].pe_id, PeId(7));
+    // The element ends; nobody dials it.
+    drop(element);
+    registrar.until("gone", |snapshot| snapshot.elements == 0).await;
+    registrar.stop().await;
+}
+
+#[tokio::test]
+async fn an_identifier_under_another_name_is_refused() {
+    let pki = Pki::new(2);
+    let mut registrars = [pki.registrar(1, &[2]).await, pki.registrar(2, &[1]).await];
+    let mut owner = pki.element(3, "a.example.org").await;
+    owner.connect(asap_tls(pki.ip(1))).await;
+    assert_eq!(owner.register("echo", 7).await, None);
+    for (n, registrar) in (1..).zip(&mut registrars) {
+        registrar.until("known", |snapshot| snapshot.elements == 1).await;
+        let mut thief = pki.element(4, "b.example.org").await;
+        thief.connect(asap_tls(pki.ip(n))).await;
+        assert_eq!(
+            thief.register("echo", 7).await,
+            Some(CauseCode::NON_UNIQUE_PE_IDENTIFIER),
+            "registrar {n}"
+        );
+        assert_eq!(thief.register("echo", 8 + u32::from(n)).await, None, "its own");
+    }
+    for registrar in registrars {
+        registrar.stop().await;
+    }
+}
+
+/// Proves S-017, S-032.
+#[tokio::test]
+async fn plain_peers_at_a_secure_registrar() {
+    let pki = Pki::new(3);
+    for (host, more, answered) in [(1, "", false), (2, "plain_resolutions = true", true)] {
+        let mut registrar = pki.registrar_with(host, &[], &pki.files(&pki.ns(host)), more).await;
+        let mut element = pki.element(3, "a.example.org").await;
+        element.connect(asap_tls(pki.ip(host))).await;
+        assert_eq!(element.register("echo", 7).await, None);
+
+        // TCP: told why.
+        let mut plain = Peer::bind(EndpointConfig::element(SocketAddr::new(pki.ip(9), 0))).await;
+        let addr = SocketAddr::new(pki.ip(host), ASAP_PORT);
+        plain.dial(Remote { link: Link::Tcp, addr, sctp_port: 0 });
+        assert!(matches!(plain.next().await, NetEvent::Up { peer: None, .. }));
+        assert_eq!(plain.register("echo", 8).await, Some(CauseCode::SECURITY));
+        let answer = plain.ask(&QUESTION).await;
+        let Message::HandleResolutionResponse { outcome, .. } =
+            Message::decode(&answer).unwrap().message
+        else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(
+            outcome.map_err(|error| error.causes[0].code).err(),
+            (!answered).then_some(CauseCode::SECURITY)
+        );
+        // SCTP: nobody there.
+        let addr = SocketAddr::new(pki.ip(host), ENCAPSULATION_PORT);
+        plain.dial(Remote { link: Link::Sctp, addr, sctp_port: 3863 });
+        assert_eq!(plain.down().await, DownCause::Unreachable);
+        // At the doors of TLS: hung up on.
+        for port in [ASAP_TLS_PORT, ENRP_TLS_PORT] {
+            let mut stream = TcpStream::connect((pki.ip(host), port)).await.unwrap();
+            let bytes = registration("echo", 8, pki.ip(9)).encode().unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("hung up");
+            assert!(answer.first().is_none_or(|kind| *kind == 21), "an alert at most: {answer:?}");
+        }
+        let unprotected = if answered { 1 } else { 2 };
+        registrar.until("counted", |snapshot| snapshot.counters.unprotected == unprotected).await;
+        assert_eq!(registrar.elements(), [(7, u32::from(host))]);
+        registrar.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn secure_peers_at_a_plain_registrar() {
+    let pki = Pki::new(4);
+    let registrar =
+        Running::start(1, &format!("address = \"{}\"\nalone_after_ms = 0", pki.ip(1))).await;
+    let mut element = pki.element(2, "a.example.org").await;
+    // Where a secure one would be, where TCP is, where SCTP is.
+    for (link, addr, cause) in [
+        (Link::Tcp, asap_tls(pki.ip(1)), DownCause::Unreachable),
+        (Link::Tcp, SocketAddr::new(pki.ip(1), ASAP_PORT), DownCause::TimedOut),
+        (Link::Sctp, SocketAddr::new(pki.ip(1), ENCAPSULATION_PORT), DownCause::Local),
+    ] {
+        element.dial(Remote { link, addr, sctp_port: 3863 });
+        assert_eq!(element.down().await, cause, "{addr}");
+    }
+    // A secure registrar does not find it either, and goes on alone.
+    let other = pki.registrar(3, &[1]).await;
+    assert!(
+        other.snapshots.borrow().peers.is_empty() && registrar.snapshots.borrow().peers.is_empty()
+    );
+    for registrar in [registrar, other] {
+        assert_eq!(registrar.elements(), []);
+        registrar.stop().await;
+    }
+}
+
+/// Proves S-021, S-033.
+#[tokio::test]
+async fn only_registrars_become_peers() {
+    let pki = Pki::new(5);
+    let mut one = pki.registrar(1, &[2, 3, 4, 5]).await;
+    // With an element's certificate, even one with the right address; by another authority; with another address.
+    let element = Request { ips: vec![pki.ip(3)], ..Request::new("a.example.org", 1) };
+    let stranger = Authority::new(1).unwrap();
+    let mut pretenders = Vec::new();
+    for (host, files) in [
+        (3, pki.files(&element)),
+        (4, pki.files_of(&stranger, &pki.ns(4))),
+        (5, pki.files(&Request::registrar("ns9.example.org", pki.ip(9), 1))),
+    ] {
+        pretenders.push(pki.registrar_with(host, &[1], &files, "").await);
+    }
+    let mut two = pki.registrar(2, &[1]).await;
+    for registrar in [&mut one, &mut two] {
+        registrar.until("each other", |snapshot| snapshot.peers.len() == 1).await;
+    }
+    let mut element = pki.element(20, "a.example.org").await;
+    element.connect(asap_tls(pki.ip(2))).await;
+    assert_eq!(element.register("echo", 7).await, None);
+    one.until("told by its peer", |snapshot| snapshot.elements == 1).await;
+    assert_eq!(one.elements(), [(7, 2)]);
+    assert_eq!(one.snapshots.borrow().peers.len(), 1);
+    for pretender in pretenders {
+        assert!(pretender.snapshots.borrow().peers.is_empty());
+        assert_eq!(pretender.elements(), []);
+        pretender.stop().await;
+    }
+    // The home dies; its element finds the other one.
+    two.task.abort();
+    assert_eq!(element.down().await, DownCause::Aborted);
+    element.connect(asap_tls(pki.ip(1))).await;
+    assert_eq!(element.register("echo", 7).await, None);
+    one.until("taken", |snapshot| snapshot.owned == 1).await;
+    one.stop().await;
+}
+
+/// Carries one connection from `listener` to `to` and keeps what the dialler sent.
+async fn wiretap(
+    listener: &TcpListener,
+    to: SocketAddr,
+) -> (JoinHandle<()>, watch::Receiver<Vec<u8>>) {
+    let (mut caller, _) = listener.accept().await.unwrap();
+    let mut callee = TcpStream::connect(to).await.unwrap();
+    let (heard, tape) = watch::channel(Vec::new());
+    let task = tokio::spawn(async move {
+        let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);
+        loop {
+            tokio::select! {
+                length = caller.read(&mut up) => match length {
+                    Ok(length) if length > 0 => {
+                        heard.send_modify(|tape| tape.extend_from_slice(&up[..length]));
+                        callee.write_all(&up[..length]).await.unwrap();
+                    }
+                    _ => return,
+                },
+                length = callee.read(&mut down) => match length {
+                    Ok(length) if length > 0 => caller.write_all(&down[..length]).await.unwrap(),
+                    _ => return,
+                },
+            }
+        }
+    });
+    (task, tape)
+}
+
+/// What was recorded of a registration means nothing on another connection; nor does it twice on the same one.
+///
+/// Proves S-024.
+#[tokio::test]
+async fn a_replayed_registration_changes_nothing() {
+    let pki = Pki::new(6);
+    let mut registrar = pki.registrar(1, &[]).await;
+    let listener = TcpListener::bind((pki.ip(50), 0)).await.unwrap();
+    let files = pki.files(&Request::new("a.example.org", 1));
+    let files = TlsConfig { registrar_names: vec!["ns1.example.org".to_owned()], ..files };
+    let mut element = pki.element_with(50, files).await;
+    element.dial(Remote { link: Link::Tcp, addr: listener.local_addr().unwrap(), sctp_port: 0 });
+    let (carrier, tape) = wiretap(&listener, asap_tls(pki.ip(1))).await;
+    assert!(matches!(element.next().await, NetEvent::Up { .. }));
+    let handshake = tape.borrow().len();
+    assert_eq!(element.register("echo", 7).await, None);
+    let recorded = tape.borrow().clone();
+    let registration = recorded[handshake..].to_vec();
+    assert!(registration.len() > 60, "a record with a registration: {}", registration.len());
+    let leave = Message::Deregistration { handle: PoolHandle(b"echo"), pe_id: PeId(7) };
+    element.ask(&leave).await;
+    registrar.until("gone", |snapshot| snapshot.elements == 0).await;
+    let before = registrar.snapshots.borrow().counters.registrations;
+
+    // All of it, on a new connection; and the record by itself.
+    for bytes in [&recorded, &registration] {
+        let mut again = TcpStream::connect(asap_tls(pki.ip(1))).await.unwrap();
+        again.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = timeout(LIMIT, again.read_to_end(&mut answer)).await.expect("hung up");
+    }
+    carrier.abort();
+    registrar.until("the connection ended", |snapshot| snapshot.clients == 0).await;
+    assert_eq!(
+        (registrar.elements(), registrar.snapshots.borrow().counters.registrations),
+        (vec![], before)
+    );
+    registrar.stop().await;
+}
