@@ -17,7 +17,7 @@ use dialtone_transport::{
 use dialtone_wire::asap::Message;
 use dialtone_wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, ServerId, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -83,7 +83,7 @@ impl Pki {
         let peers: Vec<_> =
             peers.iter().map(|peer| format!("{:?}", self.ip(*peer).to_string())).collect();
         let text = format!(
-            "address = \"{}\"\npeers = [{}]\n[tls]\ncertificate = {:?}\nkey = {:?}\nauthority = {:?}\n{more}\n\
+            "address = \"{}\"\npeers = [{}]\nalone_after_ms = 500\n[tls]\ncertificate = {:?}\nkey = {:?}\nauthority = {:?}\n{more}\n\
              [tls.access]\necho = [\"a.example.org\", \"b.example.org\"]\n\"*\" = [\"admin.example.org\"]\n",
             self.ip(host),
             peers.join(", "),
@@ -410,7 +410,10 @@ async fn wiretap(
     to: SocketAddr,
 ) -> (JoinHandle<()>, watch::Receiver<Vec<u8>>) {
     let (mut caller, _) = listener.accept().await.unwrap();
-    let mut callee = TcpStream::connect(to).await.unwrap();
+    // From where the dialler is, as a router does.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(listener.local_addr().unwrap().ip(), 0)).unwrap();
+    let mut callee = socket.connect(to).await.unwrap();
     let (heard, tape) = watch::channel(Vec::new());
     let task = tokio::spawn(async move {
         let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);

@@ -22,7 +22,7 @@ pub(super) struct Contact {
     /// Up or dialled.
     pub(super) assocs: BTreeSet<AssocId>,
     pub(super) peer: Option<ServerId>,
-    /// Dials in a row that led to nothing.
+    /// Dials in a row that led to nobody who spoke.
     pub(super) failures: u32,
 }
 
@@ -208,7 +208,6 @@ impl Registrar {
         let addr = self.contact_at(remote);
         self.timers.cancel(&Timer::Contact(addr));
         if let Some(contact) = self.contacts.get_mut(&addr) {
-            contact.failures = 0;
             contact.assocs.insert(id);
             if contact.origin == Origin::Heard {
                 self.timers.set(Timer::Contact(addr), now + self.config.timers.no_response);
@@ -237,13 +236,15 @@ impl Registrar {
     pub(super) fn enrp_down(&mut self, now: Instant, id: AssocId, assoc: Assoc, cause: DownCause) {
         self.sessions.remove(&id);
         self.timers.cancel(&Timer::Session(id));
+        self.startup_lost(now, id);
         let addr = assoc.remote.addr;
         if let Some(contact) =
             self.contacts.values_mut().find(|contact| contact.assocs.contains(&id))
         {
             contact.assocs.remove(&id);
             let addr = contact.remote.addr;
-            if !assoc.up {
+            // Nobody spoke: with TLS a dial that is refused is up for a moment.
+            if assoc.peer.is_none() {
                 contact.failures += 1;
             }
             let failures = contact.failures;
@@ -262,7 +263,6 @@ impl Registrar {
                 }
             }
         }
-        self.startup_lost(now, id);
         let Some(peer) = assoc.peer else { return };
         if self.peers.get(&peer).and_then(|entry| entry.assoc) != Some(id) {
             return;
@@ -286,7 +286,7 @@ impl Registrar {
 
     fn redial_wait(&mut self, assoc: &Assoc, failures: u32) -> std::time::Duration {
         let retry = self.config.timers.retry;
-        if !assoc.up {
+        if assoc.peer.is_none() {
             return self.spread(retry * failures.clamp(1, 8));
         }
         // Both sides notice: the smaller identifier dials first, so that they seldom meet.
@@ -373,6 +373,7 @@ impl Registrar {
         let addr = assoc.remote.addr;
         let addr = self.contact_at(addr);
         if let Some(contact) = self.contacts.get_mut(&addr) {
+            contact.failures = 0;
             contact.peer = Some(sender);
             if contact.origin == Origin::Heard {
                 contact.origin = Origin::Learned;
