@@ -210,9 +210,9 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let all = parse(&all).unwrap();
-        assert!(all.advertised.is_some() && all.admin.is_some());
+        assert!(all.advertised.is_some() && all.admin.is_some() && all.tls.is_some());
         let without = |config: &Config| {
-            let config = Config { advertised: None, admin: None, ..config.clone() };
+            let config = Config { advertised: None, admin: None, tls: None, ..config.clone() };
             format!("{config:?}")
         };
         assert_eq!(without(&plain), without(&all));
