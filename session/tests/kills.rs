@@ -7,32 +7,28 @@
 #[allow(dead_code, reason = "the example is a program of its own as well")]
 mod counter;
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::CancellationToken;
 use dialtone_handlespace::Handle;
 use dialtone_keys::Keys;
-use dialtone_pool_user::{PoolUser, Users, UsersConfig};
-use dialtone_registrar_ns::core::{Config, Registrar};
-use dialtone_registrar_ns::driver;
 use dialtone_session::{Client, UserConfig};
-use dialtone_transport::{Endpoint, EndpointConfig, SessionLimits};
-use dialtone_wire::{PeId, ServerId};
-use tokio::sync::watch;
+use dialtone_wire::PeId;
+use support::{LIMIT, NameService, members, now};
 use tokio::time::timeout;
 
 const ELEMENT: &str = "DIALTONE_TEST_COUNTER";
 const ELEMENTS: u32 = 4;
 const USERS: u32 = 6;
 const KILLS: u32 = 100;
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Not a test: the process that is killed.
 #[test]
@@ -94,18 +90,6 @@ impl Drop for Servers {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Waits until the pool has this many members.
-async fn members(pools: &PoolUser, pool: &Handle, count: u32) {
-    let mut view = pools.watch(pool).unwrap();
-    let there = view.wait_for(|view| view.order.len() == count as usize);
-    assert!(timeout(LIMIT, there).await.is_ok(), "elements do not register");
-}
-
 /// Where each user is, and what has happened to all.
 #[derive(Default)]
 struct Ledger {
@@ -141,25 +125,14 @@ async fn no_count_is_lost_over_a_hundred_kills() {
     let keys = folder.0.join("keys");
     Keys::create(&keys).unwrap();
 
-    let ip = IpAddr::from([127, 203, 1, 1]);
-    let config = EndpointConfig::registrar(SocketAddr::new(ip, 0), None);
-    let (endpoint, events) = Endpoint::bind(config).await.unwrap();
-    let registrar = format!("sctp:{}", endpoint.local_addr());
-    let core = Registrar::new(now(), Config::new(ip), ServerId(1), fastrand::Rng::with_seed(1));
-    let (snapshots, _snapshot) = watch::channel(Arc::new(core.snapshot(now())));
-    let shutdown = CancellationToken::new();
-    let registrar_task =
-        tokio::spawn(driver::run(core, endpoint, events, None, snapshots, shutdown.clone()));
-
+    let names = NameService::start(1).await;
     let pool: Handle = counter::POOL.parse().unwrap();
-    let mut servers = Servers { registrar: registrar.clone(), keys, running: BTreeMap::new() };
+    let mut servers =
+        Servers { registrar: names.registrar.clone(), keys, running: BTreeMap::new() };
     for n in 1..=ELEMENTS {
         servers.start(PeId(n));
     }
-    let home = parse_registrar(&registrar).unwrap();
-    let mut config = AgentConfig::telephony(IpAddr::from([127, 203, 1, 2]), vec![home]);
-    config.endpoint.sessions = Some(SessionLimits::user());
-    let mut agent = Agent::start(config, Users::new(UsersConfig::telephony())).await.unwrap();
+    let mut agent = names.user(2).await;
     let socket = agent.take_sessions().unwrap();
     let client = Client::start(socket, agent.handle(), UserConfig::default()).unwrap();
     members(&agent.handle(), &pool, ELEMENTS).await;
@@ -210,6 +183,5 @@ async fn no_count_is_lost_over_a_hundred_kills() {
 
     drop(servers);
     agent.stop().await;
-    shutdown.cancel();
-    registrar_task.await.unwrap();
+    names.stop().await;
 }

@@ -73,6 +73,7 @@ impl Peer {
     }
 }
 
+/// Proves A-151.
 #[tokio::test]
 async fn control_and_data_share_an_association_in_order() {
     let (mut element, mut user) = (Peer::element(1).await, Peer::user(1).await);
@@ -113,7 +114,7 @@ async fn control_and_data_share_an_association_in_order() {
 
 /// The far end is an ASAP port, which takes messages with ASAP's identifier and counts all others.
 ///
-/// Proves.
+/// Proves.
 #[tokio::test]
 async fn control_has_the_identifier_of_asap_and_data_never_has() {
     let (mut registrar, mut user) = (Peer::element(2).await, Peer::user(2).await);

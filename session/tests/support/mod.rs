@@ -1,0 +1,84 @@
+//! A registrar in this process, and agents that find it.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
+use dialtone_daemon::CancellationToken;
+use dialtone_handlespace::Handle;
+use dialtone_pool_element::{Elements, ElementsConfig};
+use dialtone_pool_user::{PoolUser, Users, UsersConfig};
+use dialtone_registrar_ns::core::{Config, Registrar};
+use dialtone_registrar_ns::driver;
+use dialtone_transport::{Endpoint, EndpointConfig, SessionLimits};
+use dialtone_wire::ServerId;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+#[expect(clippy::disallowed_methods, reason = "real sockets live in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// One loopback network of a test: 127.203.`net`.0/24.
+pub(crate) struct NameService {
+    net: u8,
+    /// As agents are told.
+    pub(crate) registrar: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl NameService {
+    pub(crate) async fn start(net: u8) -> Self {
+        let ip = IpAddr::from([127, 203, net, 1]);
+        let config = EndpointConfig::registrar(SocketAddr::new(ip, 0), None);
+        let (endpoint, events) = Endpoint::bind(config).await.unwrap();
+        let registrar = format!("sctp:{}", endpoint.local_addr());
+        let core = Registrar::new(now(), Config::new(ip), ServerId(1), fastrand::Rng::with_seed(1));
+        let (snapshots, _) = watch::channel(Arc::new(core.snapshot(now())));
+        let shutdown = CancellationToken::new();
+        let run = driver::run(core, endpoint, events, None, snapshots, shutdown.clone());
+        Self { net, registrar, shutdown, task: tokio::spawn(run) }
+    }
+
+    pub(crate) fn address(&self, host: u8) -> IpAddr {
+        IpAddr::from([127, 203, self.net, host])
+    }
+
+    fn config(&self, host: u8, sessions: SessionLimits) -> AgentConfig {
+        let registrar = parse_registrar(&self.registrar).unwrap();
+        let mut config = AgentConfig::telephony(self.address(host), vec![registrar]);
+        config.endpoint.sessions = Some(sessions);
+        config
+    }
+
+    pub(crate) async fn user(&self, host: u8) -> Agent<Users> {
+        let users = Users::new(UsersConfig::telephony());
+        Agent::start(self.config(host, SessionLimits::user()), users).await.unwrap()
+    }
+
+    pub(crate) async fn element(&self, host: u8) -> Agent<(Elements, Users)> {
+        let roles =
+            (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
+        Agent::start(self.config(host, SessionLimits::element(5)), roles).await.unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Waits until the pool has this many members.
+pub(crate) async fn members(pools: &PoolUser, pool: &Handle, count: u32) {
+    let mut view = pools.watch(pool).unwrap();
+    let there = view.wait_for(|view| view.order.len() == count as usize);
+    assert!(timeout(LIMIT, there).await.is_ok(), "the pool does not get {count} members");
+}
