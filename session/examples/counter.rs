@@ -84,7 +84,8 @@ pub(crate) async fn element(
     let socket = agent.take_sessions().ok_or("no sessions")?;
     let transport = socket.transport().ok_or("no port for sessions")?;
     let own = Own::new(pool.clone(), pe_id, transport.clone(), Policy::RoundRobin);
-    let cookies = Cookies::new(Keys::load(keys)?, pool.clone(), Duration::from_secs(3600));
+    let cookies =
+        Cookies::new(Keys::load_or_create(keys)?, pool.clone(), Duration::from_secs(3600));
     let mut service = Service::<State>::start(socket, users, own, cookies, UserConfig::default())?;
     let mut registration = elements.register(ElementConfig::new(pool, pe_id, transport))?;
     registration.registered().await?;

@@ -30,3 +30,8 @@ pub use driver::Counters;
 pub use options::SendOptions;
 pub use service::{SaveError, Service};
 pub use user::{SessionId, UserConfig};
+
+/// The programs of the guide are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sessions.md")]
+struct Guide;

@@ -17,24 +17,30 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dialtone_asap_client::Agent;
 use dialtone_daemon::CancellationToken;
-use dialtone_handlespace::Handle;
 use dialtone_keys::Keys;
+use dialtone_pool_user::Users;
 use dialtone_session::{Client, UserConfig};
 use dialtone_wire::PeId;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use support::{LIMIT, NameService, members, now};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 const ELEMENT: &str = "DIALTONE_TEST_COUNTER";
 const ELEMENTS: u32 = 4;
 const USERS: u32 = 6;
 const KILLS: u32 = 100;
+const FREEZES: u32 = 5;
 
 /// Not a test: the process that is killed.
 #[test]
 #[ignore = "started by the test below"]
 fn element_process() {
     let Ok(settings) = std::env::var(ELEMENT) else { return };
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     let settings: Vec<&str> = settings.split(' ').collect();
     let [registrar, address, pe_id, keys] = settings[..] else { panic!("{settings:?}") };
     let pe_id = PeId(pe_id.parse().unwrap());
@@ -55,6 +61,7 @@ impl Drop for Folder {
 
 /// The element processes; they die with this.
 struct Servers {
+    net: u8,
     registrar: String,
     keys: PathBuf,
     running: BTreeMap<PeId, Child>,
@@ -62,7 +69,7 @@ struct Servers {
 
 impl Servers {
     fn start(&mut self, pe_id: PeId) {
-        let address = IpAddr::from([127, 203, 1, 10 + pe_id.0 as u8]);
+        let address = IpAddr::from([127, 203, self.net, 10 + pe_id.0 as u8]);
         let keys = self.keys.display();
         let settings = format!("{} {address} {} {keys}", self.registrar, pe_id.0);
         let child = Command::new(std::env::current_exe().unwrap())
@@ -72,6 +79,11 @@ impl Servers {
             .spawn()
             .unwrap();
         self.running.insert(pe_id, child);
+    }
+
+    fn signal(&self, pe_id: PeId, signal: Signal) {
+        let pid = Pid::from_raw(self.running[&pe_id].id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
     }
 
     fn kill(&mut self, pe_id: PeId) {
@@ -117,71 +129,127 @@ async fn user(n: u32, client: Client, ledger: Arc<Ledger>, stop: CancellationTok
     request
 }
 
+/// Elements, users that count, and what they need.
+struct Arena {
+    names: NameService,
+    servers: Servers,
+    agent: Agent<Users>,
+    client: Client,
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+    users: Vec<JoinHandle<u64>>,
+    _folder: Folder,
+}
+
+impl Arena {
+    async fn start(net: u8) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("dialtone-kills-{}-{net}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder(folder);
+        let keys = folder.0.join("keys");
+        Keys::create(&keys).unwrap();
+
+        let names = NameService::start(net).await;
+        let registrar = names.registrar.clone();
+        let mut servers = Servers { net, registrar, keys, running: BTreeMap::new() };
+        for n in 1..=ELEMENTS {
+            servers.start(PeId(n));
+        }
+        let mut agent = names.user(2).await;
+        let socket = agent.take_sessions().unwrap();
+        let client = Client::start(socket, agent.handle(), UserConfig::default()).unwrap();
+        members(&agent.handle(), &counter::POOL.parse().unwrap(), ELEMENTS).await;
+
+        let (ledger, stop) = (Arc::<Ledger>::default(), CancellationToken::new());
+        let users = (0..USERS)
+            .map(|n| tokio::spawn(user(n, client.clone(), Arc::clone(&ledger), stop.clone())))
+            .collect();
+        Self { names, servers, agent, client, ledger, stop, users, _folder: folder }
+    }
+
+    /// Until every fault so far has made a session fail over, and some more requests were answered since.
+    async fn settle(&self, faults: u32) {
+        members(&self.agent.handle(), &counter::POOL.parse().unwrap(), ELEMENTS).await;
+        let wanted = self.ledger.answered.load(Ordering::SeqCst) + u64::from(USERS);
+        let deadline = now() + LIMIT;
+        while self.ledger.answered.load(Ordering::SeqCst) < wanted
+            || self.ledger.moves.load(Ordering::SeqCst) < USERS + faults
+        {
+            assert!(now() < deadline, "nothing is answered after fault {faults}");
+            assert!(!self.users.iter().any(JoinHandle::is_finished), "a user has failed");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// An element that serves somebody.
+    fn victim(&self, random: &mut fastrand::Rng) -> PeId {
+        self.ledger.at.lock().unwrap()[&random.u32(..USERS)]
+    }
+
+    /// Has the users finish, and checks what they were told; requests, fail-overs, requests answered from the cookie.
+    async fn end(self, faults: u32) -> (u64, u32, u64) {
+        self.stop.cancel();
+        let mut counted = 0;
+        for user in self.users {
+            counted += user.await.unwrap();
+        }
+        let failovers = self.ledger.moves.load(Ordering::SeqCst) - USERS;
+        assert_eq!(counted, self.ledger.answered.load(Ordering::SeqCst));
+        assert!(failovers >= faults, "{failovers} fail-overs by {faults} faults");
+        assert_eq!(self.client.counters().user.failovers, u64::from(failovers));
+        drop(self.servers);
+        self.agent.stop().await;
+        self.names.stop().await;
+        (counted, failovers, self.ledger.repeated.load(Ordering::SeqCst))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_count_is_lost_over_a_hundred_kills() {
-    let folder = std::env::temp_dir().join(format!("dialtone-kills-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let folder = Folder(folder);
-    let keys = folder.0.join("keys");
-    Keys::create(&keys).unwrap();
-
-    let names = NameService::start(1).await;
-    let pool: Handle = counter::POOL.parse().unwrap();
-    let mut servers =
-        Servers { registrar: names.registrar.clone(), keys, running: BTreeMap::new() };
-    for n in 1..=ELEMENTS {
-        servers.start(PeId(n));
-    }
-    let mut agent = names.user(2).await;
-    let socket = agent.take_sessions().unwrap();
-    let client = Client::start(socket, agent.handle(), UserConfig::default()).unwrap();
-    members(&agent.handle(), &pool, ELEMENTS).await;
-
-    let (ledger, stop) = (Arc::<Ledger>::default(), CancellationToken::new());
-    let users: Vec<_> = (0..USERS)
-        .map(|n| tokio::spawn(user(n, client.clone(), Arc::clone(&ledger), stop.clone())))
-        .collect();
+    let mut arena = Arena::start(1).await;
     let mut random = fastrand::Rng::with_seed(1);
     let begun = now();
     for kill in 0..KILLS {
-        members(&agent.handle(), &pool, ELEMENTS).await;
-        // Some requests later, at a moment that has nothing to do with them.
-        let wanted = ledger.answered.load(Ordering::SeqCst) + u64::from(USERS);
-        let deadline = now() + LIMIT;
-        // Every kill hits a session: the one before has moved.
-        while ledger.answered.load(Ordering::SeqCst) < wanted
-            || ledger.moves.load(Ordering::SeqCst) < USERS + kill
-        {
-            assert!(now() < deadline, "nothing is answered after kill {kill}");
-            assert!(!users.iter().any(|user| user.is_finished()), "a user has failed");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        arena.settle(kill).await;
+        // At a moment that has nothing to do with the requests.
         tokio::time::sleep(Duration::from_micros(random.u64(..10_000))).await;
-        let victim = ledger.at.lock().unwrap()[&random.u32(..USERS)];
-        servers.kill(victim);
-        servers.start(victim);
+        let victim = arena.victim(&mut random);
+        arena.servers.kill(victim);
+        arena.servers.start(victim);
     }
-    let took = begun.elapsed();
-    stop.cancel();
-    let mut counted = 0;
-    for user in users {
-        counted += user.await.unwrap();
-    }
-    let (answered, moves) =
-        (ledger.answered.load(Ordering::SeqCst), ledger.moves.load(Ordering::SeqCst));
-    let repeated = ledger.repeated.load(Ordering::SeqCst);
+    arena.settle(KILLS).await;
+    let took = begun.elapsed().as_secs_f64();
+    let (requests, failovers, repeated) = arena.end(KILLS).await;
     println!(
-        "{KILLS} kills in {:.1} s: {counted} requests, {} fail-overs, {repeated} answered from the cookie",
-        took.as_secs_f64(),
-        moves - USERS,
+        "{KILLS} kills in {took:.1} s: {requests} requests, {failovers} fail-overs, {repeated} answered from the cookie"
     );
-    assert_eq!(counted, answered);
-    assert!(moves - USERS >= KILLS, "every kill hit a session");
     assert!(repeated > 0, "no element died between cookie and answer");
-    let counters = client.counters().user;
-    assert_eq!(counters.failovers, u64::from(moves - USERS));
+}
 
-    drop(servers);
-    agent.stop().await;
-    names.stop().await;
+/// A frozen element sends no sign of its end, and comes back with what it had under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_element_is_left_and_does_no_harm_when_it_goes_on() {
+    let arena = Arena::start(7).await;
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut slowest = Duration::ZERO;
+    for freeze in 0..FREEZES {
+        arena.settle(freeze).await;
+        let victim = arena.victim(&mut random);
+        let begun = now();
+        arena.servers.signal(victim, Signal::SIGSTOP);
+        let left = || arena.ledger.at.lock().unwrap().values().all(|at| *at != victim);
+        while !left() {
+            assert!(begun.elapsed() < LIMIT, "the frozen element is not left");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        slowest = slowest.max(begun.elapsed());
+        arena.servers.signal(victim, Signal::SIGCONT);
+    }
+    arena.settle(FREEZES).await;
+    let (requests, failovers, _) = arena.end(FREEZES).await;
+    println!(
+        "{FREEZES} freezes: {requests} requests, {failovers} fail-overs, the slowest {slowest:.1?}"
+    );
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
 }

@@ -44,6 +44,11 @@ impl Link {
         }
     }
 
+    /// The peer's SCTP has not acknowledged everything.
+    pub(super) fn owes(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
     pub(super) fn messages(&self) -> usize {
         self.unsent.len() + self.sent.len()
     }

@@ -257,10 +257,28 @@ impl Users {
             .map(|(id, _)| *id)
             .collect();
         for id in concerned {
+            self.leave_removed(now, id, &view);
             if self.sessions.get(&id).is_some_and(|session| session.phase == Phase::Resolving) {
                 self.seek(now, id);
             }
             self.flush(now, id);
+        }
+    }
+
+    /// An element that its registrar has removed, and that owes an acknowledgement, is frozen or cut off: there is no
+    /// need to wait until SCTP finds that out as well. One that only left the pool acknowledges.
+    fn leave_removed(&mut self, now: Instant, id: SessionId, view: &View) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if view.freshness != Freshness::Fresh {
+            return;
+        }
+        let removed = session.links.iter().filter(|(element, link)| {
+            link.is_up && link.owes() && view.member(**element).is_none()
+        });
+        let removed: Vec<AssocId> = removed.map(|(_, link)| link.assoc).collect();
+        for assoc in removed {
+            self.outputs.push_back(Output::Net(SessionCommand::Abort { assoc }));
+            self.down(now, assoc, DownCause::Local);
         }
     }
 
@@ -313,8 +331,10 @@ impl Users {
             return self.event(id, Event::Closed);
         }
         if !self.pools.contains_key(&handle) {
-            let unknown = Arc::new(View::unknown(handle.clone()));
-            let selector = Selector::new(unknown, self.config.suspicion, self.rng.fork());
+            // A view that came before is not sent again.
+            let known = self.own_view.clone().filter(|view| view.handle == handle);
+            let view = known.unwrap_or_else(|| Arc::new(View::unknown(handle.clone())));
+            let selector = Selector::new(view, self.config.suspicion, self.rng.fork());
             self.pools.insert(handle.clone(), selector);
             self.outputs.push_back(Output::Watch(handle.clone()));
         }

@@ -453,6 +453,18 @@ fn a_user_sends_its_card_only_if_it_is_an_element_and_after_the_cookie() {
     assert_eq!(texts, ["echo [9]", "card", "data"]);
 }
 
+/// The driver watches that pool already.
+#[test]
+fn the_pool_of_this_process_is_known_before_a_session_wants_it() {
+    let mut lab = Lab::with(UserConfig::default(), Some(own()));
+    lab.users.sessions.clear();
+    lab.users.pools.clear();
+    lab.view(view(&[A, B]));
+    assert!(lab.dials.is_empty());
+    lab.command(Command::Open { session: S, handle: pool() });
+    lab.dialled();
+}
+
 /// Proves A-135, S-034.
 #[test]
 fn without_a_control_channel_there_is_neither_cookie_nor_card() {
@@ -477,6 +489,29 @@ fn an_element_that_leaves_in_order_is_not_reported_and_not_dialled_again() {
     lab.down(assoc, DownCause::Closed);
     assert!(!lab.take().iter().any(|output| matches!(output, Output::Unreachable { .. })));
     assert_ne!(lab.dialled().1, first);
+}
+
+#[test]
+fn an_element_that_was_removed_and_acknowledges_nothing_is_left() {
+    let (mut lab, assoc, first) = Lab::established(None, &[A, B]);
+    let other = if first == A { B } else { A };
+    // It may have left the pool, and serve until its users have gone.
+    lab.view(view(&[other]));
+    lab.send("one", SendOptions::DEFAULT);
+    lab.net(SessionEvent::Delivered { assoc, number: 1 });
+    lab.view(view(&[other]));
+    assert!(lab.dials.is_empty());
+    lab.view(view(&[A, B]));
+    lab.send("two", SendOptions::DEFAULT);
+    lab.view(view(&[A, B]));
+    assert!(lab.dials.is_empty());
+    lab.take();
+    lab.view(view(&[other]));
+    assert_eq!(lab.take(), [Output::Net(SessionCommand::Abort { assoc })]);
+    let (next, second) = lab.dialled();
+    assert_eq!(second, other);
+    lab.up(next);
+    assert_eq!(lab.wire(), [(next, "two".to_owned())]);
 }
 
 #[test]
@@ -641,6 +676,9 @@ fn no_message_gets_lost_inside() {
                     Output::Net(SessionCommand::Data { assoc, number, payload, .. }) => {
                         let message = String::from_utf8(payload).unwrap().parse().unwrap();
                         on_wire.insert((assoc, number.unwrap()), message);
+                    }
+                    Output::Net(SessionCommand::Abort { assoc }) => {
+                        live.remove(&assoc);
                     }
                     Output::Event { event: Event::Unsent { number, .. }, .. } => {
                         *fate.get_mut(&number).unwrap() += 1;
