@@ -718,6 +718,8 @@ mod options;
 mod session;
 
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod lossy;

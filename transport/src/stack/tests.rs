@@ -496,6 +496,9 @@ fn shutdown_waits_for_what_was_sent() {
 fn shutdown_acknowledges() {
     let mut net = Net::new(2);
     let (one, two) = net.pair();
+    // The first is acknowledged at once.
+    net.send(2, two, b"the first");
+    net.settle();
     net.send(2, two, b"the last");
     net.settle();
     let sent = net.wire.len();
@@ -503,7 +506,13 @@ fn shutdown_acknowledges() {
     net.settle();
     assert_eq!(net.take(2), [down(two, DownCause::Closed)]);
     let events = net.take(1);
-    assert!(matches!(events[..], [NetEvent::Message { .. }, NetEvent::Down { .. }]), "{events:?}");
+    assert!(
+        matches!(
+            events[..],
+            [NetEvent::Message { .. }, NetEvent::Message { .. }, NetEvent::Down { .. }]
+        ),
+        "{events:?}"
+    );
     assert_eq!(net.wire.len() - sent, 3, "SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE");
 }
 
