@@ -1,8 +1,9 @@
 //! Selection at the pool user (RFC 5356): which element of the list that a registrar handed out to use now.
 //!
-//! Round robin walks the list from its first element, weighted round robin spreads over it by weight, random and
-//! weighted random draw evenly (the registrar has applied the weights), priority takes the highest, the load policies
-//! take the list's order. Policies that nobody knows are walked round robin.
+//! Round robin walks the list from its first element. Weighted round robin does so on the list in which each stands as
+//! often as its weight says: it begins with the first and spreads the rest. Random policies draw evenly (the registrar
+//! has applied the weights), priority takes the highest, the load policies take the list's order. Policies that nobody
+//! knows are walked round robin.
 
 use crate::Element;
 use dialtone_wire::{PeId, Policy, PolicyType};
@@ -16,12 +17,16 @@ pub struct Selector {
     next: usize,
     /// Weighted round robin: what each element is owed.
     credits: BTreeMap<PeId, i64>,
+    /// Something was picked from this list.
+    begun: bool,
 }
 
 impl Selector {
-    /// A new list has come: round robin begins with its first element. Credits outlive lists.
+    /// A new list has come: round robin, with and without weights, begins with its first element, which the registrar
+    /// has chosen. Credits outlive lists.
     pub const fn restart(&mut self) {
         self.next = 0;
+        self.begun = false;
     }
 
     /// The index of the element to use now; `None` if nobody can serve. `policy` is the pool's, `list` in the order
@@ -78,11 +83,13 @@ impl Selector {
         for (index, element) in serving() {
             let credit = self.credits.entry(element.pe_id).or_default();
             *credit = (*credit).clamp(-total, total) + weight(element);
-            if best.is_none_or(|(most, ..)| *credit > most) {
+            let better = self.begun && best.is_some_and(|(most, ..)| *credit > most);
+            if best.is_none() || better {
                 best = Some((*credit, index, element.pe_id));
             }
         }
         let (_, index, pe_id) = best?;
+        self.begun = true;
         *self.credits.entry(pe_id).or_default() -= total;
         Some(index)
     }

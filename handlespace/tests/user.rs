@@ -4,7 +4,7 @@ mod common;
 
 use common::element;
 use dialtone_handlespace::user::Selector;
-use dialtone_handlespace::{Element, PeId, Policy};
+use dialtone_handlespace::{Element, Handlespace, PeId, Policy, PolicyType};
 
 struct User {
     selector: Selector,
@@ -37,6 +37,7 @@ impl User {
     }
 }
 
+/// Proves L-001, L-005.
 #[test]
 fn round_robin_walks_the_list_from_the_first() {
     let mut user = User::new(&[Policy::RoundRobin, Policy::RoundRobin, Policy::RoundRobin]);
@@ -52,28 +53,66 @@ fn round_robin_walks_the_list_from_the_first() {
     assert_eq!(user.picks(2), [1, 2]);
 }
 
+fn weighted(weight: u32) -> Policy<'static> {
+    Policy::WeightedRoundRobin { weight }
+}
+
+/// Proves L-008.
 #[test]
-fn weighted_round_robin_spreads_by_weight() {
-    let weighted = |weight| Policy::WeightedRoundRobin { weight };
+fn weighted_round_robin_begins_with_the_first_and_spreads_by_weight() {
     let mut user = User::new(&[weighted(5), weighted(1), weighted(1), weighted(0)]);
     assert_eq!(user.picks(7), [1, 1, 2, 1, 3, 1, 1]);
     user.suspects = vec![1];
     assert_eq!(user.picks(4), [2, 3, 2, 3]);
     user.suspects = vec![1, 2, 3];
     assert_eq!(user.pick(), None);
+    // The registrar's first is the first, whatever it weighs; then each has its share.
+    let mut user = User::new(&[weighted(1), weighted(5)]);
+    assert_eq!(user.picks(6), [1, 2, 2, 2, 2, 2]);
+    assert_eq!(user.picks(60).iter().filter(|pe_id| **pe_id == 1).count(), 10);
+    let mut user = User::new(&[weighted(1), weighted(1), weighted(1)]);
+    assert_eq!(user.picks(6), [1, 2, 3, 1, 2, 3], "round robin");
 }
 
+/// A user that asks the registrar each time picks as often as the weights say.
+#[test]
+fn each_new_list_continues_the_registrars_cycle() {
+    let mut space = Handlespace::new();
+    for weight in 1..=3 {
+        space.register(&"p".parse().unwrap(), element(weight, 9, weighted(weight))).unwrap();
+    }
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut picked = [0; 4];
+    for _ in 0..600 {
+        let list: Vec<&Element> = space.select(b"p", 3, &mut rng).unwrap().iter().collect();
+        let mut selector = Selector::default();
+        let policy = PolicyType::WEIGHTED_ROUND_ROBIN;
+        let index = selector.pick(policy, &list, |_| false, &mut rng).unwrap();
+        picked[list[index].pe_id.0 as usize] += 1;
+    }
+    assert_eq!(picked, [0, 100, 200, 300]);
+}
+
+/// Proves L-010, L-014, L-035.
 #[test]
 fn random_draws_evenly_from_the_list() {
-    for policy in [Policy::Random, Policy::WeightedRandom { weight: 1 }] {
-        let mut user = User::new(&[policy.clone(), policy.clone(), policy]);
+    for policy in [
+        [Policy::Random, Policy::Random, Policy::Random],
+        [1, 9, 1].map(|weight| Policy::WeightedRandom { weight }),
+        [0, u32::MAX, 0].map(|load| Policy::RandomizedLeastUsed { load }),
+    ] {
+        let mut user = User::new(&policy);
+        let picks = user.picks(3000);
+        for pe_id in 1..=3 {
+            let count = picks.iter().filter(|picked| **picked == pe_id).count();
+            assert!((870..1130).contains(&count), "{count}, five standard deviations off");
+        }
         user.suspects = vec![3];
-        let picks = user.picks(2000);
-        let ones = picks.iter().filter(|pe_id| **pe_id == 1).count();
-        assert!((900..1100).contains(&ones) && !picks.contains(&3), "{ones}");
+        assert!(!user.picks(100).contains(&3));
     }
 }
 
+/// Proves L-017.
 #[test]
 fn priority_takes_the_highest_that_is_active() {
     let prior = |priority| Policy::Priority { priority };
@@ -85,11 +124,21 @@ fn priority_takes_the_highest_that_is_active() {
     assert_eq!(user.pick(), Some(1));
 }
 
+/// Proves L-022, L-028, L-033.
 #[test]
 fn load_policies_take_the_order_of_the_list() {
-    let mut user = User::new(&[Policy::LeastUsed { load: 9 }, Policy::LeastUsed { load: 1 }]);
-    assert_eq!(user.picks(2), [1, 1]);
-    user.suspects = vec![1];
-    assert_eq!(user.pick(), Some(2));
+    let policies: [fn(u32) -> Policy<'static>; 3] = [
+        |load| Policy::LeastUsed { load },
+        |load| Policy::LeastUsedDegradation { load, degradation: 1 },
+        |load| Policy::PriorityLeastUsed { load, degradation: 1 },
+    ];
+    for policy in policies {
+        let mut user = User::new(&[policy(9), policy(1), policy(5)]);
+        assert_eq!(user.picks(2), [1, 1]);
+        user.suspects = vec![1];
+        assert_eq!(user.picks(2), [2, 2]);
+        user.suspects = vec![1, 2];
+        assert_eq!(user.pick(), Some(3));
+    }
     assert_eq!(User::new(&[]).pick(), None);
 }

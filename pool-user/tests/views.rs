@@ -57,6 +57,9 @@ fn answer(world: &World<Users>, id: u64) -> Option<Result<Arc<View>, ResolveErro
     })
 }
 
+/// The registrar of these tests insists on being asked for all elements.
+///
+/// Proves L-023, L-033.
 #[test]
 fn membership_is_pushed_and_versioned_apart_from_policy_values() {
     let mut world = watching(1);
