@@ -88,6 +88,7 @@ fn call(alice: &mut Phone, bob: &mut Phone) -> Sip {
     alice.expect("a final answer", |answer| answer.status() >= 200)
 }
 
+/// Proves S-010.
 #[test]
 fn the_whole_system_runs_on_certificates() {
     let _turn = Exclusive::wait().unwrap();

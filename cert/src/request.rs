@@ -93,7 +93,9 @@ fn subject(name: &str) -> Result<SanType, Error> {
             && !label.ends_with('-')
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
-    if name.split('.').all(label) {
+    // A wildcard is a whole label, the first.
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    if labels.split('.').all(label) {
         Ok(SanType::DnsName(text()?))
     } else {
         Err(wrong("it is no DNS name"))
@@ -111,6 +113,7 @@ mod tests {
             "localhost",
             "urn:dialtone:proxy-1",
             "spiffe://example.org/proxy",
+            "*.example.org",
         ] {
             assert!(subject(right).is_ok(), "{right}");
         }
@@ -124,7 +127,9 @@ mod tests {
             "::1",
             "urn:",
             "1x:y",
-            "*.example.org",
+            "*",
+            "*a.example.org",
+            "a.*.org",
         ] {
             assert!(subject(wrong).is_err(), "{wrong}");
         }

@@ -29,9 +29,6 @@ pub(crate) use limit::{Handshakes, Seldom};
 pub(crate) use verify::identity;
 use verify::{Callers, Registrars};
 
-/// Longest name in a list of registrars, as DNS has it.
-const MAX_NAME: usize = 253;
-
 /// Who this process is, and whom it trusts. Files are PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,9 +56,7 @@ pub enum TlsError {
     #[error("{} (tls.{key}): {problem}", path.display())]
     File { key: &'static str, path: PathBuf, problem: String },
     /// A name of a registrar is none.
-    #[error(
-        "{name:?} (tls.registrar_names) is no DNS name; write it in its ASCII form, without a wildcard"
-    )]
+    #[error("{name:?} (tls.registrar_names) is no DNS name; use one like \"ns1.example.org\"")]
     Name { name: String },
     /// Certificate and key do not go together.
     #[error("{} (tls.certificate, tls.key): {problem}", path.display())]
@@ -93,14 +88,8 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`].
     pub fn load(config: TlsConfig) -> Result<Arc<Self>, TlsError> {
-        let name = |name: &String| {
-            let parsed =
-                (name.len() <= MAX_NAME).then(|| ServerName::try_from(name.clone()).ok()).flatten();
-            // RFC 5352 section 9.2: names are compared with names.
-            parsed
-                .filter(|parsed| matches!(parsed, ServerName::DnsName(_)))
-                .ok_or_else(|| TlsError::Name { name: name.clone() })
-        };
+        let name =
+            |name: &String| reference(name).ok_or_else(|| TlsError::Name { name: name.clone() });
         let names = config.registrar_names.iter().map(name).collect::<Result<Vec<_>, _>>()?;
         let loaded = read(&config, &names, prints(&config))?;
         Ok(Arc::new(Self { config, names, loaded: RwLock::new(loaded) }))
@@ -137,6 +126,14 @@ impl Tls {
         // Replaced as a whole: a panic elsewhere leaves it whole.
         self.loaded.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A DNS name that registrars are known by. RFC 5352 section 9.2: names are compared with names, and international ones
+/// in their ASCII form.
+fn reference(name: &str) -> Option<ServerName<'static>> {
+    let ascii =
+        if name.is_ascii() { name.to_owned() } else { idna::domain_to_ascii_strict(name).ok()? };
+    ServerName::try_from(ascii).ok().filter(|name| matches!(name, ServerName::DnsName(_)))
 }
 
 fn prints(config: &TlsConfig) -> Prints {
