@@ -14,6 +14,7 @@ mod announce;
 pub mod cli;
 pub mod core;
 pub mod driver;
+pub mod fuzz;
 mod metrics;
 mod settings;
 mod tls;
