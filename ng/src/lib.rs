@@ -11,6 +11,7 @@
 
 pub mod bencode;
 pub mod client;
+pub mod fuzz;
 pub mod message;
 pub mod report;
 

@@ -14,6 +14,7 @@
 pub mod delivery;
 pub mod dialog;
 pub mod driver;
+pub mod fuzz;
 pub mod hops;
 pub mod leg;
 pub mod token;

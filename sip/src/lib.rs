@@ -19,6 +19,7 @@ pub mod digest;
 mod edit;
 mod error;
 mod framer;
+pub mod fuzz;
 mod header;
 mod message;
 mod method;

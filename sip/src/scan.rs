@@ -138,13 +138,14 @@ fn header_line(bytes: &[u8], start: usize, end: usize) -> Option<Line> {
     if known == HeaderName::Other && !name.iter().all(|byte| crate::syntax::is_token_byte(*byte)) {
         return None;
     }
+    // From the end first: an empty value stands behind the colon, not on the next line.
     let mut from = colon + 1;
     let mut to = line.len();
-    while from < to && crate::syntax::is_lws(line[from]) {
-        from += 1;
-    }
     while to > from && crate::syntax::is_lws(line[to - 1]) {
         to -= 1;
+    }
+    while from < to && crate::syntax::is_lws(line[from]) {
+        from += 1;
     }
     Some(Line {
         start: start as u32,

@@ -160,3 +160,16 @@ fn ack_and_cancel_belong_to_their_invite() {
         RequestBuilder::options("sip:127.0.0.1:5070", "UDP", local, "z9hG4bK1", "c1", "t1").build();
     assert_eq!(Message::parse(options).expect("parsed").check(), Ok(()));
 }
+
+#[test]
+fn an_empty_value_is_set_in_its_own_line() {
+    let message =
+        parse("OPTIONS sip:a@b SIP/2.0\r\nMax-Forwards: \r\nRoute:\r\n \r\nTo: x\r\n\r\n");
+    assert_eq!(message.header_str(HeaderName::MaxForwards), Some(""));
+    let mut edit = Edit::new(&message);
+    edit.set_max_forwards(1).set_header(HeaderName::Route, "y");
+    let edited = parse(std::str::from_utf8(&edit.finish()).unwrap());
+    assert_eq!(edited.max_forwards(), Ok(Some(1)));
+    assert_eq!(edited.header_str(HeaderName::Route), Some("y"));
+    assert_eq!(edited.header_str(HeaderName::To), Some("x"));
+}
