@@ -6,8 +6,11 @@ use dialtone_registrar_ns::fuzz::Reached;
 use dialtone_wire::{AsapType, EnrpType};
 
 /// The bodies of `fuzz/targets/*.rs`.
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("ng_body", dialtone_ng::fuzz::body),
+    ("sctp_cookie", dialtone_transport::fuzz::cookie),
+    ("sctp_demultiplexer", dialtone_transport::fuzz::demultiplexer),
+    ("sctp_packet", dialtone_transport::fuzz::packet),
     ("sdp", dialtone_sip::fuzz::sdp),
     ("signed", dialtone_sip_pool::fuzz::signed),
     ("sip_digest", dialtone_sip::fuzz::digest),
