@@ -201,8 +201,12 @@ pub fn operations(bytes: &[u8]) -> Reached {
     let peers: Vec<SocketAddr> = (1..=input.below(3))
         .map(|n| SocketAddr::from(([127, 0, 0, n], ENCAPSULATION_PORT)))
         .collect();
-    let mut config =
-        Config { mentors: peers.clone(), peers, ..Config::new([127, 0, 0, 100].into()) };
+    let mut config = Config {
+        multicast: input.flag(),
+        mentors: peers.clone(),
+        peers,
+        ..Config::new([127, 0, 0, 100].into())
+    };
     config.limits = Limits {
         elements: ELEMENTS,
         elements_per_pool: ELEMENTS / 2,
@@ -245,11 +249,11 @@ fn step(
             net.accepted += 1;
             net.up.push((assoc, protocol));
             let remote = Remote { link, ..remote(input) };
-            registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote });
+            registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote, peer: None });
         }
         (1, _) if let Some((assoc, protocol, remote)) = net.dialled.pop_front() => {
             net.up.push((assoc, protocol));
-            registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote });
+            registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote, peer: None });
         }
         (2, _) if let Some((assoc, ..)) = net.dialled.pop_front() => {
             registrar.handle_net(*now, NetEvent::Down { assoc, cause: cause(input) });
@@ -283,6 +287,11 @@ fn step(
             // In time, or late.
             *now = deadline.max(*now) + Duration::from_millis(u64::from(input.byte()).pow(2));
             registrar.handle_timeout(*now);
+        }
+        (14, _) => {
+            let from = SocketAddr::new(input.address(), 9901);
+            let payload = input.enrp().unwrap_or_default();
+            registrar.handle_presence(*now, from, &payload);
         }
         _ => {
             *now += Duration::from_millis(u64::from(input.byte()) * 20);
@@ -334,6 +343,7 @@ fn drain(registrar: &mut Registrar, net: &mut Net, reached: &mut Reached) {
                 }
             }
             Output::Net(NetCommand::Abort { .. } | NetCommand::Shutdown { .. }) => {}
+            Output::Presence(payload) => assert!(Enrp::decode(&payload).is_ok()),
             Output::Event(event) => {
                 let name = format!("{event:?}");
                 reached.events.insert(name.split(' ').next().unwrap_or_default().to_owned());

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use dialtone_keys::{Generation, Keys, Purpose};
 use crate::leg::LegId;
 use crate::token::{DialogCookie, FlowToken};
 use crate::uri::pool_of_host;
+use dialtone_keys::{Generation, Keys, Purpose};
 
 static KEYS: LazyLock<Keys> =
     LazyLock::new(|| Keys::new(&Generation { id: 1, secret: [7; 32] }, None));
