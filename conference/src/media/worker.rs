@@ -30,6 +30,9 @@ const PUBLISH_EVERY: u64 = 200;
 /// Sockets of the epoll that are asked in one beat, and datagrams taken from each.
 const READY: usize = 256;
 const STRAYS: usize = 8;
+/// Lines that get a connected socket in one beat, so that many who come at once make nobody's sound late: each takes as
+/// long as five packets. The others wait.
+const TUNES: usize = 64;
 /// Longest datagram of any interest.
 const MAX_DATAGRAM: usize = 2048;
 /// Samples of a recording handed over at a time: a second.
@@ -77,12 +80,13 @@ struct Station {
 }
 
 impl Station {
-    /// Follows the line to another address.
-    fn tune(&mut self, token: usize, epoll: &Epoll) {
+    /// Follows the line to another address, if so many may still do so.
+    fn tune(&mut self, token: usize, epoll: &Epoll, left: &mut usize) {
         let found = self.line.found();
-        if self.tuned == found {
+        if self.tuned == found || *left == 0 {
             return;
         }
+        *left -= 1;
         self.tuned = found;
         if self.connected.take().is_some() {
             // It knows the socket.
@@ -178,6 +182,8 @@ pub(super) struct Worker {
     halls: Vec<Option<Hall>>,
     by_room: HashMap<RoomId, usize>,
     beat: u64,
+    /// Left of [`TUNES`] in this beat.
+    tunes: usize,
     counters: Counters,
 }
 
@@ -203,6 +209,7 @@ impl Worker {
             halls: Vec::new(),
             by_room: HashMap::new(),
             beat: 0,
+            tunes: TUNES,
             counters: Counters::default(),
         };
         Ok((worker, Orders(sender)))
@@ -225,7 +232,7 @@ impl Worker {
             self.take_strays(&clock);
             self.mix(&clock);
             self.flush();
-            self.beat += 1;
+            (self.beat, self.tunes) = (self.beat + 1, TUNES);
             if self.beat.is_multiple_of(PUBLISH_EVERY) {
                 self.publish();
             }
@@ -418,7 +425,7 @@ impl Worker {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         station.asking.end();
                         // Not before: what is left in a socket that is not read here any more would come late.
-                        station.tune(token, &self.epoll);
+                        station.tune(token, &self.epoll, &mut self.tunes);
                         false
                     }
                     // One of a packet that we have sent.
