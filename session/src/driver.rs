@@ -310,16 +310,19 @@ impl<S: DeserializeOwned + Send + 'static> Driver<S> {
 impl<S: DeserializeOwned> Serving<S> {
     fn deliver(&mut self, event: element::Event<S>) {
         let from = match &event {
-            element::Event::Received { session, .. } => Some(*session),
             element::Event::Refused { session, refusal } => {
-                info!(?session, %refusal, "cookie refused");
-                None
+                debug!(?session, %refusal, "cookie refused");
+                Some(*session)
+            }
+            // Whatever a user can cause as often as it likes.
+            element::Event::Received { session, .. } | element::Event::Met { session, .. } => {
+                Some(*session)
             }
             element::Event::Closed { session, .. } => {
                 self.held.remove(session);
                 None
             }
-            _ => None,
+            element::Event::Opened { .. } | element::Event::Resumed { .. } => None,
         };
         let shut = self.outlet.gate.enter();
         let _ = self.outlet.events.send(event);
@@ -382,7 +385,58 @@ pub(crate) fn unix() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use dialtone_keys::{Generation, Keys};
+    use dialtone_transport::session::session_remote;
+    use dialtone_wire::asap::Message;
+    use dialtone_wire::{PeId, Policy, Transport};
+
     use super::*;
+    use crate::{Cookies, Own};
+
+    #[test]
+    fn a_user_that_floods_its_element_is_put_on_hold_whatever_it_sends() {
+        let pool: Handle = "echo".parse().unwrap();
+        let keys = Keys::new(&Generation { id: 1, secret: [7; 32] }, None);
+        let cookies = Cookies::<u32>::new(keys, pool.clone(), Duration::from_secs(1));
+        let transport = Transport::tcp(([127, 0, 0, 1], 5).into());
+        let own = Own::new(pool, PeId(1), transport, Policy::RoundRobin);
+        let card = own.card(None, b"user").unwrap();
+        let echo = Message::CookieEcho(&[1]).encode().unwrap();
+        let data = b"data".to_vec();
+        let assoc = AssocId::accepted_session(1);
+        for flood in [
+            SessionEvent::Control { assoc, payload: card },
+            SessionEvent::Control { assoc, payload: echo },
+            SessionEvent::Data { assoc, ppid: 0, payload: data },
+        ] {
+            let (events, mut taken) = mpsc::unbounded_channel();
+            let outlet = Outlet { events, gate: Arc::default() };
+            let element = Element::new(own.clone(), cookies.clone());
+            let mut serving = Serving { element, outlet, held: BTreeSet::new() };
+            let remote = session_remote([127, 0, 0, 9].into(), 5, 9899);
+            serving.element.handle_net(0, SessionEvent::Up { assoc, remote });
+            let mut held = None;
+            for n in 0..2 * HIGH {
+                serving.element.handle_net(0, flood.clone());
+                while let Some(output) = serving.element.poll() {
+                    match output {
+                        element::Output::Event(event) => serving.deliver(event),
+                        element::Output::Net(SessionCommand::Hold { .. }) => held = Some(n),
+                        _ => (),
+                    }
+                }
+            }
+            assert!(held.is_some_and(|n| n < HIGH), "{flood:?}");
+            while let Ok(event) = taken.try_recv() {
+                serving.outlet.gate.leave();
+                drop(event);
+            }
+            assert!(serving.outlet.gate.opens());
+            serving.release();
+            let released = SessionCommand::Release { assoc };
+            assert_eq!(serving.element.poll(), Some(element::Output::Net(released)));
+        }
+    }
 
     #[test]
     fn a_gate_shuts_once_and_opens_once() {
