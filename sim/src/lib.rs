@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `world` | clock, queue, processes and how they use each other |
 //! | `net` | associations: delay, loss of the tail, half-open ends, evidence and silence |
-//! | `packets` | real SCTP stacks on lost, doubled, damaged and late datagrams, in one seed of 16 |
+//! | `packets` | real SCTP stacks on lost, doubled, damaged and late datagrams, in some seeds |
 //! | `scenario` | who takes part: how many registrars, elements and users, which policies |
 //! | `schedule` | what is done to the system: episodes, disorder |
 //! | `invariants` | what must hold, one file each |
@@ -21,6 +21,7 @@ mod net;
 mod packets;
 mod plant;
 mod process;
+mod queue;
 mod scenario;
 mod schedule;
 mod set;

@@ -189,6 +189,8 @@ pub(crate) struct Process {
     pub(crate) registered: Option<Duration>,
     /// When the first report about it was sent in its present trouble.
     pub(crate) reported: Option<Duration>,
+    /// When a report about it was sent last, and last before the present episode.
+    pub(crate) blamed: [Option<Duration>; 2],
     /// Registrars: identifier of this life, or of the last one.
     pub(crate) server_id: Option<ServerId>,
 }

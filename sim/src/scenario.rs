@@ -1,5 +1,5 @@
 //! Who takes part, derived from the seed alone: most worlds are small, since they are fast and most faults need few
-//! processes; some are as issue and design describe them; one in a hundred is large.
+//! processes; some are as the design describes them, some run on datagrams; two in a thousand are large.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -56,9 +56,9 @@ impl Scenario {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x00e1_e3e7_5ca1_e000);
         // Two neighbours, of which one is orderly and one is not.
-        let large = matches!(seed % 200, 198 | 199);
-        let design = !large && seed % 16 < 2;
-        let datagrams = !large && seed % 16 == 5;
+        let large = matches!(seed % 1000, 198 | 199);
+        let design = !large && seed % 32 < 2;
+        let datagrams = !large && seed % 32 == 5;
         let registrars = match rng.u8(..16) {
             _ if large => rng.usize(5..=9),
             _ if design => 3,
@@ -74,8 +74,9 @@ impl Scenario {
             _ => (rng.usize(3..=8), rng.usize(1..=4), rng.usize(2..=4)),
         };
         let processes = if elements > 8 { elements * 4 / 5 } else { elements };
+        // A pool without elements is none.
         let pools: Vec<Handle> =
-            POOLS[..pools].iter().filter_map(|name| name.parse().ok()).collect();
+            POOLS[..pools.min(elements)].iter().filter_map(|name| name.parse().ok()).collect();
         let kinds: Vec<_> = pools.iter().map(|_| POLICIES[rng.usize(..POLICIES.len())]).collect();
         let mut scenario = Self {
             registrars,

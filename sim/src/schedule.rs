@@ -430,6 +430,9 @@ impl World {
                 self.episode = episode;
                 self.touched = Set::default();
                 self.departed.clear();
+                for process in &mut self.processes {
+                    process.blamed[1] = process.blamed[0];
+                }
                 self.moves.forget();
             }
             Act::Boot { process, same } => {

@@ -21,6 +21,7 @@ use crate::net::{EndRef, Net};
 use crate::packets::Packets;
 use crate::plant::Planted;
 use crate::process::{Core, Life, Process, Purpose, Said};
+use crate::queue::Queue;
 use crate::scenario::{self, Scenario, registrar_ip};
 use crate::schedule::{Act, Episode};
 use crate::set::Set;
@@ -119,8 +120,7 @@ pub(crate) struct World {
     pub(crate) elements: BTreeMap<(Handle, PeId), usize>,
     /// Identities that processes came back without, in the present episode.
     pub(crate) departed: Vec<Departed>,
-    queue: BTreeMap<(Duration, u64), Happening>,
-    counter: u64,
+    queue: Queue<Happening>,
     /// An empty vector with room.
     spare: Vec<Said>,
     pub(crate) net: Net,
@@ -159,8 +159,7 @@ impl World {
             hosts: BTreeMap::new(),
             elements: BTreeMap::new(),
             departed: Vec::new(),
-            queue: BTreeMap::new(),
-            counter: 0,
+            queue: Queue::default(),
             spare: Vec::new(),
             net: Net::default(),
             packets: None,
@@ -225,6 +224,7 @@ impl World {
             leaving: false,
             registered: None,
             reported: None,
+            blamed: [None; 2],
             server_id: None,
         });
     }
@@ -238,8 +238,7 @@ impl World {
     }
 
     pub(crate) fn later(&mut self, at: Duration, happening: Happening) {
-        self.counter += 1;
-        self.queue.insert((at.max(self.now), self.counter), happening);
+        self.queue.push(at.max(self.now), happening);
     }
 
     pub(crate) fn registrars(&self) -> impl Iterator<Item = (usize, &Process)> {
@@ -270,7 +269,7 @@ impl World {
 
     /// Runs until the end of the schedule, or until something is wrong.
     pub(crate) fn run(&mut self, end: Duration) {
-        while let Some(((at, _), happening)) = self.queue.pop_first() {
+        while let Some((at, happening)) = self.queue.pop() {
             if at > end || !self.violations.is_empty() {
                 break;
             }
@@ -684,7 +683,7 @@ impl World {
         if self.rng.u8(..) < 20 {
             // A single question about some pool.
             let index = self.rng.usize(..self.scenario.pools.len());
-            let (id, handle) = (self.counter, self.scenario.pools[index].clone());
+            let (id, handle) = (self.queue.count(), self.scenario.pools[index].clone());
             self.questions.asks(user, id, self.now);
             self.input(user, Input::User(UserCommand::Resolve { id, handle }));
         }
@@ -705,6 +704,7 @@ impl World {
         if at_home && let Some(&target) = self.elements.get(&(handle.clone(), pe_id)) {
             let now = self.now;
             self.processes[target].reported.get_or_insert(now);
+            self.processes[target].blamed[0] = Some(now);
         }
         self.input(user, Input::User(UserCommand::ReportUnreachable { handle, pe_id }));
     }

@@ -32,7 +32,7 @@ fn two_hundred_seeds_hold_the_invariants() {
 #[test]
 fn a_seed_replays_identically() {
     let mut hashes = Vec::new();
-    for seed in [3, 16, 17, 21, 90, 199] {
+    for seed in [3, 4, 32, 33, 37, 199] {
         let (one, two) = (run(seed, Options::default()), run(seed, Options::default()));
         assert_eq!(one.hash, two.hash, "seed {seed}");
         assert_eq!(one.violations, two.violations, "seed {seed}");

@@ -1,11 +1,16 @@
 //! Nobody who lives is declared dead: a second without CPU, broken associations, and the troubles of others remove no
 //! element and start no takeover.
 
+use std::time::Duration;
+
 use dialtone_registrar_ns::core::{Event, Removal};
 
 use crate::process::Life;
 use crate::schedule::Episode;
 use crate::world::World;
+
+/// How long a registrar remembers a report before it halves their number.
+const REMEMBERED: Duration = Duration::from_secs(30);
 
 pub(super) fn check(
     world: &World,
@@ -40,6 +45,9 @@ pub(super) fn check(
             // Who cannot be asked for longer than two keep-alives take is removed, and comes back by itself.
             let cut_off = world.episode == Episode::Cuts && *reason == Removal::KeepAlive;
             let excused = touched(index) && (world.episode == Episode::Elements || cut_off);
+            // Reports of a trouble before this one still count (RFC 5352 section 3.5).
+            let earlier = process.blamed[1].is_some_and(|at| world.now < at + REMEMBERED);
+            let excused = excused || (*reason == Removal::Reports && earlier);
             (lives && !excused && !process.leaving).then(|| {
                 (
                     "spared",
