@@ -224,6 +224,11 @@ impl Registrar {
     /// DEVIATION(E-100): not before every other peer was asked. An element may have moved while the association with its
     /// new home was down; it lives, and stays known.
     fn orphaned(&mut self, now: Instant, home: ServerId, keys: BTreeSet<Key>) {
+        // The round under way decides about what it knows already. Two homes that have both lost something would be
+        // asked in turns otherwise, each for the sake of the other, as fast as they answer.
+        if self.orphans.get(&home).is_some_and(|orphans| orphans.keys.is_superset(&keys)) {
+            return;
+        }
         let others = self.peers.iter().filter(|(id, peer)| {
             **id != home && matches!(peer.status, Status::Active | Status::Probed)
         });

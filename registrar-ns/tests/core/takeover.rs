@@ -295,6 +295,32 @@ fn e_089_lost_updates_are_found() {
     assert_eq!(world.registrar(2).handlespace().len(), 1);
 }
 
+/// Two homes have each lost an element, and a third peer does not answer: they are not asked in turns meanwhile.
+#[test]
+fn orphans_of_two_homes_raise_no_storm() {
+    let mut world = World::with_registrars(4);
+    let elements = [Element::new("echo", 1, &[2]), Element::new("echo", 2, &[3])];
+    let addrs = elements.each_ref().map(|element| element.addr);
+    elements.into_iter().for_each(|element| world.add_element(element));
+    world.run(ms(1000));
+    assert_eq!(world.registrar(1).handlespace().len(), 2);
+    world.cut(reg(1), reg(2));
+    world.cut(reg(1), reg(3));
+    addrs.into_iter().for_each(|addr| world.kill(addr));
+    world.run(ms(2000));
+    world.cut(reg(1), reg(4));
+    let at = world.now;
+    world.heal(reg(1), reg(2));
+    world.heal(reg(1), reg(3));
+    world.run(ms(2500));
+    assert_eq!(world.registrar(1).handlespace().len(), 0, "{:?}", world.events(1).last());
+    let resyncs = world
+        .events(1)
+        .iter()
+        .filter(|(when, event)| *when >= at && matches!(event, Event::ResyncStarted { .. }));
+    assert!(resyncs.count() <= 12);
+}
+
 /// The checksum covers no attributes: a resync follows every association that is established again.
 #[test]
 fn attributes_are_resynced_after_a_cut() {
