@@ -7,6 +7,10 @@ mod lab;
 mod table;
 
 mod rfc5352;
+mod rfc5353;
+mod rfc5354;
+mod rfc5355;
+mod rfc5356;
 
 // Worlds that are shared with the tests of the crates which they belong to.
 #[path = "../../asap-client/tests/common/mod.rs"]

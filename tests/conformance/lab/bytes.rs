@@ -13,8 +13,25 @@ pub(crate) const KEEP_ALIVE: u8 = 0x07;
 pub(crate) const KEEP_ALIVE_ACK: u8 = 0x08;
 pub(crate) const UNREACHABLE: u8 = 0x09;
 pub(crate) const ERROR: u8 = 0x0e;
-/// ENRP.
+
+// ENRP.
+pub(crate) const PRESENCE: u8 = 0x01;
+pub(crate) const TABLE_REQUEST: u8 = 0x02;
+pub(crate) const TABLE_RESPONSE: u8 = 0x03;
 pub(crate) const HANDLE_UPDATE: u8 = 0x04;
+pub(crate) const LIST_REQUEST: u8 = 0x05;
+pub(crate) const LIST_RESPONSE: u8 = 0x06;
+pub(crate) const INIT_TAKEOVER: u8 = 0x07;
+pub(crate) const INIT_TAKEOVER_ACK: u8 = 0x08;
+pub(crate) const TAKEOVER_SERVER: u8 = 0x09;
+pub(crate) const ENRP_ERROR: u8 = 0x0a;
+/// Flags: reply required; own children only; reject; more to send.
+pub(crate) const R: u8 = 0x01;
+pub(crate) const W: u8 = 0x01;
+pub(crate) const REJECT: u8 = 0x01;
+pub(crate) const MORE: u8 = 0x02;
+pub(crate) const ADD_PE: u16 = 0;
+pub(crate) const DEL_PE: u16 = 1;
 
 pub(crate) const IPV4: u16 = 0x1;
 pub(crate) const IPV6: u16 = 0x2;
@@ -25,7 +42,9 @@ pub(crate) const POLICY: u16 = 0x8;
 pub(crate) const POOL_HANDLE: u16 = 0x9;
 pub(crate) const POOL_ELEMENT: u16 = 0xa;
 pub(crate) const OPERATION_ERROR: u16 = 0xc;
+pub(crate) const SERVER_INFORMATION: u16 = 0xb;
 pub(crate) const PE_ID: u16 = 0xe;
+pub(crate) const PE_CHECKSUM: u16 = 0xf;
 
 pub(crate) const ROUND_ROBIN: u32 = 0x1;
 pub(crate) const RANDOM: u32 = 0x3;
@@ -95,21 +114,35 @@ pub(crate) fn policy(number: u32, values: &[u32]) -> Vec<u8> {
 #[derive(Clone, Debug)]
 pub(crate) struct Pe {
     pub(crate) id: u32,
+    /// The home, 0 if it is undetermined.
+    pub(crate) home: u32,
     pub(crate) life: i32,
     pub(crate) transport: Vec<u8>,
     pub(crate) policy: Vec<u8>,
+    /// What stands behind the policy.
+    pub(crate) more: Vec<Vec<u8>>,
 }
 
 impl Pe {
     /// Round robin, TCP, 600 s.
     pub(crate) fn new(id: u32, ip: IpAddr) -> Self {
         let transport = transport(TCP, SocketAddr::new(ip, 5060), 0);
-        Self { id, life: 600, transport, policy: policy(ROUND_ROBIN, &[]) }
+        let policy = policy(ROUND_ROBIN, &[]);
+        Self { id, home: 0, life: 600, transport, policy, more: Vec::new() }
+    }
+
+    /// As a home passes it on: registrars reach the element at this address, UDP port and SCTP port 3863.
+    pub(crate) fn owned(self, home: u32, asap: SocketAddr) -> Self {
+        let sctp = transport(SCTP, SocketAddr::new(asap.ip(), 3863), 0);
+        let encapsulation = tlv(0x8c0d, &[&asap.port().to_be_bytes()[..], &[0, 0]].concat());
+        Self { home, more: vec![sctp, encapsulation], ..self }
     }
 
     pub(crate) fn tlv(&self) -> Vec<u8> {
-        let fixed = [self.id.to_be_bytes(), [0; 4], self.life.to_be_bytes()].concat();
-        tlv(POOL_ELEMENT, &join(&[fixed, self.transport.clone(), self.policy.clone()]))
+        let fixed = [word(self.id), word(self.home), word(self.life.cast_unsigned())].concat();
+        let parts =
+            [&[fixed, self.transport.clone(), self.policy.clone()], &self.more[..]].concat();
+        tlv(POOL_ELEMENT, &join(&parts))
     }
 }
 
@@ -127,6 +160,35 @@ pub(crate) fn resolution(pool: &str, subscribe: bool) -> Vec<u8> {
 
 pub(crate) fn unreachable(pool: &str, id: u32) -> Vec<u8> {
     message(UNREACHABLE, 0, &[handle(pool), pe_id(id)])
+}
+
+/// An ENRP message.
+pub(crate) fn enrp(kind: u8, flags: u8, sender: u32, receiver: u32, parts: &[Vec<u8>]) -> Vec<u8> {
+    message(kind, flags, &[&[word(sender), word(receiver)], parts].concat())
+}
+
+pub(crate) fn presence(sender: u32, flags: u8, checksum: u16) -> Vec<u8> {
+    enrp(PRESENCE, flags, sender, 0, &[tlv(PE_CHECKSUM, &checksum.to_be_bytes())])
+}
+
+pub(crate) fn update(sender: u32, action: u16, pool: &str, element: &Pe) -> Vec<u8> {
+    let action = [action.to_be_bytes(), [0, 0]].concat();
+    enrp(HANDLE_UPDATE, 0, sender, 0, &[action, handle(pool), element.tlv()])
+}
+
+/// The PE checksum of these elements (RFC 5353 section 3.6.2): the Internet checksum over padded handles and identifiers.
+pub(crate) fn checksum(elements: &[(&str, u32)]) -> u16 {
+    let mut sum = 0u32;
+    for (pool, id) in elements {
+        let mut block = pool.as_bytes().to_vec();
+        block.resize(block.len().next_multiple_of(4), 0);
+        block.extend(id.to_be_bytes());
+        for pair in block.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()
 }
 
 /// A message that was received. Reading it checks what holds for all messages (RFC 5354 sections 2 to 4).
@@ -170,6 +232,30 @@ impl Message {
 
     pub(crate) fn find_all(&self, kind: u16) -> Vec<Tlv> {
         self.tlvs().into_iter().filter(|tlv| tlv.kind == kind).collect()
+    }
+
+    /// ENRP: who sent it, and to whom.
+    pub(crate) fn route(&self) -> (u32, u32) {
+        let word = |at: usize| u32::from_be_bytes(self.value[at..at + 4].try_into().unwrap());
+        (word(0), word(4))
+    }
+
+    /// ENRP: the target of a takeover.
+    pub(crate) fn target(&self) -> u32 {
+        u32::from_be_bytes(self.value[8..12].try_into().unwrap())
+    }
+
+    /// ENRP: the entries of a table, in their order: pool handle, identifier and home of each element.
+    pub(crate) fn table(&self) -> Vec<(String, u32, u32)> {
+        let (mut all, mut pool) = (Vec::new(), None);
+        for part in self.behind(8) {
+            match part.kind {
+                POOL_HANDLE => pool = Some(String::from_utf8(part.value).unwrap()),
+                POOL_ELEMENT => all.push((pool.clone().unwrap(), part.word(0), part.word(4))),
+                kind => panic!("{kind:#x} in a table"),
+            }
+        }
+        all
     }
 
     /// The only parameter of a kind, if there is one.

@@ -3,4 +3,5 @@
 pub(crate) mod bytes;
 pub(crate) mod clients;
 pub(crate) mod daemons;
+pub(crate) mod peers;
 pub(crate) mod registrars;

@@ -13,5 +13,6 @@ mod s3_5_unreachable;
 mod s3_5_user;
 mod s3_6_hunt;
 mod s4_roles;
+mod s6_1_registration;
 mod s7_defaults;
 mod s8_ports;

@@ -43,10 +43,10 @@ fn a_registration_says_all_that_it_has_to() {
     });
     world.run_until(s(1), is_registered);
     let element = Pe {
-        id: 7,
         life: 300,
         transport: transport(TCP, "127.0.0.61:5060".parse().unwrap(), 0),
         policy: policy(0x2, &[5]),
+        ..Pe::new(7, "127.0.0.61".parse().unwrap())
     };
     let bytes: Vec<_> = world.said.iter().map(|(.., bytes)| bytes.clone()).collect();
     assert_eq!(bytes, [registration("echo", &element)]);

@@ -6,8 +6,6 @@ use crate::lab::bytes::*;
 use crate::lab::registrars::Lab;
 use crate::world::ms;
 
-const ADD_PE: u16 = 0;
-
 fn pe(id: u32, who: SocketAddr) -> Pe {
     Pe::new(id, who.ip())
 }

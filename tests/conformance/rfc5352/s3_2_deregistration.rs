@@ -4,8 +4,6 @@ use crate::lab::bytes::*;
 use crate::lab::registrars::Lab;
 use crate::world::ms;
 
-const DEL_PE: u16 = 1;
-
 fn removals(lab: &Lab, n: u8) -> usize {
     lab.updates(n).iter().filter(|(action, _)| *action == DEL_PE).count()
 }

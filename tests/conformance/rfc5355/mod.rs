@@ -1,0 +1,3 @@
+//! RFC 5355, threats: what does not need secure mode. The tests of secure mode stand beside it.
+
+mod s2_threats;
