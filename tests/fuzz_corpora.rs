@@ -6,7 +6,10 @@ use dialtone_registrar_ns::fuzz::Reached;
 use dialtone_wire::{AsapType, EnrpType};
 
 /// The bodies of `fuzz/targets/*.rs`.
-const TARGETS: [(&str, fn(&[u8])); 13] = [
+/// Name and body of a target.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 13] = [
     ("ng_body", dialtone_ng::fuzz::body),
     ("sctp_cookie", dialtone_transport::fuzz::cookie),
     ("sctp_demultiplexer", dialtone_transport::fuzz::demultiplexer),
