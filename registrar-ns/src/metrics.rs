@@ -15,6 +15,10 @@ pub(crate) struct Metrics {
     keep_alives: Counter,
     reports: Counter,
     reports_limited: Counter,
+    requests_limited: Counter,
+    hung_up: Counter,
+    associations_refused: Counter,
+    subscriptions_refused: Counter,
     foreign_deletes: Counter,
     dropped: Counter,
     unprotected: Counter,
@@ -46,6 +50,22 @@ impl Metrics {
             "dialtone_registrar_resyncs_total",
             "resyncs with peers, by what became of them"
         );
+        describe_counter!(
+            "dialtone_registrar_requests_limited_total",
+            "messages dropped since their address has sent too many"
+        );
+        describe_counter!(
+            "dialtone_registrar_hung_up_total",
+            "associations ended since too many messages went on"
+        );
+        describe_counter!(
+            "dialtone_registrar_associations_refused_total",
+            "associations refused since their address has too many"
+        );
+        describe_counter!(
+            "dialtone_registrar_subscriptions_refused_total",
+            "resolutions answered without the subscription that they asked for"
+        );
         describe_gauge!("dialtone_registrar_elements", "elements in all pools");
         describe_gauge!(
             "dialtone_registrar_owned_elements",
@@ -61,6 +81,10 @@ impl Metrics {
             keep_alives: counter!("dialtone_registrar_keep_alives_total"),
             reports: counter!("dialtone_registrar_unreachable_reports_total"),
             reports_limited: counter!("dialtone_registrar_unreachable_reports_limited_total"),
+            requests_limited: counter!("dialtone_registrar_requests_limited_total"),
+            hung_up: counter!("dialtone_registrar_hung_up_total"),
+            associations_refused: counter!("dialtone_registrar_associations_refused_total"),
+            subscriptions_refused: counter!("dialtone_registrar_subscriptions_refused_total"),
             foreign_deletes: counter!("dialtone_registrar_foreign_deletes_total"),
             dropped: counter!("dialtone_registrar_messages_dropped_total"),
             unprotected: counter!("dialtone_registrar_messages_unprotected_total"),
@@ -119,6 +143,10 @@ impl Metrics {
         self.keep_alives.absolute(counters.keep_alives);
         self.reports.absolute(counters.reports);
         self.reports_limited.absolute(counters.reports_limited);
+        self.requests_limited.absolute(counters.requests_limited);
+        self.hung_up.absolute(counters.hung_up);
+        self.associations_refused.absolute(counters.associations_refused);
+        self.subscriptions_refused.absolute(counters.subscriptions_refused);
         self.foreign_deletes.absolute(counters.foreign_deletes);
         self.dropped.absolute(counters.dropped);
         self.unprotected.absolute(counters.unprotected);

@@ -51,6 +51,9 @@ pub struct Settings {
     /// Single timers that differ from the profile.
     #[serde(default)]
     pub timers: TimerSettings,
+    /// What others may cost.
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// MAX-BAD-PE-REPORT.
     #[serde(default = "default_reports")]
     pub max_bad_pe_reports: u32,
@@ -106,6 +109,38 @@ pub struct TimerSettings {
     pub report_halving_ms: Option<u64>,
     /// Subscribers are told of changed loads at most once in this time.
     pub push_ms: Option<u64>,
+}
+
+/// What others may cost; absent keys are [`Limits`]' defaults. An address is an IPv4 address or an IPv6 network.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// SCTP associations in all.
+    pub associations: Option<usize>,
+    /// TCP connections in all.
+    pub connections: Option<usize>,
+    /// Associations and connections of elements and users from one address.
+    pub associations_per_address: Option<usize>,
+    /// Associations of registrars from one address.
+    pub registrar_associations_per_address: Option<usize>,
+    /// Elements over associations from one address.
+    pub elements_per_address: Option<usize>,
+    /// Elements in one pool.
+    pub elements_per_pool: Option<usize>,
+    /// Bytes of a pool handle and an element together.
+    pub entry_bytes: Option<usize>,
+    /// Subscriptions from one address.
+    pub subscriptions_per_address: Option<usize>,
+    /// Subscriptions in all.
+    pub subscriptions: Option<usize>,
+    /// Messages from one address; each 1,024 bytes of answers count as one more.
+    pub requests_per_second: Option<u32>,
+    /// Unreachability reports from one address.
+    pub reports_per_second: Option<u32>,
+    /// Registrars known at a time, beyond those in `peers`.
+    pub peers: Option<usize>,
+    /// How much of an IPv6 address tells whose it is, in bits.
+    pub ipv6_prefix: Option<u8>,
 }
 
 /// Timers to start from.
@@ -249,6 +284,27 @@ impl Checked for Settings {
                 problems.add(&format!("advertised_pools[{index}]"), error, "use a pool handle");
             }
         }
+        let l = &self.limits;
+        for (key, value, most) in [
+            ("associations", l.associations, 1_000_000),
+            ("connections", l.connections, 1_000_000),
+            ("associations_per_address", l.associations_per_address, 1_000_000),
+            ("registrar_associations_per_address", l.registrar_associations_per_address, 10_000),
+            ("elements_per_address", l.elements_per_address, 10_000_000),
+            ("elements_per_pool", l.elements_per_pool, 10_000_000),
+            // What fits every message that carries it.
+            ("entry_bytes", l.entry_bytes, 16_000),
+            ("subscriptions_per_address", l.subscriptions_per_address, 10_000_000),
+            ("subscriptions", l.subscriptions, 10_000_000),
+            ("requests_per_second", l.requests_per_second.map(|rate| rate as usize), 100_000_000),
+            ("reports_per_second", l.reports_per_second.map(|rate| rate as usize), 1_000_000),
+            ("peers", l.peers, 10_000),
+            ("ipv6_prefix", l.ipv6_prefix.map(usize::from), 128),
+        ] {
+            if let Some(value) = value {
+                problems.in_range(&format!("limits.{key}"), value, 1..=most);
+            }
+        }
         let t = &self.timers;
         for (key, value) in [
             ("timers.heartbeat_ms", t.heartbeat_ms),
@@ -324,6 +380,30 @@ impl Settings {
         timers
     }
 
+    fn core_limits(&self) -> Limits {
+        let (l, d) = (&self.limits, Limits::default());
+        let or = Option::unwrap_or::<usize>;
+        Limits {
+            elements: self.max_elements,
+            default_items: self.default_items,
+            elements_per_pool: or(l.elements_per_pool, d.elements_per_pool),
+            entry_bytes: or(l.entry_bytes, d.entry_bytes),
+            subscriptions_per_address: or(l.subscriptions_per_address, d.subscriptions_per_address),
+            all_subscriptions: or(l.subscriptions, d.all_subscriptions),
+            associations_per_address: or(l.associations_per_address, d.associations_per_address),
+            registrar_associations_per_address: or(
+                l.registrar_associations_per_address,
+                d.registrar_associations_per_address,
+            ),
+            elements_per_address: or(l.elements_per_address, d.elements_per_address),
+            requests_per_second: l.requests_per_second.unwrap_or(d.requests_per_second),
+            reports_per_second: l.reports_per_second.unwrap_or(d.reports_per_second),
+            peers: or(l.peers, d.peers),
+            ipv6_prefix: l.ipv6_prefix.unwrap_or(d.ipv6_prefix),
+            ..d
+        }
+    }
+
     /// What the core is told.
     pub fn core_config(&self) -> Config {
         // Where this registrar is to its peers.
@@ -352,11 +432,7 @@ impl Settings {
                 .filter_map(|pool| pool.parse().ok())
                 .collect(),
             timers: self.timer_config(),
-            limits: Limits {
-                elements: self.max_elements,
-                default_items: self.default_items,
-                ..Limits::default()
-            },
+            limits: self.core_limits(),
             max_bad_pe_reports: self.max_bad_pe_reports,
             compat: match self.compat {
                 CompatSetting::Rfc => Compat::Rfc,
@@ -448,6 +524,8 @@ mod tests {
             (&tls("[tls.access]\n\"\" = [\"a\"]"), "pool handle"),
             (&format!("discover = true\n{}", tls("[tls.access]\n\"*\" = [\"*\"]")), "discover"),
             (&format!("compat = \"rsplib\"\n{}", tls("[tls.access]\n\"*\" = [\"*\"]")), "compat"),
+            ("address = \"127.0.0.1\"\n[limits]\nentry_bytes = 60000", "key limits.entry_bytes"),
+            ("address = \"127.0.0.1\"\n[limits]\nipv6_prefix = 0", "use 1 to 128"),
             ("address = \"::1\"\nannounce_group = \"224.0.1.185:3863\"", "[ff02::133]:3863"),
             ("address = \"::1\"\ndiscover_group = \"[fd00::1]:9901\"", "[ff12::9901]:9901"),
         ];

@@ -204,6 +204,10 @@ impl Registrar {
         if key.0.as_bytes().len() + element.to_wire().max_len() > limits.entry_bytes {
             return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
         }
+        let attached = self.watches.get(key).is_some_and(|watch| watch.assoc == Some(id));
+        if !attached && self.has_too_many_elements(id) {
+            return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
+        }
         if !known && (self.space.len() >= limits.elements || in_pool >= limits.elements_per_pool) {
             return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
         }
@@ -280,23 +284,13 @@ impl Registrar {
     }
 
     fn unreachable(&mut self, now: Instant, id: AssocId, handle: PoolHandle<'_>, pe_id: PeId) {
-        let rate = self.config.limits.reports_per_second;
-        let Some(assoc) = self.assocs.get_mut(&id) else { return };
-        // RFC 5355 section 2.13: reports are limited per sender.
-        let (tokens, since) = &mut assoc.reports;
-        let elapsed = now.saturating_duration_since(*since).as_secs_f64();
-        let refill = (elapsed * f64::from(rate)) as u32;
-        if refill > 0 {
-            (*tokens, *since) = (tokens.saturating_add(refill).min(rate), now);
-        }
-        if *tokens == 0 {
-            self.counters.reports_limited += 1;
+        let Some(source) = self.source(id) else { return };
+        if !self.admit_report(now, source) {
             return;
         }
-        *tokens -= 1;
         self.counters.reports += 1;
         if let Ok(handle) = Handle::try_from(handle) {
-            self.element_reported(now, &(handle, pe_id));
+            self.element_reported(now, &(handle, pe_id), Some(source));
         }
     }
 

@@ -304,6 +304,7 @@ impl Registrar {
             self.timers.set(Timer::Session(id), now + self.config.timers.session);
         }
         if let Some(payload) = payload {
+            self.charge(id, payload.len());
             self.send(id, payload);
         }
     }

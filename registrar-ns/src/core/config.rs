@@ -97,11 +97,14 @@ pub struct TimerConfig {
     pub report_halving: Duration,
     /// Load-only changes are pushed to subscribers at most once in this time.
     pub push: Duration,
+    /// Changes of a pool's membership are pushed at once, but those that follow each other faster than this together.
+    pub push_min: Duration,
     /// A core called this much later than it asked for was starved, and everyone gets the time again.
     pub starvation: Duration,
 }
 
-/// What the network can make this registrar hold.
+/// What the network can make this registrar hold and do. An *address* is an IPv4 address or an IPv6 network
+/// ([`Limits::ipv6_prefix`]); configured peers are not limited by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Elements in all pools.
@@ -116,8 +119,23 @@ pub struct Limits {
     pub max_items: usize,
     /// Subscriptions of one association.
     pub subscriptions: usize,
-    /// Unreachability reports of one association: so many at once, and so many a second.
+    /// Subscriptions from one address.
+    pub subscriptions_per_address: usize,
+    /// Subscriptions in all.
+    pub all_subscriptions: usize,
+    /// Associations and connections of elements and users from one address.
+    pub associations_per_address: usize,
+    /// Associations of registrars from one address.
+    pub registrar_associations_per_address: usize,
+    /// Elements over associations from one address.
+    pub elements_per_address: usize,
+    /// Messages from one address: so many at once, and so many a second. Each 1,024 bytes of what is sent to it count as
+    /// one more.
+    pub requests_per_second: u32,
+    /// Unreachability reports from one address: so many at once, and so many a second.
     pub reports_per_second: u32,
+    /// How much of an IPv6 address tells whose it is, in bits.
+    pub ipv6_prefix: u8,
     /// Elements in one HANDLE_TABLE_RESPONSE.
     pub table_elements: usize,
     /// Bytes of one HANDLE_TABLE_RESPONSE.
@@ -178,6 +196,7 @@ impl TimerConfig {
             hunt: ms(6000),
             report_halving: ms(30_000),
             push: ms(1000),
+            push_min: ms(20),
             starvation: ms(200),
         }
     }
@@ -205,6 +224,7 @@ impl TimerConfig {
             hunt: s(60),
             report_halving: s(30),
             push: s(1),
+            push_min: Duration::from_millis(100),
             starvation: Duration::from_millis(500),
         }
     }
@@ -215,11 +235,18 @@ impl Default for Limits {
         Self {
             elements: 200_000,
             elements_per_pool: 50_000,
-            entry_bytes: 16_000,
+            entry_bytes: 2048,
             default_items: 128,
             max_items: 4096,
             subscriptions: 1024,
+            subscriptions_per_address: 4096,
+            all_subscriptions: 100_000,
+            associations_per_address: 256,
+            registrar_associations_per_address: 8,
+            elements_per_address: 20_000,
+            requests_per_second: 20_000,
             reports_per_second: 100,
+            ipv6_prefix: 64,
             table_elements: 256,
             table_bytes: 32_000,
             peers: 64,

@@ -22,7 +22,7 @@ impl Registrar {
         if let Some(addr) = self.discovered(from.ip(), payload) {
             self.add_contact(now, addr, None, Origin::Heard);
         }
-        self.flush();
+        self.flush(now);
     }
 
     /// Whom to dial for this datagram, if anybody.

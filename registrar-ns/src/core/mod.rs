@@ -11,6 +11,7 @@
 //! | `monitor` | keep-alives of elements, evidence, removal |
 //! | `startup` | mentors: list and table download |
 //! | `discover` | peers found by multicast |
+//! | `budget` | what others may cost |
 //! | `peers` | associations with peers, presence, dead peers |
 //! | `security` | secure mode: who may do what |
 //! | `updates` | handlespace updates from and to peers, import, pool conflicts |
@@ -19,6 +20,7 @@
 
 mod asap;
 mod audit;
+mod budget;
 mod config;
 mod discover;
 mod monitor;
@@ -47,6 +49,7 @@ pub use output::{Counters, Event, Output, Reject, Removal};
 pub use security::{Access, Security};
 pub use snapshot::{AddressSnapshot, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot};
 
+use budget::{Account, Source};
 use monitor::Watch;
 use peers::{Contact, Peer};
 use startup::Stage;
@@ -82,7 +85,11 @@ pub struct Registrar {
     watches: BTreeMap<Key, Watch>,
     /// Secure mode: the names under which elements of the handlespace have registered here.
     owners: BTreeMap<Key, String>,
-    subscribers: BTreeMap<Handle, BTreeSet<AssocId>>,
+    /// By where associations come from.
+    accounts: BTreeMap<Source, Account>,
+    subscribers: BTreeMap<Handle, resolve::Subscribers>,
+    /// Pairs of a subscriber and a pool.
+    subscriptions: usize,
     answers: resolve::Answers,
     /// Pools to be pushed at the end of this call.
     changed: BTreeSet<Handle>,
@@ -95,6 +102,8 @@ pub struct Registrar {
 /// What a deadline is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
+    /// Nobody has come from there for a while.
+    Account(Source),
     /// Next attempt to dial a peer.
     Contact(SocketAddr),
     Heartbeat,
@@ -140,8 +149,6 @@ struct Assoc {
     elements: BTreeSet<Key>,
     /// ASAP: pools with the number of items that were asked for.
     subscriptions: BTreeMap<Handle, usize>,
-    /// ASAP: reports it may still send, and when that was computed.
-    reports: (u32, Instant),
 }
 
 impl Registrar {
@@ -165,7 +172,9 @@ impl Registrar {
             sessions: BTreeMap::new(),
             watches: BTreeMap::new(),
             owners: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            subscriptions: 0,
             answers: resolve::Answers::default(),
             changed: BTreeSet::new(),
             timers: Timers::new(),
@@ -226,24 +235,19 @@ impl Registrar {
             NetEvent::Up { assoc, protocol, remote, peer } => {
                 self.up(now, assoc, protocol, remote, peer)
             }
-            NetEvent::Message { assoc, payload } => match self.assocs.get(&assoc) {
-                Some(entry) if entry.closing => {}
-                Some(Assoc { protocol: Protocol::Asap, .. }) => self.asap(now, assoc, &payload),
-                Some(Assoc { protocol: Protocol::Enrp, .. }) => self.enrp(now, assoc, &payload),
-                None => self.counters.dropped += 1,
-            },
+            NetEvent::Message { assoc, payload } => self.message(now, assoc, &payload),
             NetEvent::Suspect { assoc } => self.suspect(now, assoc),
             NetEvent::Moved { assoc, remote } => self.moved(now, assoc, remote),
             NetEvent::Down { assoc, cause } => self.down(now, assoc, cause),
         }
-        self.flush();
+        self.flush(now);
     }
 
     /// Does what is due. To be called at [`Registrar::next_deadline`], and harmless at any other time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.awake(now);
         self.fire(now);
-        self.flush();
+        self.flush(now);
     }
 
     /// The next output; to be called until there is none after each input.
@@ -281,7 +285,7 @@ impl Registrar {
                 .map(|_| now + t.keep_alive_timeout),
             Timer::Session(_) => Some(now + t.session),
             Timer::Takeover(_) => Some(now + t.takeover_ack),
-            Timer::Contact(_) | Timer::Heartbeat | Timer::Push(_) => None,
+            Timer::Account(_) | Timer::Contact(_) | Timer::Heartbeat | Timer::Push(_) => None,
         });
         if late > t.last_heard {
             self.resume(now);
@@ -309,13 +313,14 @@ impl Registrar {
     fn fire(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
+                Timer::Account(source) => self.account_due(source),
                 Timer::Contact(addr) => self.dial_contact(now, addr),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Life(key) => self.life_ended(&key),
                 Timer::Orphans(peer) => self.drop_orphans(peer),
                 Timer::Peer(peer) => self.peer_due(now, peer),
                 Timer::Probe(key) => self.probe_due(now, &key),
-                Timer::Push(handle) => self.push(&handle),
+                Timer::Push(handle) => self.push(now, &handle),
                 Timer::Resync(peer) => self.resync_due(now, peer),
                 Timer::Session(assoc) => drop(self.sessions.remove(&assoc)),
                 Timer::Startup => self.startup_due(now),
@@ -332,18 +337,34 @@ impl Registrar {
         remote: Remote,
         identity: Option<Identity>,
     ) {
-        let reports = (self.config.limits.reports_per_second, now);
-        let assoc =
-            self.assocs.entry(id).or_insert_with(|| Assoc::new(protocol, remote, false, reports));
+        let assoc = self.assocs.entry(id).or_insert_with(|| Assoc::new(protocol, remote, false));
         assoc.up = true;
         assoc.remote = remote;
         assoc.identity = identity;
         if assoc.closing {
             return;
         }
+        if !self.open_account(now, id) {
+            return self.abort(id);
+        }
         match protocol {
             Protocol::Asap => self.element_up(now, id),
             Protocol::Enrp => self.enrp_up(now, id),
+        }
+    }
+
+    fn message(&mut self, now: Instant, id: AssocId, payload: &[u8]) {
+        let Some(assoc) = self.assocs.get(&id) else {
+            self.counters.dropped += 1;
+            return;
+        };
+        let protocol = assoc.protocol;
+        if assoc.closing || !self.admit(now, id, payload) {
+            return;
+        }
+        match protocol {
+            Protocol::Asap => self.asap(now, id, payload),
+            Protocol::Enrp => self.enrp(now, id, payload),
         }
     }
 
@@ -375,6 +396,7 @@ impl Registrar {
 
     fn down(&mut self, now: Instant, id: AssocId, cause: DownCause) {
         let Some(assoc) = self.assocs.remove(&id) else { return };
+        self.close_account(now, id, assoc.remote.addr.ip());
         match assoc.protocol {
             Protocol::Asap => self.element_down(now, id, assoc, cause),
             Protocol::Enrp => self.enrp_down(now, id, assoc, cause),
@@ -382,11 +404,10 @@ impl Registrar {
     }
 
     /// Dials; the answer is `Up` or `Down` with this id.
-    fn dial(&mut self, now: Instant, protocol: Protocol, remote: Remote) -> AssocId {
+    fn dial(&mut self, protocol: Protocol, remote: Remote) -> AssocId {
         let id = AssocId::dialled(self.dialled);
         self.dialled += 1;
-        let reports = (self.config.limits.reports_per_second, now);
-        self.assocs.insert(id, Assoc::new(protocol, remote, true, reports));
+        self.assocs.insert(id, Assoc::new(protocol, remote, true));
         self.net(NetCommand::Connect { assoc: id, protocol, remote });
         id
     }
@@ -426,7 +447,7 @@ impl Registrar {
 }
 
 impl Assoc {
-    fn new(protocol: Protocol, remote: Remote, dialled: bool, reports: (u32, Instant)) -> Self {
+    fn new(protocol: Protocol, remote: Remote, dialled: bool) -> Self {
         Self {
             protocol,
             remote,
@@ -439,7 +460,6 @@ impl Assoc {
             peer: None,
             elements: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
-            reports,
         }
     }
 }

@@ -6,6 +6,7 @@ use dialtone_transport::{AssocId, DownCause, Link, NetCommand, Protocol, Remote}
 use dialtone_wire::asap::Message;
 use dialtone_wire::{Compat, ServerId};
 
+use super::budget::Source;
 use super::output::{Event, Removal};
 use super::{Assoc, Key, Registrar, Timer};
 
@@ -40,6 +41,8 @@ pub(super) struct Watch {
     /// Unreachability reports, and when that count was true.
     reports: u32,
     reports_at: Option<Instant>,
+    /// Whose they are.
+    reporters: Vec<(Source, u32)>,
     /// A report was counted, and the element has not answered since.
     reported: bool,
 }
@@ -134,12 +137,12 @@ impl Registrar {
             Some((id, assoc)) if assoc.up => self.keep_alive(id, key),
             // It leaves when the dial succeeds.
             Some(_) => {}
-            None => self.reach(now, key),
+            None => self.reach(key),
         }
     }
 
     /// Finds or dials an association with the element's ASAP transport, for a keep-alive.
-    fn reach(&mut self, now: Instant, key: &Key) {
+    fn reach(&mut self, key: &Key) {
         let Some(remote) = self.space.get(key.0.as_bytes(), key.1).and_then(super::asap::remote_of)
         else {
             return;
@@ -155,7 +158,7 @@ impl Registrar {
                 }
             }
             None => {
-                let id = self.dial(now, Protocol::Asap, remote);
+                let id = self.dial(Protocol::Asap, remote);
                 self.by_remote.insert(remote, id);
                 self.attach(key, id);
             }
@@ -280,8 +283,12 @@ impl Registrar {
     }
 
     /// RFC 5352 section 3.5: somebody could not reach the element. Asked for at once; counted; too many remove it.
-    pub(super) fn element_reported(&mut self, now: Instant, key: &Key) {
+    ///
+    /// RFC 5355 section 2.13: who reports is not authenticated. Reports from one address alone make the registrar ask and
+    /// do not remove an element that answers.
+    pub(super) fn element_reported(&mut self, now: Instant, key: &Key, source: Option<Source>) {
         let (halving, min) = (self.config.timers.report_halving, self.config.timers.keep_alive_min);
+        let max = self.config.max_bad_pe_reports;
         if self.space.get(key.0.as_bytes(), key.1).is_none() {
             return;
         }
@@ -293,11 +300,29 @@ impl Registrar {
             return;
         }
         watch.reported = true;
+        if elapsed >= halving {
+            watch.reporters.clear();
+        }
+        let said = match source
+            .and_then(|source| watch.reporters.iter_mut().find(|(who, _)| *who == source))
+        {
+            Some((_, said)) => {
+                *said += 1;
+                *said
+            }
+            None => {
+                watch.reporters.extend(source.map(|source| (source, 1)));
+                1
+            }
+        };
+        if said > max.max(1) {
+            return self.probe(now, key);
+        }
         let halvings = elapsed.as_nanos() / halving.as_nanos().max(1);
         watch.reports =
             watch.reports.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
         watch.reports_at = Some(now);
-        if watch.reports > self.config.max_bad_pe_reports {
+        if watch.reports > max {
             self.element_failed(key, Removal::Reports);
         } else {
             self.probe(now, key);

@@ -172,6 +172,14 @@ pub struct Counters {
     pub reports: u64,
     /// Reports beyond the rate limit.
     pub reports_limited: u64,
+    /// Messages beyond the rate limit of their address.
+    pub requests_limited: u64,
+    /// Associations ended since requests went on beyond the rate limit.
+    pub hung_up: u64,
+    /// Associations beyond the number for one address.
+    pub associations_refused: u64,
+    /// Subscriptions beyond the numbers for an association, an address, or all.
+    pub subscriptions_refused: u64,
     pub removals: u64,
     pub takeovers: u64,
     pub resyncs: u64,

@@ -195,7 +195,7 @@ impl Registrar {
             // Connected by another way; look again later.
             return self.timers.set(Timer::Contact(addr), now + 5 * self.config.timers.heartbeat);
         }
-        let id = self.dial(now, Protocol::Enrp, remote);
+        let id = self.dial(Protocol::Enrp, remote);
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.assocs.insert(id);
         }
@@ -364,7 +364,14 @@ impl Registrar {
     /// Every message of a peer says that it lives (RFC 5353 section 3.4.3), and over which association.
     /// `false` when there is no room for another peer.
     fn heard(&mut self, now: Instant, id: AssocId, sender: ServerId) -> bool {
-        if !self.peers.contains_key(&sender) && self.peers.len() >= self.config.limits.peers {
+        if !self.peers.contains_key(&sender)
+            && self.peers.len() >= self.config.limits.peers
+            && !self.is_configured(id)
+        {
+            return false;
+        }
+        // One association, one registrar: nobody fills the list of peers with names. A new life has a new association.
+        if self.assocs.get(&id).and_then(|assoc| assoc.peer).is_some_and(|peer| peer != sender) {
             return false;
         }
         let known = self.ensure_peer(now, sender);

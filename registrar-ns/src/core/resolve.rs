@@ -2,18 +2,27 @@
 //!
 //! Elements are encoded once; an answer is put together from those pieces in the order that the policy selects.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use dialtone_handlespace::{Element, Handle};
 use dialtone_transport::AssocId;
 use dialtone_wire::asap::{Message, Resolution};
 use dialtone_wire::{CauseCode, Compat, ParameterType, PeId, Policy, PolicyType, PoolHandle};
 
-use super::{Key, Registrar};
+use super::{Key, Registrar, Timer};
 
 /// The length field of a message ends here.
 const MAX_MESSAGE: usize = 0xffff;
+
+/// Who is told of a pool's changes.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    pub(super) ids: BTreeSet<AssocId>,
+    /// When they were told of the last one.
+    pub(super) pushed: Option<Instant>,
+}
 
 /// Encoded elements by pool.
 #[derive(Debug, Default)]
@@ -90,6 +99,7 @@ impl Registrar {
                 if subscribe && self.subscribe(id, handle, wanted) {
                     set_accepted(&mut answer);
                 }
+                self.charge(id, answer.len());
                 self.send(id, answer);
             }
             // RFC 5352 section 2.2.5: a negative answer makes no subscription.
@@ -154,27 +164,38 @@ impl Registrar {
         let max = self.config.limits.subscriptions;
         let Ok(handle) = Handle::try_from(handle) else { return false };
         let Some(assoc) = self.assocs.get_mut(&id) else { return false };
-        if assoc.subscriptions.len() >= max && !assoc.subscriptions.contains_key(&handle) {
+        if let Some(known) = assoc.subscriptions.get_mut(&handle) {
+            *known = wanted;
+            return true;
+        }
+        if assoc.subscriptions.len() >= max || self.has_too_many_subscriptions(id) {
+            self.counters.subscriptions_refused += 1;
             return false;
         }
-        assoc.subscriptions.insert(handle.clone(), wanted);
-        self.subscribers.entry(handle).or_default().insert(id);
+        if let Some(assoc) = self.assocs.get_mut(&id) {
+            assoc.subscriptions.insert(handle.clone(), wanted);
+            self.subscribers.entry(handle).or_default().ids.insert(id);
+            self.subscriptions += 1;
+        }
         true
     }
 
     pub(super) fn unsubscribe(&mut self, handle: &Handle, id: AssocId) {
-        if let Some(ids) = self.subscribers.get_mut(handle) {
-            ids.remove(&id);
-            if ids.is_empty() {
+        if let Some(subscribers) = self.subscribers.get_mut(handle) {
+            self.subscriptions -= usize::from(subscribers.ids.remove(&id));
+            if subscribers.ids.is_empty() {
                 self.subscribers.remove(handle);
+                self.timers.cancel(&Timer::Push(handle.clone()));
             }
         }
     }
 
     /// Tells a pool's subscribers what it looks like now.
-    pub(super) fn push(&mut self, handle: &Handle) {
-        let Some(ids) = self.subscribers.get(handle) else { return };
-        let ids: Vec<_> = ids.iter().copied().collect();
+    pub(super) fn push(&mut self, now: Instant, handle: &Handle) {
+        self.timers.cancel(&Timer::Push(handle.clone()));
+        let Some(subscribers) = self.subscribers.get_mut(handle) else { return };
+        subscribers.pushed = Some(now);
+        let ids: Vec<_> = subscribers.ids.iter().copied().collect();
         let mut answers: BTreeMap<usize, Result<Vec<u8>, CauseCode>> = BTreeMap::new();
         for id in ids {
             let Some(wanted) =
@@ -195,7 +216,10 @@ impl Registrar {
             };
             self.counters.pushes += 1;
             match answer {
-                Ok(answer) => self.send(id, answer),
+                Ok(answer) => {
+                    self.charge(id, answer.len());
+                    self.send(id, answer);
+                }
                 Err(code) => {
                     self.negative(id, handle.to_wire(), code);
                     // RFC 5352 section 2.2.5: updates only while the pool exists.

@@ -118,7 +118,7 @@ impl Registrar {
                 policy: kind.policy,
                 transport: kind.transport,
                 transport_use: kind.use_,
-                subscribers: self.subscribers.get(handle).map_or(0, |ids| ids.len()),
+                subscribers: self.subscribers.get(handle).map_or(0, |found| found.ids.len()),
                 elements: elements.collect(),
             }
         });
@@ -154,7 +154,7 @@ impl Registrar {
             elements: self.space.len(),
             owned: self.space.owned_len(self.id),
             clients: clients.count(),
-            subscriptions: self.subscribers.values().map(|ids| ids.len()).sum(),
+            subscriptions: self.subscriptions,
             conflicts: self.space.conflicts(),
             counters: self.counters,
         }

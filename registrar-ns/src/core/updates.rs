@@ -46,11 +46,16 @@ impl Registrar {
         self.changed.insert(key.0.clone());
     }
 
-    /// Pushes what has changed, once per call of the core.
-    pub(super) fn flush(&mut self) {
+    /// Pushes what has changed, once per call of the core. A pool that changes faster than subscribers can use it is not
+    /// pushed for each change: one element could keep all of them busy.
+    pub(super) fn flush(&mut self, now: Instant) {
         while let Some(handle) = self.changed.pop_first() {
-            self.timers.cancel(&Timer::Push(handle.clone()));
-            self.push(&handle);
+            let Some(subscribers) = self.subscribers.get(&handle) else { continue };
+            let allowed = subscribers.pushed.map(|at| at + self.config.timers.push_min);
+            match allowed.filter(|at| now < *at) {
+                Some(at) => self.timers.set_earlier(Timer::Push(handle), at),
+                None => self.push(now, &handle),
+            }
         }
     }
 
@@ -114,7 +119,7 @@ impl Registrar {
                 Some(home) => {
                     self.counters.foreign_deletes += 1;
                     if home == self.id {
-                        self.element_reported(now, &key);
+                        self.element_reported(now, &key, None);
                     }
                 }
             },
@@ -165,8 +170,10 @@ impl Registrar {
     fn take(&mut self, now: Instant, handle: &Handle, element: Element) -> bool {
         let key = (handle.clone(), element.pe_id);
         let limits = &self.config.limits;
-        if self.space.len() >= limits.elements && self.space.get(handle.as_bytes(), key.1).is_none()
-        {
+        let size = handle.as_bytes().len() + element.to_wire().max_len();
+        let full = self.space.len() >= limits.elements
+            && self.space.get(handle.as_bytes(), key.1).is_none();
+        if full || size > limits.entry_bytes {
             self.counters.dropped += 1;
             return false;
         }

@@ -6,6 +6,7 @@ mod world;
 
 mod chaos;
 mod discovery;
+mod floods;
 mod monitoring;
 mod noise;
 mod registration;

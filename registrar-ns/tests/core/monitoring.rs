@@ -62,35 +62,41 @@ fn a_101_reports_are_followed_by_a_probe_at_once() {
     }
 }
 
-/// an element that answers stays, until too many reports say otherwise.
+/// An element that answers stays, until too many reports say otherwise; those of one user alone do not.
+/// Proves, S-029.
 #[test]
 fn a_106_too_many_reports_remove() {
     let mut world = World::with_registrars(1);
     let element = Element::new("echo", 1, &[1]);
     let name = element.name.clone();
     world.add_element(element);
-    let user = Element::mailbox(9, 1, Link::Sctp);
-    let user_addr = user.addr;
-    world.add_element(user);
+    let users = [8, 9].map(|id| {
+        let user = Element::mailbox(id, 1, Link::Sctp);
+        let addr = user.addr;
+        world.add_element(user);
+        addr
+    });
     world.run(ms(50));
-    let report = |world: &mut World, wait: Duration| {
+    let report = |world: &mut World, user: usize, wait: Duration| {
         let report = Message::EndpointUnreachable { handle: PoolHandle(b"echo"), pe_id: PeId(1) };
         // Many at once are one.
         for _ in 0..20 {
-            world.element(user_addr).say(&report);
+            world.element(users[user]).say(&report);
         }
-        world.drain(user_addr);
+        world.drain(users[user]);
         world.run(wait);
     };
     let start = world.now;
     for _ in 0..6 {
         // Counters halve: at this pace they never pass three.
-        report(&mut world, ms(31_000));
+        report(&mut world, 0, ms(31_000));
     }
     assert_eq!(world.when(1, start, removed), None);
-    for _ in 0..4 {
-        report(&mut world, ms(200));
+    for _ in 0..10 {
+        report(&mut world, 0, ms(200));
     }
+    assert_eq!(world.when(1, start, removed), None, "one user alone");
+    report(&mut world, 1, ms(200));
     let reason = |e: &Event| matches!(e, Event::Removed { reason: Removal::Reports, .. });
     assert!(world.when(1, start, reason).is_some());
     world.until(ms(1000), |world| world.home_of(1, &name).is_some());
