@@ -8,7 +8,8 @@ use std::time::Instant;
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{Context, DaemonArgs, DataDir, Error, admin as http, bind};
 use dialtone_transport::multicast::Announcer;
-use dialtone_transport::{Endpoint, Protocol};
+use dialtone_transport::{Endpoint, EndpointConfig, Protocol};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -16,6 +17,9 @@ use crate::admin::{AdminState, routes};
 use crate::core::Registrar;
 use crate::driver::Group;
 use crate::{Settings, announce, driver};
+
+/// File descriptors for everything but ASAP connections: sockets, files, the admin interface.
+const SPARE_DESCRIPTORS: u64 = 64;
 
 /// A registrar of the name service: keeps the pools, watches their elements, shares all with its peers
 #[derive(Debug, clap::Args)]
@@ -47,7 +51,8 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     if let Some(tcp) = tcp {
         drop(bind::tcp(tcp, "tcp_port").await?);
     }
-    let config = settings.endpoint_config().map_err(|error| Error::Usage(error.to_string()))?;
+    let mut config = settings.endpoint_config().map_err(|error| Error::Usage(error.to_string()))?;
+    fit_descriptors(&mut config);
     let (endpoint, events) = Endpoint::bind(config)
         .await
         .map_err(|source| BindError::new(udp, "UDP", "port", source))?;
@@ -107,6 +112,20 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     match ended {
         Ok(()) if !asked => Err(Error::Unavailable("the transport endpoint ended".to_owned())),
         other => other,
+    }
+}
+
+/// Connections beyond the number are refused one by one; without descriptors nobody could be told anything.
+fn fit_descriptors(config: &mut EndpointConfig) {
+    let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let room = usize::try_from(soft.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+    if room < config.max_connections {
+        tracing::warn!(
+            "the limit of {soft} file descriptors leaves room for {room} TCP connections, not {}: raise it \
+             (LimitNOFILE= of systemd, ulimit -n), or lower limits.connections",
+            config.max_connections
+        );
+        config.max_connections = room;
     }
 }
 

@@ -382,7 +382,7 @@ impl Settings {
 
     fn core_limits(&self) -> Limits {
         let (l, d) = (&self.limits, Limits::default());
-        let or = Option::unwrap_or::<usize>;
+        let or = Option::<usize>::unwrap_or;
         Limits {
             elements: self.max_elements,
             default_items: self.default_items,
@@ -449,7 +449,9 @@ impl Settings {
     pub fn endpoint_config(&self) -> Result<EndpointConfig, TlsError> {
         let udp = SocketAddr::new(self.address, self.port);
         let tcp = (self.tcp_port != 0).then(|| SocketAddr::new(self.address, self.tcp_port));
-        let config = EndpointConfig::registrar(udp, tcp);
+        let mut config = EndpointConfig::registrar(udp, tcp);
+        config.max_associations = self.limits.associations.unwrap_or(config.max_associations);
+        config.max_connections = self.limits.connections.unwrap_or(config.max_connections);
         let Some(tls) = &self.tls else { return Ok(config) };
         let peers = self.peers.iter().map(|peer| peer.ip).filter(|ip| *ip != self.address);
         let loaded = Tls::load(tls.config(peers.collect()))?;

@@ -54,6 +54,8 @@ counters! {
     handshakes_dropped,
     /// Associations refused because there were too many, all in all or with one address.
     associations_refused,
+    /// TCP connections that the system could not hand over: out of descriptors, or gone already.
+    accepts_failed,
     /// Associations and connections that came up.
     ups,
     /// Associations and connections that ended after they had been up.

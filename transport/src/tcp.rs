@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dialtone_wire::Framer;
+use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -45,6 +46,7 @@ pub(crate) struct Tcp {
     settings: Settings,
     handshakes: Option<Handshakes>,
     refusals: Seldom,
+    exhausted: Seldom,
     closing: watch::Sender<bool>,
 }
 
@@ -112,6 +114,7 @@ impl Tcp {
             settings,
             handshakes,
             refusals: Seldom::default(),
+            exhausted: Seldom::default(),
             closing,
         })
     }
@@ -141,13 +144,31 @@ impl Tcp {
                         }
                     },
                     Err(error) => {
-                        // Out of descriptors, or a peer that was gone before it was accepted.
-                        tracing::debug!(%error, "TCP accept failed");
+                        tcp.accept_failed(&error);
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 }
             }
         });
+    }
+
+    /// A peer that was gone before it was accepted, or the system's limits. Connections that are up go on, and SCTP,
+    /// which needs no descriptor for each association.
+    fn accept_failed(&self, error: &io::Error) {
+        add(&self.counters.accepts_failed);
+        let exhausted = matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(Errno::EMFILE | Errno::ENFILE)
+        );
+        if !exhausted {
+            tracing::debug!(%error, "TCP accept failed");
+        } else if self.exhausted.allows(clock()) {
+            tracing::error!(
+                %error,
+                "out of file descriptors: TCP connections wait until others end; raise the limit \
+                 (LimitNOFILE= of systemd, ulimit -n) or allow fewer connections"
+            );
+        }
     }
 
     async fn accept<S: Stream>(

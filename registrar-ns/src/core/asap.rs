@@ -131,7 +131,10 @@ impl Registrar {
         self.put_entry(now, &key.0, element);
         self.note_owner(id, &key);
         self.attach(&key, id);
+        let before = self.watches.get(&key).and_then(|watch| watch.source);
+        let source = self.count_element(id, before);
         if let Some(watch) = self.watches.get_mut(&key) {
+            watch.source = source;
             watch.registered = Some(now);
             watch.taken_from = None;
         }
@@ -204,8 +207,9 @@ impl Registrar {
         if key.0.as_bytes().len() + element.to_wire().max_len() > limits.entry_bytes {
             return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
         }
-        let attached = self.watches.get(key).is_some_and(|watch| watch.assoc == Some(id));
-        if !attached && self.has_too_many_elements(id) {
+        let source = self.source(id);
+        let counted = self.watches.get(key).is_some_and(|watch| watch.source == source);
+        if !counted && self.has_too_many_elements(source) {
             return Err(plain(Reject::Resources, CauseCode::LACK_OF_RESOURCES));
         }
         if !known && (self.space.len() >= limits.elements || in_pool >= limits.elements_per_pool) {

@@ -13,7 +13,7 @@ use dialtone_transport::{AssocId, Protocol};
 use dialtone_wire::AsapType;
 
 use super::peers::Origin;
-use super::{Assoc, Registrar, Timer};
+use super::{Registrar, Timer};
 
 /// An answer costs one request more for each of so many bytes.
 const COST_BYTES: usize = 1024;
@@ -42,6 +42,8 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Account {
     assocs: BTreeSet<AssocId>,
+    /// That registered from there, and are not gone yet.
+    elements: usize,
     requests: Bucket,
     reports: Bucket,
     /// Requests dropped since then.
@@ -86,6 +88,7 @@ impl Registrar {
         let limits = &self.config.limits;
         let account = self.accounts.entry(source).or_insert_with(|| Account {
             assocs: BTreeSet::new(),
+            elements: 0,
             requests: Bucket::new(now, limits.requests_per_second),
             reports: Bucket::new(now, limits.reports_per_second),
             excess: (0, now),
@@ -121,10 +124,33 @@ impl Registrar {
         }
     }
 
-    /// The account is not needed any more, unless somebody has come back.
-    pub(super) fn account_due(&mut self, source: Source) {
-        if self.accounts.get(&source).is_some_and(|account| account.assocs.is_empty()) {
+    /// The account is not needed any more, unless somebody has come back, or is not forgotten yet.
+    pub(super) fn account_due(&mut self, now: Instant, source: Source) {
+        let Some(account) = self.accounts.get(&source) else { return };
+        if account.assocs.is_empty() && account.elements == 0 {
             self.accounts.remove(&source);
+        } else if account.assocs.is_empty() {
+            self.timers.set(Timer::Account(source), now + PATIENCE);
+        }
+    }
+
+    /// An element has registered over this association; before, it was counted elsewhere, or not at all. It counts until
+    /// it is out of the handlespace: ending associations makes no room for more.
+    pub(super) fn count_element(&mut self, id: AssocId, before: Option<Source>) -> Option<Source> {
+        let source = self.source(id);
+        if source != before {
+            self.uncount_element(before);
+            if let Some(account) = source.and_then(|source| self.accounts.get_mut(&source)) {
+                account.elements += 1;
+            }
+        }
+        source
+    }
+
+    /// The element is gone, or somebody else's.
+    pub(super) fn uncount_element(&mut self, source: Option<Source>) {
+        if let Some(account) = source.and_then(|source| self.accounts.get_mut(&source)) {
+            account.elements -= 1;
         }
     }
 
@@ -179,21 +205,24 @@ impl Registrar {
     }
 
     /// Whether another element from there would be one too many.
-    pub(super) fn has_too_many_elements(&self, id: AssocId) -> bool {
-        self.sum(id, |assoc| assoc.elements.len()) >= self.config.limits.elements_per_address
+    pub(super) fn has_too_many_elements(&self, source: Option<Source>) -> bool {
+        let account = source.and_then(|source| self.accounts.get(&source));
+        account.is_none_or(|account| account.elements >= self.config.limits.elements_per_address)
     }
 
     /// Whether another subscription from there, or in all, would be one too many.
     pub(super) fn has_too_many_subscriptions(&self, id: AssocId) -> bool {
         let limits = &self.config.limits;
         self.subscriptions >= limits.all_subscriptions
-            || self.sum(id, |assoc| assoc.subscriptions.len()) >= limits.subscriptions_per_address
+            || self.subscriptions_beside(id) >= limits.subscriptions_per_address
     }
 
-    fn sum(&self, id: AssocId, of: impl Fn(&Assoc) -> usize) -> usize {
+    /// Subscriptions of all associations from where this one comes from.
+    fn subscriptions_beside(&self, id: AssocId) -> usize {
         let account = self.source(id).and_then(|source| self.accounts.get(&source));
         let ids = account.into_iter().flat_map(|account| &account.assocs);
-        ids.filter_map(|id| self.assocs.get(id)).map(of).sum()
+        let assocs = ids.filter_map(|id| self.assocs.get(id));
+        assocs.map(|assoc| assoc.subscriptions.len()).sum()
     }
 
     /// The other end is a registrar of the configuration.

@@ -313,7 +313,7 @@ impl Registrar {
     fn fire(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Account(source) => self.account_due(source),
+                Timer::Account(source) => self.account_due(now, source),
                 Timer::Contact(addr) => self.dial_contact(now, addr),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Life(key) => self.life_ended(&key),

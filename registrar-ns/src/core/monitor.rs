@@ -33,6 +33,8 @@ pub(super) struct Watch {
     pub(super) adopt: bool,
     /// When it last registered here.
     pub(super) registered: Option<Instant>,
+    /// Where that came from, as long as it counts there.
+    pub(super) source: Option<Source>,
     /// Whose element it was when we took over.
     pub(super) taken_from: Option<ServerId>,
     last_probe: Option<Instant>,
@@ -85,7 +87,9 @@ impl Registrar {
     pub(super) fn unwatch(&mut self, key: &Key) -> Option<AssocId> {
         self.timers.cancel(&Timer::Probe(key.clone()));
         self.timers.cancel(&Timer::Life(key.clone()));
-        let id = self.watches.remove(key)?.assoc?;
+        let watch = self.watches.remove(key)?;
+        self.uncount_element(watch.source);
+        let id = watch.assoc?;
         self.assocs.get_mut(&id)?.elements.remove(key);
         Some(id)
     }
