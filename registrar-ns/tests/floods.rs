@@ -22,8 +22,9 @@ use tokio::sync::{mpsc, watch};
 
 /// How long each flood goes on.
 const FLOOD: Duration = Duration::from_secs(2);
-/// An element hears from its registrar in this time. The machine is busy with the flood's senders, too.
-const IN_TIME: Duration = Duration::from_secs(1);
+/// An element hears from its registrar in this time, before it would be given up. On a quiet machine it is a tenth; here the
+/// senders want the processors, too.
+const IN_TIME: Duration = Duration::from_millis(2500);
 /// Messages of one flooder that may be under way.
 const UNDER_WAY: usize = 256;
 
