@@ -11,5 +11,8 @@ pub fn init() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written (the disk is full) would be complained about on standard error, and the
+        // complaint that cannot be written either would be a panic.
+        .log_internal_errors(false)
         .try_init();
 }

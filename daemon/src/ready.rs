@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_dir::write_atomically;
 
+/// The disk is full, which is nobody's mistake in configuring this process.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The ready file could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the ready file {}: {source}", path.display())]
@@ -67,10 +72,18 @@ impl Ready {
             pid: std::process::id(),
             addresses,
         };
-        serde_json::to_vec_pretty(&content)
+        let written = serde_json::to_vec_pretty(&content)
             .map_err(io::Error::other)
             .and_then(|json| write_atomically(path, &json, 0o644))
-            .map_err(|source| ReadyError { path: path.clone(), source })
+            .map_err(|source| ReadyError { path: path.clone(), source });
+        match written {
+            // Whoever waits for the file waits on; all others are served.
+            Err(error) if is_full(&error.source) => {
+                tracing::error!("{error}; service begins without it");
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// `/readyz` answers 503 from now on.

@@ -14,3 +14,4 @@ mod security;
 mod startup;
 mod subscriptions;
 mod takeover;
+mod unknown;

@@ -1,0 +1,128 @@
+//! Faults of the ground that a registrar stands on: no file descriptors, a disk that is full. It says so, and goes on.
+
+#[path = "support/netns.rs"]
+#[allow(dead_code, reason = "only its namespaces are needed")]
+mod netns;
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use dialtone::launcher::{Slice, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dialtone");
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A registrar alone, started by a command of the shell in which `$0` is the binary and `"$@"` its arguments.
+struct Registrar {
+    child: Child,
+    address: IpAddr,
+    folder: PathBuf,
+}
+
+impl Registrar {
+    fn start(test: &str, address: IpAddr, ready: Option<&Path>, script: &str) -> Self {
+        let folder = env::temp_dir().join(format!("dialtone-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let config = folder.join("registrar-ns.toml");
+        fs::write(&config, format!("address = \"{address}\"\nalone_after_ms = 0\n")).unwrap();
+        let ready = ready.map_or(folder.join("ready"), Path::to_owned);
+        let child = Command::new("sh")
+            .args(["-c", script, BINARY, "registrar-ns", "--die-with-parent", "--config"])
+            .arg(&config)
+            .arg("--ready-file")
+            .arg(&ready)
+            .env("LOG", folder.join("log"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registrar = Self { child, address, folder };
+        assert!(wait_for(LIMIT, || registrar.answers("").then_some(())).is_some(), "{}", registrar.log());
+        registrar
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A user who asks for an unknown pool over `scheme` (`""`: SCTP) is told so.
+    fn answers(&self, scheme: &str) -> bool {
+        let status = Command::new(BINARY)
+            .args(["pool-user", "resolve", "nobody", "--timeout", "2", "--registrar"])
+            .arg(format!("{scheme}{}", self.address))
+            .env_remove("DIALTONE_REGISTRARS")
+            .stderr(Stdio::null())
+            .status();
+        status.unwrap().code() == Some(1)
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// With few descriptors there are few TCP connections: the log says so at the start, those beyond are refused, and SCTP,
+/// which needs none, goes on.
+#[test]
+fn few_descriptors_bound_the_connections() {
+    let slice = Slice::any_free().unwrap();
+    let script = "ulimit -n 80; exec \"$0\" \"$@\" 2>\"$LOG\"";
+    let mut registrar = Registrar::start("descriptors", slice.host(1), None, script);
+    assert!(registrar.log().contains("leaves room for 16 TCP connections"), "{}", registrar.log());
+    let asap = SocketAddr::new(registrar.address, 3863);
+    let streams: Vec<_> = (0..60).map(|_| TcpStream::connect(asap).unwrap()).collect();
+    let is_served = |mut stream: &TcpStream| {
+        // A resolution of the pool "x".
+        let _ = stream.write_all(&[5, 0, 0, 9, 0, 9, 0, 5, b'x', 0, 0, 0]);
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        matches!(stream.read(&mut [0; 64]), Ok(1..))
+    };
+    let served = streams.iter().filter(|stream| is_served(stream)).count();
+    assert_eq!(served, 16);
+    assert!(registrar.answers(""), "{}", registrar.log());
+    assert!(!registrar.answers("tcp:"));
+    drop(streams);
+    let again = wait_for(LIMIT, || registrar.answers("tcp:").then_some(()));
+    assert!(again.is_some() && registrar.lives(), "{}", registrar.log());
+}
+
+/// Nobody reads the log, or its disk is full: what cannot be written is lost, and nothing else.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let slice = Slice::any_free().unwrap();
+    let script = "export RUST_LOG=trace; exec \"$0\" \"$@\" 2>/dev/full";
+    let mut registrar = Registrar::start("log", slice.host(1), None, script);
+    assert!(registrar.answers("") && registrar.answers("tcp:"));
+    assert!(registrar.lives());
+}
+
+/// The ready file's disk is full: that is said, and service begins.
+#[test]
+fn a_full_disk_does_not_keep_a_registrar_from_service() {
+    netns::within("a_full_disk_does_not_keep_a_registrar_from_service", |_| {
+        let full = env::temp_dir().join("full");
+        fs::create_dir_all(&full).unwrap();
+        netns::run(&format!("mount -t tmpfs -o size=16k none {}", full.display()));
+        let _ = fs::write(full.join("junk"), vec![0; 1 << 20]);
+        let script = "exec \"$0\" \"$@\" 2>\"$LOG\"";
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let ready = full.join("ready");
+        let mut registrar = Registrar::start("disk", address, Some(&ready), script);
+        let log = registrar.log();
+        assert!(log.contains("cannot write the ready file") && log.contains("No space left"), "{log}");
+        assert!(registrar.answers("tcp:") && registrar.lives(), "{log}");
+    });
+}
