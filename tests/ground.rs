@@ -42,7 +42,11 @@ impl Registrar {
             .spawn()
             .unwrap();
         let registrar = Self { child, address, folder };
-        assert!(wait_for(LIMIT, || registrar.answers("").then_some(())).is_some(), "{}", registrar.log());
+        assert!(
+            wait_for(LIMIT, || registrar.answers("").then_some(())).is_some(),
+            "{}",
+            registrar.log()
+        );
         registrar
     }
 
@@ -122,7 +126,10 @@ fn a_full_disk_does_not_keep_a_registrar_from_service() {
         let ready = full.join("ready");
         let mut registrar = Registrar::start("disk", address, Some(&ready), script);
         let log = registrar.log();
-        assert!(log.contains("cannot write the ready file") && log.contains("No space left"), "{log}");
+        assert!(
+            log.contains("cannot write the ready file") && log.contains("No space left"),
+            "{log}"
+        );
         assert!(registrar.answers("tcp:") && registrar.lives(), "{log}");
     });
 }

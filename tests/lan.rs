@@ -68,7 +68,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.end();
         if std::thread::panicking() {
-            println!("{}:\n{}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
+            println!(
+                "{}:\n{}",
+                self.log.display(),
+                fs::read_to_string(&self.log).unwrap_or_default()
+            );
         }
     }
 }
@@ -77,7 +81,8 @@ fn registrar(folder: &Path, place: &Place) -> Daemon {
     let name = place.host.name.clone();
     let config = folder.join(format!("{name}.toml"));
     let address = place.address;
-    let text = format!("name = \"{name}\"\naddress = \"{address}\"\nannounce = true\ndiscover = true\n");
+    let text =
+        format!("name = \"{name}\"\naddress = \"{address}\"\nannounce = true\ndiscover = true\n");
     fs::write(&config, text).unwrap();
     let mut command = place.dialtone();
     command.args(["registrar-ns", "--die-with-parent", "--config"]).arg(&config);
@@ -94,7 +99,16 @@ fn resolve(place: &Place) -> Option<Vec<String>> {
     let bind = place.address.to_string();
     let Output { status, stdout, .. } = place
         .dialtone()
-        .args(["pool-user", "resolve", "echo", "--registrar", "multicast", "--bind", &bind, "--json"])
+        .args([
+            "pool-user",
+            "resolve",
+            "echo",
+            "--registrar",
+            "multicast",
+            "--bind",
+            &bind,
+            "--json",
+        ])
         .output()
         .unwrap();
     if !status.success() {

@@ -55,9 +55,14 @@ fn unknown_enrp_messages() {
     let reports = answers(&mut world, &unknown);
     let causes = error(&reports[0]).causes;
     assert_eq!((reports.len(), causes.len()), (1, 1));
-    assert_eq!((causes[0].code, &causes[0].info[..]), (CauseCode::UNRECOGNIZED_MESSAGE, &unknown[..]));
+    assert_eq!(
+        (causes[0].code, &causes[0].info[..]),
+        (CauseCode::UNRECOGNIZED_MESSAGE, &unknown[..])
+    );
     // Even an error that contains what asks to be reported is not answered by one.
-    assert!(answers(&mut world, &reports[0].clone()).is_empty());
+    let mut echo = reports[0].clone();
+    echo[4..12].copy_from_slice(&[0, 0, 0, 50, 0, 0, 0, 1]);
+    assert!(answers(&mut world, &echo).is_empty());
     let worse = message(0x0a, &[0, 12, 0, 4, 0x7f, 0xff, 0, 4]);
     assert!(answers(&mut world, &worse).is_empty());
 }
@@ -74,7 +79,7 @@ fn unknown_enrp_parameters() {
     let kinds = |answers: &[Vec<u8>]| answers.iter().map(|bytes| bytes[0]).collect::<Vec<_>>();
     // A list request is answered by 0x06; an error is 0x0a.
     assert_eq!(kinds(&answers(&mut world, &list(&[0x8abc]))), [0x06], "10: skipped");
-    assert_eq!(kinds(&answers(&mut world, &list(&[0x0abc]))), [], "00: discarded");
+    assert!(answers(&mut world, &list(&[0x0abc])).is_empty(), "00: discarded");
     let discarded = answers(&mut world, &list(&[0x4abc, 0x4abd]));
     assert_eq!(kinds(&discarded), [0x0a], "01: discarded and reported");
     let causes = error(&discarded[0]).causes;
