@@ -33,7 +33,9 @@ impl Registrar {
         fs::write(&config, format!("address = \"{address}\"\nalone_after_ms = 0\n")).unwrap();
         let ready = ready.map_or(folder.join("ready"), Path::to_owned);
         let child = Command::new("sh")
-            .args(["-c", script, BINARY, "registrar-ns", "--die-with-parent", "--config"])
+            .args(["-c", script, BINARY, "registrar-ns"])
+            .arg(format!("--die-with-parent={}", std::process::id()))
+            .arg("--config")
             .arg(&config)
             .arg("--ready-file")
             .arg(&ready)

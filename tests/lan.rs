@@ -77,6 +77,11 @@ impl Drop for Daemon {
     }
 }
 
+/// In its own network the test is the first process: whoever has it as the parent is no orphan.
+fn die_with_us() -> String {
+    format!("--die-with-parent={}", std::process::id())
+}
+
 fn registrar(folder: &Path, place: &Place) -> Daemon {
     let name = place.host.name.clone();
     let config = folder.join(format!("{name}.toml"));
@@ -85,7 +90,7 @@ fn registrar(folder: &Path, place: &Place) -> Daemon {
         format!("name = \"{name}\"\naddress = \"{address}\"\nannounce = true\ndiscover = true\n");
     fs::write(&config, text).unwrap();
     let mut command = place.dialtone();
-    command.args(["registrar-ns", "--die-with-parent", "--config"]).arg(&config);
+    command.args(["registrar-ns", &die_with_us(), "--config"]).arg(&config);
     command.arg("--ready-file").arg(folder.join(format!("{name}.ready")));
     Daemon::start(&mut command, folder.join(format!("{name}.log")))
 }
@@ -130,7 +135,7 @@ fn everybody_is_found(network: &Network, ipv6: bool) {
     }
     let address = SocketAddr::new(server.address, 7000).to_string();
     let mut command = server.dialtone();
-    command.args(["pool-element", "--die-with-parent", "--pool", "echo", "--pe-id", "0x7"]);
+    command.args(["pool-element", &die_with_us(), "--pool", "echo", "--pe-id", "0x7"]);
     command.args(["--registrar", "multicast", "--transport", &format!("tcp:{address}"), "--"]);
     command.args([BINARY, "faults", "echo-server", &address]);
     let _element = Daemon::start(&mut command, folder.join("element.log"));

@@ -39,11 +39,19 @@ fn now() -> Instant {
 async fn registrar(n: u8, peers: &[u8]) -> Running {
     let udp = SocketAddr::new(ip(n), ENCAPSULATION_PORT);
     let tcp = SocketAddr::new(ip(n), ASAP_PORT);
-    let (endpoint, events) =
-        Endpoint::bind(EndpointConfig::registrar(udp, Some(tcp))).await.unwrap();
-    let peers: Vec<_> =
-        peers.iter().map(|peer| SocketAddr::new(ip(*peer), ENCAPSULATION_PORT)).collect();
-    let config = Config { mentors: peers.clone(), peers, ..Config::new(ip(n)) };
+    let bound = Endpoint::bind(EndpointConfig::registrar(udp, Some(tcp))).await.unwrap();
+    let peers = peers.iter().map(|peer| SocketAddr::new(ip(*peer), ENCAPSULATION_PORT)).collect();
+    run(n, bound, peers)
+}
+
+fn run(
+    n: u8,
+    (endpoint, events): (Endpoint, mpsc::Receiver<NetEvent>),
+    peers: Vec<SocketAddr>,
+) -> Running {
+    let own = endpoint.local_addr();
+    let config =
+        Config { udp_port: own.port(), mentors: peers.clone(), peers, ..Config::new(own.ip()) };
     let core =
         Registrar::new(now(), config, ServerId(u32::from(n)), fastrand::Rng::with_seed(n.into()));
     let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
@@ -67,13 +75,13 @@ impl Running {
 }
 
 /// Registers whenever it is connected or adopted, answers keep-alives.
-async fn element(endpoint: Endpoint, mut events: mpsc::Receiver<NetEvent>) {
+async fn element(endpoint: Endpoint, mut events: mpsc::Receiver<NetEvent>, registrar: SocketAddr) {
     let handle = PoolHandle(b"echo");
     let element = PoolElement {
         pe_id: PeId(7),
         home: ServerId::NONE,
         life: 300,
-        transport: Transport::tcp(SocketAddr::new(ip(61), 5060)),
+        transport: Transport::tcp(SocketAddr::new(endpoint.local_addr().ip(), 5060)),
         policy: Policy::RoundRobin,
         asap_transport: None,
         encaps_port: None,
@@ -81,11 +89,7 @@ async fn element(endpoint: Endpoint, mut events: mpsc::Receiver<NetEvent>) {
     let register = Message::Registration { handle, element }.encode().unwrap();
     let ack = Message::EndpointKeepAliveAck { handle, pe_id: PeId(7) }.encode().unwrap();
     let home = AssocId::dialled(0);
-    let remote = Remote {
-        link: Link::Sctp,
-        addr: SocketAddr::new(ip(1), ENCAPSULATION_PORT),
-        sctp_port: ASAP_PORT,
-    };
+    let remote = Remote { link: Link::Sctp, addr: registrar, sctp_port: ASAP_PORT };
     endpoint.execute(NetCommand::Connect { assoc: home, protocol: Protocol::Asap, remote });
     while let Some(event) = events.recv().await {
         match event {
@@ -107,6 +111,63 @@ async fn element(endpoint: Endpoint, mut events: mpsc::Receiver<NetEvent>) {
     }
 }
 
+/// The same over IPv6: ASAP by SCTP and TCP, ENRP, the admin interface, and a takeover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6() {
+    let localhost = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    let any = SocketAddr::new(localhost, 0);
+    if let Err(error) = std::net::UdpSocket::bind(any) {
+        return println!("skipped: no IPv6 here: {error}");
+    }
+    let bind = || Endpoint::bind(EndpointConfig::registrar(any, Some(any)));
+    let (first, second) = (bind().await.unwrap(), bind().await.unwrap());
+    let [first_at, second_at] = [&first, &second].map(|(endpoint, _)| endpoint.local_addr());
+    let tcp = second.0.tcp_addr().unwrap();
+    let mut first = run(1, first, vec![second_at]);
+    let mut second = run(2, second, vec![first_at]);
+    first.until("service", |snapshot| snapshot.in_service).await;
+    second.until("peers", |snapshot| snapshot.in_service && snapshot.peers.len() == 1).await;
+
+    let (endpoint, events) = Endpoint::bind(EndpointConfig::element(any)).await.unwrap();
+    let element_at = endpoint.local_addr();
+    let elements_task = tokio::spawn(element(endpoint, events, first_at));
+    first.until_home(Some(1)).await;
+    second.until_home(Some(1)).await;
+
+    let mut user = TcpStream::connect(tcp).await.unwrap();
+    let handle = PoolHandle(b"echo");
+    let question = Message::HandleResolution { subscribe: false, handle, items: None };
+    user.write_all(&question.encode().unwrap()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let length = tokio::time::timeout(LIMIT, user.read(&mut answer)).await.unwrap().unwrap();
+    let Message::HandleResolutionResponse { outcome: Ok(found), .. } =
+        Message::decode(&answer[..length]).unwrap().message
+    else {
+        panic!("{answer:?}");
+    };
+    let element = &found.elements[0];
+    assert_eq!(element.transport.socket_addr(), Some(SocketAddr::new(localhost, 5060)));
+    assert_eq!(element.asap_transport.as_ref().unwrap().addrs[..], [localhost]);
+    assert_eq!(element.encaps_port, Some(element_at.port()));
+
+    let listener = TcpListener::bind(any).await.unwrap();
+    let admin = listener.local_addr().unwrap();
+    let snapshots = second.snapshots.clone();
+    let state = AdminState { name: "two".to_owned(), address: second_at, snapshots };
+    let server = tokio::spawn(async move { axum::serve(listener, routes(state)).await });
+    assert_eq!(http(admin, "/pools/echo").await["elements"][0]["address"], "[::1]:5060");
+    assert_eq!(http(admin, "/peers").await["peers"][0]["address"], first_at.to_string());
+
+    // The home disappears; the element is adopted by the other, which dials it.
+    first.task.abort();
+    second.until_home(Some(2)).await;
+    second.until("adopted", |snapshot| snapshot.counters.registrations > 0).await;
+    server.abort();
+    elements_task.abort();
+    second.shutdown.cancel();
+    tokio::time::timeout(LIMIT, second.task).await.expect("stops").unwrap();
+}
+
 async fn http(addr: SocketAddr, path: &str) -> serde_json::Value {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -125,7 +186,8 @@ async fn registration_resolution_admin_and_takeover() {
 
     let config = EndpointConfig::element(SocketAddr::new(ip(61), 0));
     let (endpoint, events) = Endpoint::bind(config).await.unwrap();
-    let elements_task = tokio::spawn(element(endpoint, events));
+    let home = SocketAddr::new(ip(1), ENCAPSULATION_PORT);
+    let elements_task = tokio::spawn(element(endpoint, events, home));
     first.until_home(Some(1)).await;
     second.until_home(Some(1)).await;
 
