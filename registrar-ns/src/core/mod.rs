@@ -214,8 +214,8 @@ impl Registrar {
 
     /// How many records of all kinds it holds, for invariants in simulations.
     pub fn records(&self) -> usize {
-        let subscriptions: usize = self.subscribers.values().map(BTreeSet::len).sum();
         self.space.len()
+            + self.accounts.len()
             + self.assocs.len()
             + self.by_remote.len()
             + self.contacts.len()
@@ -224,7 +224,7 @@ impl Registrar {
             + self.orphans.len()
             + self.sessions.len()
             + self.watches.len()
-            + subscriptions
+            + self.subscriptions
             + self.timers.len()
     }
 
