@@ -225,11 +225,12 @@ impl Registrar {
         assocs.map(|assoc| assoc.subscriptions.len()).sum()
     }
 
-    /// The other end is a registrar of the configuration.
+    /// The other end is a registrar of the configuration, or has proven to be one.
     pub(super) fn is_configured(&self, id: AssocId) -> bool {
         let Some(assoc) = self.assocs.get(&id) else { return false };
         let contact = self.contacts.get(&assoc.remote.addr);
         assoc.protocol == Protocol::Enrp
-            && contact.is_some_and(|contact| contact.origin == Origin::Configured)
+            && (assoc.identity.is_some()
+                || contact.is_some_and(|contact| contact.origin == Origin::Configured))
     }
 }
