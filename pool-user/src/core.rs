@@ -226,7 +226,9 @@ impl Users {
             pool.hold,
             pool.cached_until.filter(|_| !pool.watched),
         ];
-        let next = wakes.into_iter().flatten().min().filter(|_| !forgotten);
+        // What is past waits for something else: a cached answer outlives its time while a question is open.
+        let ahead = wakes.into_iter().flatten().filter(|at| *at > now);
+        let next = ahead.min().filter(|_| !forgotten);
         if next != pool.armed {
             if let Some(armed) = pool.armed {
                 self.timers.remove(&(armed, handle.clone()));

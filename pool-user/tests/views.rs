@@ -246,6 +246,19 @@ fn single_questions_share_a_request_and_a_fresh_answer() {
     assert!(world.client.role().view(&pool()).is_none());
 }
 
+/// Found by the simulation: the next question comes after a cached answer's time and before the timer that forgets it.
+#[test]
+fn a_question_after_a_cached_answer_keeps_nobody_busy() {
+    let mut world = world(1);
+    world.add(POOL, element(1));
+    world.run(ms(100));
+    world.command(Command::Resolve { id: 1, handle: pool() });
+    world.run(ms(10));
+    let late = world.now + ms(1500);
+    world.client.handle_command(late, Command::Resolve { id: 2, handle: pool() });
+    assert!(world.client.next_deadline().is_some_and(|at| at > late));
+}
+
 #[test]
 fn single_questions_end_whatever_happens() {
     let mut world = world(2);
