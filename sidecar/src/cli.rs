@@ -49,8 +49,8 @@ pub struct Args {
     /// Where the server is reached: tcp:HOST:PORT, udp:HOST:PORT or sqlite:PATH (made if it does not exist)
     #[arg(long, value_name = "TRANSPORT", required_unless_present = "keeper")]
     pub transport: Option<Service>,
-    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; or multicast[:GROUP:PORT]
-    /// to find those that announce themselves; may be repeated
+    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; or multicast, or
+    /// multicast:GROUP:PORT, to find those that announce themselves; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required_unless_present = "keeper")]
     pub registrar: Vec<Registrar>,
     /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
