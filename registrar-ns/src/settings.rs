@@ -77,7 +77,7 @@ pub struct Settings {
     #[serde(default)]
     pub discover: bool,
     /// Group and port of the presences that registrars find each other by; absent: rsplib's 239.0.0.51:9901, or
-    /// [ff12::9901]:9901.
+    /// `[ff12::9901]:9901`.
     pub discover_group: Option<SocketAddr>,
     /// A folder of its own, locked while the process runs. The registrar keeps nothing in it yet.
     pub data_dir: Option<PathBuf>,
