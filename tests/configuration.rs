@@ -43,8 +43,9 @@ impl Files {
             .unwrap()
             .replace("127.0.0.", here.strip_suffix('0').unwrap())
             .replace("/var/lib/dialtone", self.folder.to_str().unwrap())
-            // Empty sections are as good as none.
+            // Empty sections are as good as none, but for this one: half a secure mode is refused.
             .replace("\n#[", "\n[")
+            .replace("\n[tls", "\n#[tls")
     }
 
     /// Starts a daemon with this file, which it must refuse.

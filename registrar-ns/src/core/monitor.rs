@@ -303,7 +303,6 @@ impl Registrar {
         if watch.reports > 0 && (elapsed < min || watch.reported) {
             return;
         }
-        watch.reported = true;
         if elapsed >= halving {
             watch.reporters.clear();
         }
@@ -319,9 +318,11 @@ impl Registrar {
                 1
             }
         };
+        // Who is not believed any more does not stand before others, either.
         if said > max.max(1) {
             return self.probe(now, key);
         }
+        watch.reported = true;
         let halvings = elapsed.as_nanos() / halving.as_nanos().max(1);
         watch.reports =
             watch.reports.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
