@@ -112,7 +112,8 @@ pub fn measure(
     mut progress: impl FnMut(&str),
 ) -> Result<Figures, Error> {
     let conditions = Conditions::begin();
-    let mut launcher = Launcher::for_test(binary, Layout { registrars: 1, ..Layout::default() })?;
+    let layout = Layout { registrars: 1, registrars_unlimited: true, ..Layout::default() };
+    let mut launcher = Launcher::for_test(binary, layout)?;
     let pid = launcher.start_registrar(1)?.pid();
     let slice = launcher.slice();
     let registrar = slice.host(1);

@@ -77,6 +77,8 @@ pub struct Layout {
     pub location: Location,
     /// How many registrars there are for the others to name.
     pub registrars: u8,
+    /// Registrars take whatever one address sends, since all load comes from there.
+    pub registrars_unlimited: bool,
     /// Media relays. 0: proxies use none, and phones send media to each other.
     pub relays: u8,
     /// Calls that a relay may have. `None`: as many as it has ports for.
@@ -113,6 +115,7 @@ impl Default for Layout {
             edge_port: None,
             location: Location::default(),
             registrars: 2,
+            registrars_unlimited: false,
             relays: 0,
             relay_sessions: None,
             relay_workers: None,
@@ -160,6 +163,11 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "admin", SocketAddr::new(address, ADMIN_PORT));
     key(&mut toml, "peers", peers);
     key(&mut toml, "announce", launcher.layout.announce);
+    if launcher.layout.registrars_unlimited {
+        toml.push_str(
+            "[limits]\nrequests_per_second = 100000000\nelements_per_address = 1000000\n",
+        );
+    }
     if launcher.layout.secure {
         tls_section(&mut toml, &tls::issue(&launcher.folder, &name, Some(address))?);
         toml.push_str("[tls.access]\n");
