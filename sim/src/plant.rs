@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use dialtone_registrar_ns::core::{Bugs, Event};
 use dialtone_transport::{DownCause, NetCommand, NetEvent, Protocol};
 use dialtone_wire::enrp::{self, Body};
-use dialtone_wire::{ServerId, UpdateAction};
+use dialtone_wire::{Policy, ServerId, UpdateAction};
 
 use crate::invariants::answered::Asked;
 use crate::process::{Purpose, Said};
@@ -233,6 +233,13 @@ pub(crate) fn enrp_sender(payload: &[u8]) -> Option<ServerId> {
 fn with_other_values(payload: &[u8]) -> Option<Vec<u8>> {
     let mut message = enrp::Message::decode(payload).ok()?.message;
     let Body::HandleUpdate { element, .. } = &mut message.body else { return None };
-    element.policy = dialtone_wire::Policy::of_pool(element.policy.number());
+    element.policy = match &element.policy {
+        // A weight of 0 would take the element out of service, which users notice first.
+        Policy::WeightedRandom { weight } => Policy::WeightedRandom { weight: weight ^ 1 | 2 },
+        Policy::WeightedRoundRobin { weight } => {
+            Policy::WeightedRoundRobin { weight: weight ^ 1 | 2 }
+        }
+        other => Policy::of_pool(other.number()),
+    };
     message.encode().ok()
 }
