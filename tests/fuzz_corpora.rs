@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use dialtone_registrar_ns::fuzz::Reached;
 use dialtone_wire::{AsapType, EnrpType};
 
-/// The bodies of `fuzz/targets/*.rs`.
 /// Name and body of a target.
 type Target = (&'static str, fn(&[u8]));
 
+/// The bodies of `fuzz/targets/*.rs`.
 const TARGETS: [Target; 13] = [
     ("ng_body", dialtone_ng::fuzz::body),
     ("sctp_cookie", dialtone_transport::fuzz::cookie),
