@@ -19,7 +19,7 @@ use crate::media::{Counters, LineStats, Published};
 use crate::mix::room::Seat;
 use crate::mix::rtcp::is_rtcp;
 use crate::mix::rtp::HEADER;
-use crate::mix::{Received, Room, RoomEvent, RoomSettings, Sink, UNITS, WIDE};
+use crate::mix::{Frames, Received, Room, RoomEvent, RoomSettings, Sink, UNITS, WIDE};
 
 /// A worker wakes so often; each room is mixed at every fourth time.
 const BEAT: Duration = Duration::from_millis(5);
@@ -73,6 +73,8 @@ struct Station {
     /// At the same port, for the address that the line has found: the system looks up a way for each packet that is not
     /// sent over a connected socket, which is most of what a packet costs beside its delivery.
     connected: Option<UdpSocket>,
+    /// Whether `connected` was empty since it is there. What comes to a socket before it is connected may be anybody's.
+    is_clean: bool,
     /// What `connected` is for, or would be if the system had let us.
     tuned: Option<SocketAddr>,
     line: Line,
@@ -87,7 +89,7 @@ impl Station {
             return;
         }
         *left -= 1;
-        self.tuned = found;
+        (self.tuned, self.is_clean) = (found, false);
         if self.connected.take().is_some() {
             // It knows the socket.
             let _ = epoll.delete(&self.rtp);
@@ -101,6 +103,18 @@ impl Station {
         match connected {
             Ok(socket) => self.connected = Some(socket),
             Err(error) => tracing::debug!(%error, %peer, "a line stays unconnected"),
+        }
+    }
+
+    /// What has come to the line.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        match (&self.connected, self.tuned) {
+            // The system need not say from where.
+            (Some(socket), Some(peer)) if self.is_clean => {
+                socket.recv(buffer).map(|length| (length, peer))
+            }
+            (Some(socket), _) => socket.recv_from(buffer),
+            (None, _) => self.rtp.recv_from(buffer),
         }
     }
 
@@ -181,6 +195,8 @@ pub(super) struct Worker {
     calls: HashMap<CallId, usize>,
     halls: Vec<Option<Hall>>,
     by_room: HashMap<RoomId, usize>,
+    /// Of the room that is mixed.
+    frames: Frames,
     beat: u64,
     /// Left of [`TUNES`] in this beat.
     tunes: usize,
@@ -208,6 +224,7 @@ impl Worker {
             calls: HashMap::new(),
             halls: Vec::new(),
             by_room: HashMap::new(),
+            frames: Frames::new(),
             beat: 0,
             tunes: TUNES,
             counters: Counters::default(),
@@ -301,10 +318,18 @@ impl Worker {
         let token = self.free.last().copied().unwrap_or(self.stations.len());
         self.epoll.add(&rtcp, EpollEvent::new(EpollFlags::EPOLLIN, key(token, true)))?;
         let hall = self.hall(room, name, settings);
-        let line = Line::default();
-        let asking = Asking::default();
-        let (connected, tuned) = (None, None);
-        let station = Station { call, hall, seat: None, rtp, rtcp, connected, tuned, line, asking };
+        let station = Station {
+            call,
+            hall,
+            seat: None,
+            rtp,
+            rtcp,
+            connected: None,
+            is_clean: false,
+            tuned: None,
+            line: Line::default(),
+            asking: Asking::default(),
+        };
         if self.free.pop().is_some() {
             self.stations[token] = Some(station);
         } else {
@@ -413,8 +438,7 @@ impl Worker {
             let token = hall.stations[place];
             let Some(station) = &mut self.stations[token] else { continue };
             loop {
-                let socket = station.connected.as_ref().unwrap_or(&station.rtp);
-                let goes_on = match socket.recv_from(&mut buffer) {
+                let goes_on = match station.receive(&mut buffer) {
                     Ok((length, from)) => {
                         self.counters.received += 1;
                         let datagram = &buffer[..length];
@@ -424,6 +448,7 @@ impl Worker {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         station.asking.end();
+                        station.is_clean = station.connected.is_some();
                         // Not before: what is left in a socket that is not read here any more would come late.
                         station.tune(token, &self.epoll, &mut self.tunes);
                         false
@@ -449,7 +474,7 @@ impl Worker {
             let Some(hall) = &mut self.halls[index] else { continue };
             let recording = hall.recording.as_mut();
             let mut out = Out { stations: &self.stations, counters: &mut self.counters, recording };
-            hall.room.tick(clock.ntp, &mut out);
+            hall.room.tick(clock.ntp, &mut self.frames, &mut out);
             if let (Some(recorder), Some(samples)) = (&self.recorder, &mut hall.recording)
                 && samples.len() >= PIECE
             {

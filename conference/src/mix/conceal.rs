@@ -13,8 +13,10 @@ const NOTHING: i32 = 16;
 /// Remembers what was heard, and goes on with it.
 #[derive(Debug)]
 pub struct Concealer {
-    /// The newest last.
+    /// A ring: only what is new is written, so that little memory is touched at each frame.
     history: Box<[i16]>,
+    /// Where the oldest sample is.
+    oldest: usize,
     /// 1 for 8 kHz, 2 for 16 kHz.
     rate: usize,
     /// Samples made up since the last real one.
@@ -25,7 +27,7 @@ pub struct Concealer {
 impl Concealer {
     pub fn new(wide: bool) -> Self {
         let rate = if wide { 2 } else { 1 };
-        Self { history: vec![0; HISTORY * rate].into(), rate, made_up: 0, lag: 1 }
+        Self { history: vec![0; HISTORY * rate].into(), oldest: 0, rate, made_up: 0, lag: 1 }
     }
 
     /// Real samples; the first of them are blended with what was made up before.
@@ -75,10 +77,12 @@ impl Concealer {
         };
         // One factor for each sample of a period: the period before was faded by the samples between.
         let fade = fade.powi(self.lag as i32);
+        let mut period = self.latest(self.lag);
         for index in 0..samples.len() {
             let before = match index.checked_sub(self.lag) {
                 Some(earlier) => samples[earlier],
-                None => self.history[self.history.len() - self.lag + index],
+                // There are as many of them as the lag.
+                None => period.next().unwrap_or(0),
             };
             samples[index] = (f32::from(before) * fade) as i16;
         }
@@ -87,8 +91,16 @@ impl Concealer {
     fn remember(&mut self, samples: &[i16]) {
         let length = self.history.len();
         let samples = &samples[samples.len().saturating_sub(length)..];
-        self.history.copy_within(samples.len().., 0);
-        self.history[length - samples.len()..].copy_from_slice(samples);
+        let (first, rest) = samples.split_at(samples.len().min(length - self.oldest));
+        self.history[self.oldest..][..first.len()].copy_from_slice(first);
+        self.history[..rest.len()].copy_from_slice(rest);
+        self.oldest = (self.oldest + samples.len()) % length;
+    }
+
+    /// The last so many samples, the newest last.
+    fn latest(&self, count: usize) -> impl Iterator<Item = i16> {
+        let (newer, older) = self.history.split_at(self.oldest);
+        older.iter().chain(newer).copied().skip(self.history.len() - count)
     }
 
     /// The distance, from 2.5 to 15 ms, at which what was heard is most like itself.
@@ -99,9 +111,7 @@ impl Concealer {
         // 12 bits each: a sum of 320 products fits.
         let mut small = [0_i16; 2 * WIDE];
         let recent = &mut small[..window + longest];
-        for (small, sample) in
-            recent.iter_mut().zip(&self.history[self.history.len() - window - longest..])
-        {
+        for (small, sample) in recent.iter_mut().zip(self.latest(window + longest)) {
             *small = sample >> SHIFT;
         }
         let now = &recent[longest..];

@@ -65,6 +65,8 @@ pub struct Inbound {
     /// Payload types that may come; all codecs of the same width.
     codecs: Box<[(u8, Codec)]>,
     events: Option<u8>,
+    /// The payload type and the codec that came last.
+    payload_type: u8,
     codec: Codec,
     decoder: Decoder,
     buffer: JitterBuffer,
@@ -78,11 +80,12 @@ pub struct Inbound {
 impl Inbound {
     /// `codecs` with their payload types, the expected one first; those of another width than it are left out.
     pub fn new(codecs: &[(u8, Codec)], events: Option<u8>) -> Self {
-        let codec = codecs.first().map_or(Codec::Pcmu, |(_, codec)| *codec);
+        let (payload_type, codec) = codecs.first().copied().unwrap_or((u8::MAX, Codec::Pcmu));
         let alike = codecs.iter().filter(|(_, other)| other.is_wide() == codec.is_wide());
         Self {
             codecs: alike.copied().collect(),
             events,
+            payload_type,
             codec,
             decoder: Decoder::new(codec),
             buffer: JitterBuffer::default(),
@@ -101,8 +104,12 @@ impl Inbound {
     /// A packet that arrived at this time, counted in units.
     pub fn handle(&mut self, packet: &Packet<'_>, arrival: u32) -> Received {
         let is_event = self.events == Some(packet.payload_type);
-        let codec = self.codecs.iter().find(|(number, _)| *number == packet.payload_type);
-        let codec = codec.map(|(_, codec)| *codec);
+        let codec = if packet.payload_type == self.payload_type {
+            Some(self.codec)
+        } else {
+            let known = self.codecs.iter().find(|(number, _)| *number == packet.payload_type);
+            known.map(|(_, codec)| *codec)
+        };
         if codec.is_none() && !is_event {
             self.reception.wrong_payload += 1;
             return Received::WrongPayload;
@@ -116,6 +123,7 @@ impl Inbound {
                 None => Received::Event,
             };
         }
+        self.payload_type = packet.payload_type;
         if let Some(codec) = codec.filter(|codec| *codec != self.codec) {
             self.codec = codec;
             self.begin_anew();

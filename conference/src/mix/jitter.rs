@@ -50,12 +50,18 @@ pub enum Taken {
     Frame(Range<usize>),
 }
 
+/// Apart from the rest, which is all looked at for every packet: of this only a small part is.
+#[derive(Debug)]
+struct Ring {
+    units: [u8; RING],
+    /// A bit for each unit that is there.
+    present: [u64; WORDS],
+}
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct JitterBuffer {
-    ring: Box<[u8; RING]>,
-    /// A bit for each unit that is there.
-    present: [u64; WORDS],
+    ring: Box<Ring>,
     /// The timestamp to be played next, if a stream has begun.
     next: Option<u32>,
     /// Where a packet that went astray ended.
@@ -81,8 +87,7 @@ pub struct JitterBuffer {
 impl Default for JitterBuffer {
     fn default() -> Self {
         Self {
-            ring: Box::new([0; RING]),
-            present: [0; WORDS],
+            ring: Box::new(Ring { units: [0; RING], present: [0; WORDS] }),
             next: None,
             astray: None,
             wait: 0,
@@ -143,7 +148,7 @@ impl JitterBuffer {
     }
 
     fn begin(&mut self, timestamp: u32) {
-        self.present = [0; WORDS];
+        self.ring.present = [0; WORDS];
         self.next = Some(timestamp.wrapping_sub(self.prefill as u32));
         self.astray = None;
         (self.wait, self.least, self.most, self.most_before) = (0, None, 0, 0);
@@ -215,8 +220,8 @@ impl JitterBuffer {
     fn store(&mut self, timestamp: u32, payload: &[u8]) {
         let start = timestamp as usize % RING;
         let first = payload.len().min(RING - start);
-        self.ring[start..start + first].copy_from_slice(&payload[..first]);
-        self.ring[..payload.len() - first].copy_from_slice(&payload[first..]);
+        self.ring.units[start..start + first].copy_from_slice(&payload[..first]);
+        self.ring.units[..payload.len() - first].copy_from_slice(&payload[first..]);
         self.mark(start..start + first, true);
         self.mark(0..payload.len() - first, true);
     }
@@ -225,8 +230,8 @@ impl JitterBuffer {
     fn cut(&mut self, next: u32, frame: &mut [u8; UNITS]) -> Range<usize> {
         let start = next as usize % RING;
         let first = UNITS.min(RING - start);
-        frame[..first].copy_from_slice(&self.ring[start..start + first]);
-        frame[first..].copy_from_slice(&self.ring[..UNITS - first]);
+        frame[..first].copy_from_slice(&self.ring.units[start..start + first]);
+        frame[first..].copy_from_slice(&self.ring.units[..UNITS - first]);
         let found = if self.all_present(start..start + first) && self.all_present(0..UNITS - first)
         {
             0..UNITS
@@ -242,19 +247,19 @@ impl JitterBuffer {
 
     fn is_present(&self, timestamp: u32) -> bool {
         let index = timestamp as usize % RING;
-        self.present[index / 64] >> (index % 64) & 1 != 0
+        self.ring.present[index / 64] >> (index % 64) & 1 != 0
     }
 
     fn all_present(&self, range: Range<usize>) -> bool {
-        masks(range).all(|(word, mask)| self.present[word] & mask == mask)
+        masks(range).all(|(word, mask)| self.ring.present[word] & mask == mask)
     }
 
     fn mark(&mut self, range: Range<usize>, present: bool) {
         for (word, mask) in masks(range) {
             if present {
-                self.present[word] |= mask;
+                self.ring.present[word] |= mask;
             } else {
-                self.present[word] &= !mask;
+                self.ring.present[word] &= !mask;
             }
         }
     }

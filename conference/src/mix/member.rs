@@ -1,12 +1,12 @@
 //! One participant of a room.
 
+use crate::mix::UNITS;
 use crate::mix::codec::{Codec, Encoder};
 use crate::mix::dtmf::{Lock, Wishes};
 use crate::mix::inbound::{Inbound, Reception};
 use crate::mix::rtcp::{Block, SenderInfo};
 use crate::mix::rtp::{HEADER, Packet};
 use crate::mix::tones::Player;
-use crate::mix::{UNITS, WIDE};
 
 /// What was agreed upon with a participant. The random beginnings are the caller's (RFC 3550 section 5.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +109,6 @@ pub(crate) struct Member {
     pub(crate) wishes: Wishes,
     /// Sounds for this member alone.
     pub(crate) player: Player,
-    /// What is played at this tick.
-    pub(crate) frame: [i16; WIDE],
     /// Whether it is in the sum.
     pub(crate) is_heard: bool,
     /// Ticks for which the member still counts as speaking.
@@ -145,7 +143,6 @@ impl Member {
             lock,
             wishes: Wishes::default(),
             player: Player::new(),
-            frame: [0; WIDE],
             is_heard: false,
             hangover: 0,
             silent_for: 0,

@@ -30,7 +30,7 @@ pub mod tones;
 pub use codec::Codec;
 pub use inbound::{Inbound, Received, Reception};
 pub use member::{MemberSettings, MemberStats};
-pub use room::{Room, RoomEvent, RoomSettings, Sink};
+pub use room::{Frames, Room, RoomEvent, RoomSettings, Sink};
 
 /// Units of 125 µs in a frame.
 pub const UNITS: usize = 160;

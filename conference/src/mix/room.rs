@@ -52,6 +52,9 @@ impl Default for RoomSettings {
     }
 }
 
+/// What everybody says at a tick, by seats. It is lent to one room after another: so it stays close to the processor.
+pub type Frames = Vec<[i16; WIDE]>;
+
 /// Takes what a room sends; members are named by their tokens.
 pub trait Sink {
     fn rtp(&mut self, token: usize, packet: &[u8]);
@@ -250,10 +253,13 @@ impl Room {
         true
     }
 
-    /// 20 ms have passed.
-    pub fn tick(&mut self, ntp: u64, sink: &mut impl Sink) {
+    /// 20 ms have passed. What is in `frames` before does not matter.
+    pub fn tick(&mut self, ntp: u64, frames: &mut Frames, sink: &mut impl Sink) {
+        if frames.len() < self.seats.len() {
+            frames.resize(self.seats.len(), [0; WIDE]);
+        }
         let (mut narrow, mut wide) = ([0; NARROW], [0; WIDE]);
-        let Present { inside, narrow_ears, wide_ears } = self.play(&mut narrow, &mut wide);
+        let Present { inside, narrow_ears, wide_ears } = self.play(frames, &mut narrow, &mut wide);
         let sum = wide;
         if narrow_ears && (wide_ears || self.settings.records) {
             self.up.add(&narrow, &mut wide);
@@ -274,14 +280,20 @@ impl Room {
         if self.settings.records {
             sink.mixed(&wide.compose(&self.gain, None, None));
         }
-        self.send(inside, &narrow, &wide, sink);
+        self.send(inside, frames, &narrow, &wide, sink);
         self.report(ntp, sink);
     }
 
     /// Plays what everybody has sent into the sums.
-    fn play(&mut self, narrow: &mut [i32; NARROW], wide: &mut [i32; WIDE]) -> Present {
+    fn play(
+        &mut self,
+        frames: &mut Frames,
+        narrow: &mut [i32; NARROW],
+        wide: &mut [i32; WIDE],
+    ) -> Present {
         let mut present = Present { inside: 0, narrow_ears: false, wide_ears: false };
-        for member in self.seats.iter_mut().flatten() {
+        for (seat, frame) in self.seats.iter_mut().zip(frames) {
+            let Some(member) = seat else { continue };
             member.silent_for += 1;
             if member.silent_for == self.settings.timeout_ticks && member.speaks {
                 self.events.push_back(RoomEvent::Lost { token: member.token });
@@ -299,9 +311,9 @@ impl Room {
                 present.wide_ears |= member.outbound.codec.is_wide();
                 present.narrow_ears |= !member.outbound.codec.is_wide();
             }
-            let played = member.inbound.play(&mut member.frame);
+            let played = member.inbound.play(frame);
             let samples = member.inbound.codec().samples();
-            let frame = &member.frame[..samples];
+            let frame = &frame[..samples];
             if played == Played::Silence || member.muted || !member.speaks || !member.is_inside() {
                 member.hangover = 0;
             } else if level::energy(frame) >= AUDIBLE {
@@ -321,6 +333,7 @@ impl Room {
     fn send(
         &mut self,
         inside: usize,
+        frames: &Frames,
         narrow: &Sum<NARROW>,
         wide: &Sum<WIDE>,
         sink: &mut impl Sink,
@@ -330,7 +343,8 @@ impl Room {
         let (no_narrow, no_wide) = (Sum::new([0; NARROW]), Sum::new([0; WIDE]));
         // What those hear who say nothing, and are told nothing of their own, encoded once.
         let mut shared: [Option<[u8; UNITS]>; Codec::ALL.len()] = [None; Codec::ALL.len()];
-        for member in self.seats.iter_mut().flatten() {
+        for (seat, frame) in self.seats.iter_mut().zip(frames) {
+            let Some(member) = seat else { continue };
             if !member.hears {
                 member.outbound.pass();
                 continue;
@@ -344,7 +358,7 @@ impl Room {
                 }
             }
             let tone = if member.player.is_idle() { None } else { member.player.sound() };
-            let (own, tone) = (member.is_heard.then_some(&member.frame[..]), tone.as_ref());
+            let (own, tone) = (member.is_heard.then_some(&frame[..]), tone.as_ref());
             let is_plain = is_inside && tone.is_none() && own.is_none();
             let codec = member.outbound.codec;
             match &shared[codec as usize] {

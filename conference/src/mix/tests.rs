@@ -2,7 +2,7 @@
 
 use crate::mix::codec::{Codec, Decoder, Encoder};
 use crate::mix::member::MemberSettings;
-use crate::mix::room::{Room, RoomEvent, RoomSettings, Seat, Sink};
+use crate::mix::room::{Frames, Room, RoomEvent, RoomSettings, Seat, Sink};
 use crate::mix::rtcp;
 use crate::mix::rtp::Packet;
 use crate::mix::testing::level;
@@ -143,7 +143,7 @@ fn run(room: &mut Room, phones: &mut [Phone], frames: usize, start: u32) -> Sent
             assert!(room.handle_rtp(phone.seat, &packet, now * 160).is_some());
         }
         let mut sent = Sent::default();
-        room.tick(u64::from(now) << 26, &mut sent);
+        room.tick(u64::from(now) << 26, &mut Frames::new(), &mut sent);
         for (token, bytes) in &sent.rtp {
             let packet = Packet::parse(bytes).expect("RTP");
             let phone = &mut phones[*token];
@@ -430,7 +430,7 @@ fn over_a_bad_network(
             room.handle_rtp(phones[index].seat, &packet, due * 8);
         }
         let mut sent = Sent::default();
-        room.tick(u64::from(frame) << 26, &mut sent);
+        room.tick(u64::from(frame) << 26, &mut Frames::new(), &mut sent);
         for (token, bytes) in &sent.rtp {
             let packet = Packet::parse(bytes).expect("RTP");
             let mut samples = [0; WIDE];
@@ -536,7 +536,7 @@ fn random_packets_break_nothing() {
         room.handle_rtcp(seat, &bytes, rng.u64(..));
         if step % 8 == 0 {
             let mut sent = Sent::default();
-            room.tick(rng.u64(..), &mut sent);
+            room.tick(rng.u64(..), &mut Frames::new(), &mut sent);
             assert_eq!(sent.rtp.len(), seats.len());
             while room.poll().is_some() {}
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dialtone_conference::mix::{
-    Codec, MemberSettings, Room, RoomSettings, Sink, UNITS,
+    Codec, Frames, MemberSettings, Room, RoomSettings, Sink, UNITS,
     room::Seat,
     rtp::{HEADER, Packet},
 };
@@ -47,7 +47,8 @@ pub(super) fn measure(codec: Codec, frames: u32) -> Mixing {
         })
         .collect();
     let tones: Vec<[u8; UNITS]> = TONES.iter().map(|hertz| tone(codec, *hertz)).collect();
-    let (mut taken, mut mixed, mut out) = (Duration::ZERO, Duration::ZERO, Nowhere(0));
+    let (mut taken, mut mixed) = (Duration::ZERO, Duration::ZERO);
+    let (mut lent, mut out) = (Frames::new(), Nowhere(0));
     for frame in 0..frames {
         let packets: Vec<Vec<u8>> = tones.iter().map(|tone| packet(codec, frame, tone)).collect();
         let begun = cpu_time();
@@ -58,7 +59,7 @@ pub(super) fn measure(codec: Codec, frames: u32) -> Mixing {
         }
         let between = cpu_time();
         for (room, _) in &mut rooms {
-            room.tick(u64::from(frame) << 26, &mut out);
+            room.tick(u64::from(frame) << 26, &mut lent, &mut out);
         }
         taken += between - begun;
         mixed += cpu_time() - between;
