@@ -619,3 +619,37 @@ fn now() -> Instant {
 fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sent_before_the_socket_was_connected_is_told_from_the_peer() {
+        let socket = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let (here, peer, stranger) = (socket(), socket(), socket());
+        let at = |socket: &UdpSocket| socket.local_addr().expect("address");
+        here.set_nonblocking(true).expect("non-blocking");
+        stranger.send_to(b"early", at(&here)).expect("sent");
+        here.connect(at(&peer)).expect("connected");
+        let mut station = Station {
+            call: CallId(1),
+            hall: 0,
+            seat: None,
+            rtp: socket(),
+            rtcp: socket(),
+            tuned: Some(at(&peer)),
+            connected: Some(here),
+            is_clean: false,
+            line: Line::default(),
+            asking: Asking::default(),
+        };
+        let mut buffer = [0; 16];
+        assert_eq!(station.receive(&mut buffer).expect("a packet"), (5, at(&stranger)));
+        let nothing = station.receive(&mut buffer).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(io::ErrorKind::WouldBlock));
+        station.is_clean = true;
+        peer.send_to(b"now", station.connected.as_ref().map(at).expect("connected")).expect("sent");
+        assert_eq!(station.receive(&mut buffer).expect("a packet"), (3, at(&peer)));
+    }
+}
