@@ -294,7 +294,7 @@ impl Registrar {
         }
         self.counters.reports += 1;
         if let Ok(handle) = Handle::try_from(handle) {
-            self.element_reported(now, &(handle, pe_id), Some(source));
+            self.element_reported(now, &(handle, pe_id), source);
         }
     }
 

@@ -290,7 +290,7 @@ impl Registrar {
     ///
     /// RFC 5355 section 2.13: who reports is not authenticated. Reports from one address alone make the registrar ask and
     /// do not remove an element that answers.
-    pub(super) fn element_reported(&mut self, now: Instant, key: &Key, source: Option<Source>) {
+    pub(super) fn element_reported(&mut self, now: Instant, key: &Key, source: Source) {
         let (halving, min) = (self.config.timers.report_halving, self.config.timers.keep_alive_min);
         let max = self.config.max_bad_pe_reports;
         if self.space.get(key.0.as_bytes(), key.1).is_none() {
@@ -306,15 +306,13 @@ impl Registrar {
         if elapsed >= halving {
             watch.reporters.clear();
         }
-        let said = match source
-            .and_then(|source| watch.reporters.iter_mut().find(|(who, _)| *who == source))
-        {
+        let said = match watch.reporters.iter_mut().find(|(who, _)| *who == source) {
             Some((_, said)) => {
                 *said += 1;
                 *said
             }
             None => {
-                watch.reporters.extend(source.map(|source| (source, 1)));
+                watch.reporters.push((source, 1));
                 1
             }
         };

@@ -161,8 +161,10 @@ impl Registrar {
         match (self.owners.get(key), known) {
             (Some(owner), _) => identity.name() == Some(owner),
             (None, Some(known)) => {
+                let addrs = known.transport.addrs();
+                // Of an opaque transport nobody knows where it is.
                 let here =
-                    known.transport.addrs().iter().all(|addr| *addr == assoc.remote.addr.ip());
+                    !addrs.is_empty() && addrs.iter().all(|addr| *addr == assoc.remote.addr.ip());
                 here && security.access.allows(&key.0, identity)
             }
             (None, None) => false,

@@ -115,11 +115,12 @@ impl Registrar {
                     self.remove_entry(&key);
                 }
                 // DEVIATION(G15): only the recorded home removes; a late deletion by a former home would remove an
-                // element that has moved on. From anybody else it is a report.
+                // element that has moved on. From anybody else it is a reason to ask the element, and no more: behind it
+                // may be one user's reports to a registrar that cannot reach the element itself.
                 Some(home) => {
                     self.counters.foreign_deletes += 1;
                     if home == self.id {
-                        self.element_reported(now, &key, None);
+                        self.probe(now, &key);
                     }
                 }
             },

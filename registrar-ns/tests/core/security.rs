@@ -230,6 +230,52 @@ fn an_identifier_belongs_to_the_name_that_registered_it() {
     );
 }
 
+/// RFC 5355 section 2.13: one user who tells both registrars again and again removes nobody who answers, although the one
+/// that is not the home cannot ask the element and tells the home.
+#[test]
+fn reports_by_way_of_another_registrar_are_one_users_reports() {
+    let mut world = secure(2, false);
+    let mut element = Element::new("open", 1, &[1]);
+    element.link = Link::Tcp;
+    let name = element.name.clone();
+    world.identities.insert(element.addr, identity(&["a.example.org"]));
+    world.add_element(element);
+    let users = [1, 2].map(|n| known(&mut world, 10 + n, n, &["user.example.org"]));
+    world.run(ms(200));
+    assert_eq!(world.home_of(2, &name), Some(1));
+    let report = Message::EndpointUnreachable { handle: PoolHandle(b"open"), pe_id: PeId(1) };
+    let start = world.now;
+    for user in users.into_iter().flat_map(|user| [user; 10]) {
+        world.element(user).say(&report);
+        world.drain(user);
+        world.run(ms(1500));
+    }
+    let removed = |event: &Event| matches!(event, Event::Removed { .. });
+    assert_eq!(world.when(1, start, removed), None, "{}", world.story(&name));
+    let told = world.registrar(1).counters().foreign_deletes;
+    assert!(told > 3, "the home was told {told} times");
+}
+
+/// A registrar that does not know under which name an element has registered, nor where it is, lets nobody de-register it.
+#[test]
+fn an_opaque_transport_is_nobodys_address() {
+    let mut world = secure(2, false);
+    let owner = known(&mut world, 1, 1, &["a.example.org"]);
+    let mut element = world.element(owner).pool_element();
+    element.transport = Transport::Opaque(b"elsewhere"[..].into());
+    let pe_id = element.pe_id;
+    assert_eq!(register(&mut world, owner, "open", element), None);
+    let thief = known(&mut world, 12, 2, &["b.example.org"]);
+    let leave = Message::Deregistration { handle: PoolHandle(b"open"), pe_id };
+    let answer = exchange(&mut world, thief, &leave);
+    assert!(matches!(
+        Message::decode(&answer).unwrap().message,
+        Message::DeregistrationResponse { error: Some(_), .. }
+    ));
+    world.run(ms(20));
+    assert!(world.registrar(1).handlespace().get(b"open", pe_id).is_some());
+}
+
 /// Elements dial registrars, never the reverse: after a takeover they are waited for, and given up if they do not come.
 #[test]
 fn a_takeover_waits_for_the_hunt() {
