@@ -183,11 +183,18 @@ impl Registrar {
         false
     }
 
-    /// What was sent to it, on request or since it subscribed, in bytes.
+    /// What was sent to it, on request or since it subscribed, in bytes. Nobody gets into debt for longer than a second:
+    /// pools that change often would shut up who subscribed to them.
     pub(super) fn charge(&mut self, id: AssocId, bytes: usize) {
+        // The elements at a registrar's address do not pay for the tables that it downloads.
+        if self.is_configured(id) {
+            return;
+        }
+        let most = -f64::from(self.config.limits.requests_per_second);
         let Some(source) = self.source(id) else { return };
         if let Some(account) = self.accounts.get_mut(&source) {
-            account.requests.tokens -= (bytes / COST_BYTES) as f64;
+            let tokens = account.requests.tokens - (bytes / COST_BYTES) as f64;
+            account.requests.tokens = tokens.max(most);
         }
     }
 

@@ -349,6 +349,35 @@ fn floods_of_subscriptions() {
     assert_eq!(alone.core.snapshot(alone.now).subscriptions, 0);
 }
 
+/// What was pushed to an address, or downloaded by the registrar there, does not shut up who else is there for long.
+#[test]
+fn answers_that_nobody_asked_for_are_forgiven() {
+    let limits = Limits { requests_per_second: 20, ..Limits::default() };
+    let timers = TimerConfig { keep_alive: ms(3_600_000), ..TimerConfig::telephony() };
+    let peer: SocketAddr = "10.0.0.1:9899".parse().unwrap();
+    let peers = vec![peer];
+    let mut alone =
+        Alone::with(Config { limits, timers, peers, ..Config::new([127, 0, 0, 1].into()) });
+    let user = alone.element("10.0.0.9");
+    let element = alone.element("10.0.0.2");
+    assert_eq!(alone.register(element, "large", 1, "10.0.0.2"), None);
+    assert_eq!(alone.say(user, &resolution("large", true)).len(), 1);
+    for n in 2..=200 {
+        assert_eq!(alone.register(element, "large", n, "10.0.0.2"), None);
+        alone.pass(ms(60));
+    }
+    alone.pass(ms(1200));
+    assert_eq!(alone.say(user, &resolution("large", false)).len(), 1, "after so many pushes");
+
+    let registrar = alone.connect("10.0.0.1", Protocol::Enrp, Link::Sctp);
+    let beside = alone.element("10.0.0.1");
+    for _ in 0..100 {
+        let request = peer_says(7, Body::HandleTableRequest { own_children_only: true });
+        assert!(!alone.say(registrar, &request).is_empty());
+    }
+    assert_eq!(alone.register(beside, "small", 1, "10.0.0.1"), None, "after so many tables");
+}
+
 /// An element that changes all the time does not keep its pool's subscribers busy; what they are told last is right.
 #[test]
 fn a_flood_of_changes_is_pushed_together() {
