@@ -69,6 +69,8 @@ pub struct Secure {
     pub max_handshakes: usize,
     /// Handshakes begun per second; connections beyond are reset.
     pub max_handshakes_per_second: u32,
+    /// The same from one address (IPv6: network of 64 bits), which can so take no more than its share of all.
+    pub max_handshakes_per_address: u32,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
 }
@@ -82,6 +84,7 @@ impl Secure {
             enrp: None,
             max_handshakes: 256,
             max_handshakes_per_second: 500,
+            max_handshakes_per_address: 100,
             handshake_timeout: Duration::from_secs(3),
         }
     }

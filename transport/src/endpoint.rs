@@ -79,7 +79,7 @@ impl Endpoint {
             shutdown: config.timers.shutdown,
             secure,
         };
-        let tcp = Tcp::new(events.clone(), Arc::clone(&counters), Arc::clone(&accepted), settings);
+        let tcp = Tcp::new(events.clone(), Arc::clone(&counters), Arc::clone(&accepted), settings)?;
         for (listener, door) in [
             (listener, Door::Plain),
             (asap_tls, Door::Tls(Protocol::Asap)),

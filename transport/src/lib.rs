@@ -17,6 +17,7 @@
 //! | certificates | one tokio task, in secure mode | looks whether the files have changed |
 
 mod bare;
+mod bucket;
 mod config;
 mod cookie;
 mod counters;

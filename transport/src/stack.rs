@@ -17,6 +17,7 @@ use dcsctp::api::{
     SocketState, SocketTime, StreamId,
 };
 
+use crate::bucket::{Bucket, Sources, site};
 use crate::config::EndpointConfig;
 use crate::cookie::{Baker, Key};
 use crate::counters::{Live, add};
@@ -25,7 +26,6 @@ use crate::model::{AssocId, DownCause, Link, NetCommand, NetEvent, Protocol, Rem
 use crate::packet::{self, InitAck, Packet, PacketError, Returned};
 use crate::session::SessionEvent;
 
-use bucket::{Bucket, Sources, site};
 use hoard::{Hoard, Hoards};
 
 /// DEVIATION(G33): which stream carries what is not said; everything goes in order on one.
@@ -710,7 +710,6 @@ fn ppid(protocol: Protocol) -> u32 {
     }
 }
 
-mod bucket;
 pub mod fuzz;
 mod handshake;
 mod hoard;

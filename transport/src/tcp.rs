@@ -22,7 +22,7 @@ use crate::config::Secure;
 use crate::counters::{Live, add};
 use crate::model::{AssocId, DownCause, Identity, Link, NetEvent, Protocol, Remote};
 use crate::stream::Stream;
-use crate::tls::{self, Handshakes, Seldom};
+use crate::tls::{self, Handshakes, Limits, Seldom};
 
 const READ: usize = 16 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -100,13 +100,20 @@ impl Tcp {
         counters: Arc<Live>,
         accepted: Arc<AtomicU64>,
         settings: Settings,
-    ) -> Arc<Self> {
+    ) -> io::Result<Arc<Self>> {
         let closing = watch::Sender::new(false);
-        let handshakes = settings
-            .secure
-            .as_ref()
-            .map(|secure| Handshakes::new(secure.max_handshakes, secure.max_handshakes_per_second));
-        Arc::new(Self {
+        let handshakes = settings.secure.as_ref().map(|secure| {
+            let limits = Limits {
+                at_a_time: secure.max_handshakes,
+                per_second: secure.max_handshakes_per_second,
+                per_address: secure.max_handshakes_per_address,
+            };
+            Handshakes::new(limits, clock())
+        });
+        let handshakes = handshakes
+            .transpose()
+            .map_err(|_| io::Error::other("no randomness from the operating system"))?;
+        Ok(Arc::new(Self {
             connections: Mutex::default(),
             events,
             counters,
@@ -116,7 +123,7 @@ impl Tcp {
             refusals: Seldom::default(),
             exhausted: Seldom::default(),
             closing,
-        })
+        }))
     }
 
     pub(crate) fn listen(self: &Arc<Self>, listener: TcpListener, door: Door) {
@@ -195,7 +202,7 @@ impl Tcp {
         let (Some(secure), Some(handshakes)) = (&self.settings.secure, &self.handshakes) else {
             return;
         };
-        let Some(mut started) = handshakes.begin(clock()) else {
+        let Some(mut started) = handshakes.begin(clock(), peer.ip()) else {
             add(&self.counters.tls_limited);
             return reset(&stream);
         };
@@ -365,7 +372,9 @@ impl Tcp {
 
     fn register(&self, id: AssocId, places: usize) -> Option<Inbox> {
         let mut connections = self.connections();
-        if connections.len() >= places || connections.contains_key(&id) {
+        // A handshake may end after everything else was told to.
+        let closing = *self.closing.borrow();
+        if closing || connections.len() >= places || connections.contains_key(&id) {
             return None;
         }
         let (queue, inbox) = mpsc::unbounded_channel();

@@ -1,6 +1,8 @@
 //! Secure mode on real sockets: who gets in, who does not, and what strangers cost.
 
+use std::fs::Permissions;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -461,6 +463,64 @@ async fn a_flood_of_handshakes_is_limited() {
     registrar.until("most are reset", |endpoint| endpoint.counters().tls_limited >= 50).await;
 }
 
+/// However many connections one address makes, an element at another one gets in at once.
+#[tokio::test]
+async fn a_flood_from_one_address_keeps_nobody_else_out() {
+    let pki = Pki::new(12);
+    let addr = SocketAddr::new(ip(12, 1), 0);
+    let tls = Tls::load(pki.files(&ns1(12))).unwrap();
+    let secure = Secure {
+        max_handshakes_per_second: 40,
+        max_handshakes_per_address: 20,
+        ..Secure::registrar(tls, addr, addr)
+    };
+    let config = EndpointConfig { secure: Some(secure), ..EndpointConfig::registrar(addr, None) };
+    let mut registrar = Peer::bind(config).await;
+    let to = registrar.endpoint.tls_addr(Protocol::Asap).unwrap();
+    let flood = tokio::spawn(async move {
+        loop {
+            let stranger = TcpStream::connect(to).await;
+            drop(stranger);
+            tokio::task::yield_now().await;
+        }
+    });
+    registrar.until("most are reset", |endpoint| endpoint.counters().tls_limited >= 200).await;
+    let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
+    element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    element.up().await;
+    registrar.up().await;
+    flood.abort();
+}
+
+/// Who is still in its handshake when the endpoint is told to end does not get in behind it.
+#[tokio::test]
+async fn a_handshake_does_not_outlive_the_endpoint() {
+    let pki = Pki::new(13);
+    let registrar = pki.ns1().await;
+    let to = registrar.endpoint.tls_addr(Protocol::Asap).unwrap();
+    // Somebody in between, who holds the registrar's answer back.
+    let between = tokio::net::TcpListener::bind((ip(13, 1), 0)).await.unwrap();
+    let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
+    let addr = between.local_addr().unwrap();
+    element.dial(Protocol::Asap, Remote { link: Link::Tcp, addr, sctp_port: 0 });
+    let (mut left, _) = between.accept().await.unwrap();
+    let mut right = TcpStream::connect(to).await.unwrap();
+    let mut flight = [0; 16_384];
+    let hello = left.read(&mut flight).await.unwrap();
+    right.write_all(&flight[..hello]).await.unwrap();
+    let answer = right.read(&mut flight).await.unwrap();
+    let mut events = registrar.events;
+    registrar.endpoint.close(true).await;
+    let rest = async {
+        left.write_all(&flight[..answer]).await?;
+        tokio::io::copy_bidirectional(&mut left, &mut right).await
+    };
+    let _ = timeout(LIMIT, rest).await.expect("the connection is ended");
+    while let Some(event) = timeout(LIMIT, events.recv()).await.expect("the events end") {
+        assert!(!matches!(event, NetEvent::Up { .. }), "{event:?}");
+    }
+}
+
 /// Certificates change under a registrar and an element that run: new connections have the new ones, and the
 /// connection that is there does not notice.
 #[tokio::test]
@@ -525,6 +585,17 @@ fn files_that_cannot_be_used_are_named() {
         let error = Tls::load(config.clone()).unwrap_err().to_string();
         assert!(hints.iter().all(|hint| error.contains(hint)), "{error}");
     }
-    let tls: Arc<Tls> = Tls::load(good).unwrap();
+    let tls: Arc<Tls> = Tls::load(good.clone()).unwrap();
     assert!(!tls.refresh().unwrap(), "nothing has changed");
+    // A group may read a key, everybody may not.
+    for (mode, right) in [(0o640, true), (0o644, false), (0o602, false)] {
+        std::fs::set_permissions(&good.key, Permissions::from_mode(mode)).unwrap();
+        match Tls::load(good.clone()) {
+            Ok(_) => assert!(right, "{mode:o}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!right && error.contains("tls.key") && error.contains("chmod"), "{error}");
+            }
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use dcsctp::api::{DcSctpSocket as _, Socket, SocketEvent, SocketState};
 
-use super::bucket::site;
 use super::{BACKLOG, Stack, Tag};
+use crate::bucket::site;
 use crate::cookie::{CookieError, INNER, Key};
 use crate::counters::add;
 use crate::model::{AssocId, DownCause};
@@ -91,7 +91,7 @@ impl Stack {
         let tag = Tag::new(cookie.my_tag, &key);
         if let Some(&id) = self.by_tag.get(&tag) {
             // Both sides dialled, or the COOKIE ACK got lost (RFC 9260 5.2.4 B and D).
-            return self.operate(now, id, |socket| socket.handle_input(&bytes));
+            return self.take_echo(now, id, packet, &bytes);
         }
         self.age_spent(now);
         if self.spent.iter().any(|spent| spent.contains(&tag)) {
@@ -130,7 +130,21 @@ impl Stack {
         });
         self.reseed();
         self.insert(now, id, key, protocol, cookie.peer_tag);
-        self.operate(now, id, |socket| socket.handle_input(&bytes));
+        self.take_echo(now, id, packet, &bytes);
+    }
+
+    /// RFC 9260 5.1: DATA may stand behind the COOKIE ECHO.
+    fn take_echo(&mut self, now: Instant, id: AssocId, packet: &Packet<'_>, bytes: &[u8]) {
+        if self.stow(id, packet) {
+            return self.operate(now, id, |socket| socket.handle_input(bytes));
+        }
+        add(&self.counters.violations);
+        if self.assocs.get(&id).is_some_and(|assoc| assoc.up) {
+            self.abort(now, id);
+        } else {
+            // dcsctp has nothing yet that it could end.
+            self.finish(id, DownCause::Local);
+        }
     }
 
     pub(super) fn age_spent(&mut self, now: Instant) {

@@ -603,6 +603,29 @@ fn streams_that_were_not_offered() {
     assert_eq!(net.counters(2).violations, 1);
 }
 
+/// What stands behind a COOKIE ECHO is looked at like everything else, however often the cookie comes.
+#[test]
+fn data_behind_a_cookie() {
+    for repeated in [false, true] {
+        let mut net = Net::new(2);
+        let mut echo = cookie_echo(&mut net);
+        let now = net.now;
+        if repeated {
+            net.stack(2).handle_datagram(now, addr(1), &echo);
+            assert!(matches!(net.take(2)[..], [NetEvent::Up { .. }]));
+        }
+        let value = data(7, STREAMS, b"hallo");
+        echo.extend([packet::DATA, 3]);
+        echo.extend((4 + value.len() as u16).to_be_bytes());
+        echo.extend(value);
+        echo.resize(echo.len().next_multiple_of(4), 0);
+        reseal(&mut echo);
+        net.stack(2).handle_datagram(now, addr(1), &echo);
+        assert_eq!(net.counters(2).violations, 1, "{repeated}");
+        assert!(net.stack(2).is_empty());
+    }
+}
+
 /// An address that can be proven is no right to all there is.
 #[test]
 fn one_address_does_not_take_everything() {

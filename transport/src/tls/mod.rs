@@ -25,7 +25,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::model::Protocol;
-pub(crate) use limit::{Handshakes, Seldom};
+pub(crate) use limit::{Handshakes, Limits, Seldom};
 pub(crate) use verify::identity;
 use verify::{Callers, Registrars};
 
@@ -149,6 +149,7 @@ fn read(
     prints: Prints,
 ) -> Result<Loaded, TlsError> {
     let chain = certificates("certificate", &config.certificate)?;
+    keep_secret(&config.key)?;
     let key = PrivateKeyDer::from_pem_file(&config.key)
         .map_err(|error| unreadable("key", &config.key, &error, "no private key in it"))?;
     let mut roots = RootCertStore::empty();
@@ -197,6 +198,20 @@ fn read(
         asap: server(Callers::anybody(Arc::clone(&any)))?,
         enrp: server(Callers::registrars(any, registrars, config.peers.clone()))?,
     })
+}
+
+/// Who can read a registrar's key can change every pool. A group of the machine's may, as it is usual for keys.
+fn keep_secret(path: &Path) -> Result<(), TlsError> {
+    // That it cannot be read is said by who reads it.
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    if found.is_file() && found.mode() & 0o007 != 0 {
+        let problem = format!(
+            "its mode is {:04o}: everybody on this machine can use the key; chmod 0600 (or 0640)",
+            found.mode() & 0o7777
+        );
+        return Err(TlsError::File { key: "key", path: path.to_owned(), problem });
+    }
+    Ok(())
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// At most `rate` a second, a second's worth at once.
-#[derive(Clone)]
-pub(super) struct Bucket {
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
     rate: f64,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    pub(super) fn new(rate: u32, now: Instant) -> Self {
+    pub(crate) fn new(rate: u32, now: Instant) -> Self {
         Self { rate: f64::from(rate), tokens: f64::from(rate), filled: now }
     }
 
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         self.tokens = (self.tokens + passed * self.rate).min(self.rate);
@@ -31,7 +31,8 @@ impl Bucket {
 
 /// A bucket for each source address. Addresses share slots by a secret hash, so that memory does not grow with the
 /// number of addresses that somebody invents, and nobody can choose whose slot he empties.
-pub(super) struct Sources {
+#[derive(Debug)]
+pub(crate) struct Sources {
     secret: [u8; 16],
     slots: Vec<Bucket>,
 }
@@ -39,11 +40,11 @@ pub(super) struct Sources {
 impl Sources {
     const SLOTS: usize = 4096;
 
-    pub(super) fn new(rate: u32, secret: [u8; 16], now: Instant) -> Self {
+    pub(crate) fn new(rate: u32, secret: [u8; 16], now: Instant) -> Self {
         Self { secret, slots: vec![Bucket::new(rate, now); Self::SLOTS] }
     }
 
-    pub(super) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
         let mut hasher = DefaultHasher::new();
         (self.secret, site(source)).hash(&mut hasher);
         let slot = hasher.finish() as usize % self.slots.len();
@@ -52,7 +53,7 @@ impl Sources {
 }
 
 /// Whoever has an IPv6 address has 2^64 of them.
-pub(super) fn site(source: IpAddr) -> IpAddr {
+pub(crate) fn site(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(v6) => {
