@@ -1,6 +1,7 @@
 //! The authority, in a folder or in memory, and what it issues.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, OpenOptions},
     io::{ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -26,10 +27,16 @@ pub struct Authority {
 }
 
 /// A certificate and its key, PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Issued {
     pub certificate: String,
     pub key: String,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// Where a certificate and its key were written.

@@ -86,9 +86,14 @@ fn carry_out(command: Command) -> Result<(), Error> {
             let paths =
                 authority.issue(&request)?.write(out.as_deref().unwrap_or(&folder), &name)?;
             println!("[tls]");
-            println!("certificate = {:?}", paths.certificate.display().to_string());
-            println!("key = {:?}", paths.key.display().to_string());
-            println!("authority = {:?}", Authority::path(&folder).display().to_string());
+            let authority = Authority::path(&folder);
+            for (key, path) in
+                [("certificate", paths.certificate), ("key", paths.key), ("authority", authority)]
+            {
+                // A daemon may well run in another folder.
+                let path = std::path::absolute(&path).unwrap_or(path);
+                println!("{key} = {:?}", path.display().to_string());
+            }
         }
     }
     Ok(())

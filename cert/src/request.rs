@@ -44,6 +44,14 @@ impl Request {
     }
 
     pub(crate) fn params(&self) -> Result<CertificateParams, Error> {
+        // Registrars may be known by a wildcard. Who dials them is known by a name, and needs one.
+        if !self.registrar
+            && let Some(name) = self.names.iter().find(|name| name.contains('*'))
+        {
+            let reason =
+                "a wildcard says nobody's name; only registrars can have one (--registrar)";
+            return Err(Error::Name { name: name.clone(), reason });
+        }
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         if let Some(name) = self.names.first() {
@@ -134,5 +142,12 @@ mod tests {
             assert!(subject(wrong).is_err(), "{wrong}");
         }
         assert!(subject(&"a".repeat(300)).is_err());
+    }
+
+    #[test]
+    fn wildcards_are_for_registrars() {
+        let request = Request::new("*.example.org", 1);
+        assert!(matches!(request.params(), Err(Error::Name { .. })));
+        assert!(Request { registrar: true, ..request }.params().is_ok());
     }
 }
