@@ -2,13 +2,14 @@
 //! counted twice, and none that was answered is forgotten.
 //!
 //! ```text
-//! counter element REGISTRAR ADDRESS PE-ID KEYFILE
+//! counter element REGISTRAR ADDRESS PE-ID KEYFILE [MILLISECONDS]
 //! counter user REGISTRAR ADDRESS COUNT
 //! ```
 //!
 //! The count lives in the cookie alone, together with the number of the last request that it contains. A user numbers
 //! its requests, has one under way at a time, and sends it again when the session has failed over. So an element that
-//! is shown a cookie knows whether it has seen that request: then only the answer was lost.
+//! is shown a cookie knows whether it has seen that request: then only the answer was lost. For so many milliseconds it
+//! hesitates between the cookie and the answer, so that tests can kill it just there.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -187,15 +188,17 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["element", registrar, address, pe_id, keys] => {
+        ["element", registrar, address, pe_id, keys, ref hesitate @ ..] if hesitate.len() < 2 => {
             let (address, pe_id) = (address.parse()?, PeId(pe_id.parse()?));
-            element(registrar, address, pe_id, Path::new(keys), Duration::ZERO).await
+            let hesitate = hesitate.first().map_or(Ok(0), |millis| millis.parse())?;
+            let hesitate = Duration::from_millis(hesitate);
+            element(registrar, address, pe_id, Path::new(keys), hesitate).await
         }
         ["user", registrar, address, upto] => {
             user(registrar, address.parse()?, upto.parse()?).await
         }
         _ => Err(
-            "usage: counter element REGISTRAR ADDRESS PE-ID KEYFILE | user REGISTRAR ADDRESS COUNT"
+            "usage: counter element REGISTRAR ADDRESS PE-ID KEYFILE [MILLISECONDS] | user REGISTRAR ADDRESS COUNT"
                 .into(),
         ),
     }

@@ -1,7 +1,7 @@
 //! A hundred elements are killed under their users, and no count is lost.
 //!
-//! Elements are processes of their own: this program again, told by its environment to be one. Registrar and users live
-//! in the test. Elements hesitate between cookie and answer, so that many die just there.
+//! Elements are processes of their own, the example. Registrar and users live in the test. Elements hesitate between
+//! cookie and answer, so that many die just there.
 
 #[path = "../examples/counter.rs"]
 #[allow(dead_code, reason = "the example is a program of its own as well")]
@@ -11,7 +11,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,26 +29,27 @@ use support::{LIMIT, NameService, members, now};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-const ELEMENT: &str = "DIALTONE_TEST_COUNTER";
 const ELEMENTS: u32 = 4;
 const USERS: u32 = 6;
 const KILLS: u32 = 100;
 const FREEZES: u32 = 5;
 
-/// Not a test: the process that is killed.
-#[test]
-#[ignore = "started by the test below"]
-fn element_process() {
-    let Ok(settings) = std::env::var(ELEMENT) else { return };
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
-    let settings: Vec<&str> = settings.split(' ').collect();
-    let [registrar, address, pe_id, keys] = settings[..] else { panic!("{settings:?}") };
-    let pe_id = PeId(pe_id.parse().unwrap());
-    let hesitate = Duration::from_millis(u64::from(pe_id.0));
-    let element =
-        counter::element(registrar, address.parse().unwrap(), pe_id, Path::new(keys), hesitate);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(element).unwrap();
+/// The example, built like this test: Cargo tells a test of a package's binaries, but not of its examples.
+fn element() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // target/PROFILE/deps/kills-…
+    let folder = test.ancestors().nth(2).unwrap();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--package", "dialtone-session"])
+        .args(["--example", "counter", "--profile", profile, "--target-dir"])
+        .arg(folder.parent().unwrap())
+        .status();
+    assert!(built.unwrap().success());
+    folder.join("examples/counter")
 }
 
 struct Folder(PathBuf);
@@ -61,6 +62,7 @@ impl Drop for Folder {
 
 /// The element processes; they die with this.
 struct Servers {
+    program: PathBuf,
     net: u8,
     registrar: String,
     keys: PathBuf,
@@ -69,12 +71,13 @@ struct Servers {
 
 impl Servers {
     fn start(&mut self, pe_id: PeId) {
-        let address = IpAddr::from([127, 203, self.net, 10 + pe_id.0 as u8]);
-        let keys = self.keys.display();
-        let settings = format!("{} {address} {} {keys}", self.registrar, pe_id.0);
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["element_process", "--exact", "--ignored", "--nocapture"])
-            .env(ELEMENT, settings)
+        let address = IpAddr::from([127, 203, self.net, 10 + pe_id.0 as u8]).to_string();
+        let (number, keys) = (pe_id.0.to_string(), self.keys.to_str().unwrap());
+        // Also when the test itself is killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.program)
+            .args(["element", &self.registrar, &address, &number, keys, &number])
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -152,7 +155,8 @@ impl Arena {
 
         let names = NameService::start(net).await;
         let registrar = names.registrar.clone();
-        let mut servers = Servers { net, registrar, keys, running: BTreeMap::new() };
+        let running = BTreeMap::new();
+        let mut servers = Servers { program: element(), net, registrar, keys, running };
         for n in 1..=ELEMENTS {
             servers.start(PeId(n));
         }
