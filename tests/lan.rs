@@ -31,6 +31,7 @@ impl Place {
         let name = format!("host-{n}");
         let host = network.host(&name, Ipv4Addr::new(10, 77, 0, n));
         run(&format!("ip -n {name} address add fd77::{n}/64 dev eth0 nodad"));
+        run(&format!("ip -n {name} route add 224.0.0.0/4 dev eth0"));
         let address = match ipv6 {
             true => format!("fd77::{n}").parse().unwrap(),
             false => IpAddr::V4(host.address),
@@ -101,21 +102,13 @@ fn is_ready(folder: &Path, place: &Place) -> bool {
 
 /// What a user at `place`, who was told no address, sees of the pool.
 fn resolve(place: &Place) -> Option<Vec<String>> {
-    let bind = place.address.to_string();
-    let Output { status, stdout, .. } = place
-        .dialtone()
-        .args([
-            "pool-user",
-            "resolve",
-            "echo",
-            "--registrar",
-            "multicast",
-            "--bind",
-            &bind,
-            "--json",
-        ])
-        .output()
-        .unwrap();
+    let mut command = place.dialtone();
+    command.args(["pool-user", "resolve", "echo", "--registrar", "multicast", "--json"]);
+    // A group of IPv6 does not say on which interface it is heard.
+    if place.address.is_ipv6() {
+        command.args(["--bind", &place.address.to_string()]);
+    }
+    let Output { status, stdout, .. } = command.output().unwrap();
     if !status.success() {
         return None;
     }

@@ -19,6 +19,7 @@ use dialtone_asap_client::{Agent, AgentConfig, Registrar, parse_registrar};
 use dialtone_daemon::exit;
 use dialtone_handlespace::Handle;
 use dialtone_transport::model::Link;
+use dialtone_transport::multicast::asap_group;
 
 pub use tls::TlsArgs;
 
@@ -102,7 +103,8 @@ struct Asap {
     /// Use TCP instead of SCTP over UDP
     #[arg(long)]
     tcp: bool,
-    /// Own address; by default the one from which the first registrar is reached. Multicast is heard there
+    /// Own address; by default the one from which the first registrar, or the multicast group, is reached. Multicast is
+    /// heard there
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
     /// How long to look for a registrar that answers, seconds
@@ -177,11 +179,15 @@ fn with_user(
         (None, None) if registrars.is_empty() => {
             return Err(Failure::new(exit::CONFIG, "no registrar given"));
         }
-        (None, None) => {
-            let why =
-                "--registrar multicast needs --bind: an address of the interface to listen on";
-            return Err(Failure::new(exit::CONFIG, why));
-        }
+        // Multicast is heard where packets to its group would leave.
+        (None, None) => group_of(&registrars)
+            .and_then(|group| source_towards(group).ok())
+            .filter(|source| !source.is_loopback())
+            .ok_or_else(|| {
+                let why = "no route says where multicast is heard: --registrar multicast needs --bind, an address of the \
+                           interface to listen on";
+                Failure::new(exit::CONFIG, why)
+            })?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -211,6 +217,17 @@ impl Asap {
         });
         registrars.collect()
     }
+}
+
+/// The multicast group that is to be listened to, if that is in IPv4: those of IPv6 do not say on which interface.
+fn group_of(registrars: &[Registrar]) -> Option<SocketAddr> {
+    let group = registrars.iter().find_map(|registrar| match registrar {
+        Registrar::Multicast(group) => {
+            Some(group.unwrap_or(asap_group(Ipv4Addr::UNSPECIFIED.into())))
+        }
+        Registrar::At(_) => None,
+    });
+    group.filter(SocketAddr::is_ipv4)
 }
 
 /// The own address from which packets to `peer` leave. Nothing is sent.
