@@ -195,7 +195,16 @@ impl Handlespace {
 
     /// The checksum of what `home` owns (RFC 5353, section 3.6.2).
     pub fn checksum(&self, home: ServerId) -> u16 {
-        self.owners.get(&home).map_or(Checksum::default(), Owner::checksum).value()
+        self.sums(home).value()
+    }
+
+    /// The same by rsplib ([`Checksum::wrapped`]).
+    pub fn wrapped_checksum(&self, home: ServerId) -> u16 {
+        self.sums(home).wrapped()
+    }
+
+    fn sums(&self, home: ServerId) -> Checksum {
+        self.owners.get(&home).map_or(Checksum::default(), Owner::checksum)
     }
 
     /// What `home` owns, by handle and identifier.

@@ -347,7 +347,10 @@ impl<'a> Message<'a> {
                 handle.encode(writer)?;
                 match outcome {
                     Ok(Resolution { policy, elements }) => {
-                        policy.as_ref().map_or(Ok(()), |policy| policy.encode(writer))?;
+                        // rsplib discards an answer without it, which means the same.
+                        let default = (writer.compat() == Compat::Rsplib)
+                            .then_some(&crate::Policy::RoundRobin);
+                        policy.as_ref().or(default).map_or(Ok(()), |p| p.encode(writer))?;
                         encode_elements(elements, writer)
                     }
                     Err(error) => error.encode(writer),

@@ -9,8 +9,9 @@ pub enum Compat {
     #[default]
     Rfc,
     /// rsplib 3.5: registration life in milliseconds (G8), padding after the last nested parameter counted (G5),
-    /// PE identifier in keep-alives (G10), no encapsulation port; encoding demands what its parser demands
-    /// (G26, G27): server information and checksum in presences, usable ASAP transports between registrars.
+    /// PE identifier in keep-alives (G10), round robin named in answers to resolutions, no encapsulation port; encoding
+    /// demands what its parser demands (G26, G27): server information and checksum in presences, usable ASAP transports
+    /// between registrars.
     Rsplib,
 }
 

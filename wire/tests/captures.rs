@@ -6,10 +6,15 @@ mod pcap;
 use dialtone_wire::{ASAP_PPID, AsapType, Compat, ENRP_PPID, PoolElement, asap, enrp};
 use std::collections::BTreeMap;
 
-const CAPTURES: [&str; 2] = [
-    "rsplib-two-registrars-three-pes-failover.pcap",
-    "rsplib-unreachable-and-registrar-crash.pcap",
-];
+/// The SCTP user messages of both captures, retransmissions too: payload protocol identifier and bytes.
+fn messages() -> impl Iterator<Item = (u32, Vec<u8>)> {
+    [pcap::FAILOVER, pcap::CRASH].into_iter().flat_map(pcap::read).filter_map(|seen| {
+        match seen.what {
+            pcap::What::Message { ppid, payload, .. } => Some((ppid, payload)),
+            _ => None,
+        }
+    })
+}
 
 /// Per message type: how many there are, and how many are the same bytes after decoding and encoding as the RFC says
 /// and as rsplib does.
@@ -60,23 +65,23 @@ fn again(ppid: u32, bytes: &[u8], compat: Compat) -> (String, Vec<u8>) {
 #[test]
 fn every_message_decodes_and_most_encode_to_the_same_bytes() {
     let mut counts: BTreeMap<String, [usize; 3]> = BTreeMap::new();
-    for message in CAPTURES.into_iter().flat_map(pcap::messages) {
-        if ![ASAP_PPID, ENRP_PPID].contains(&message.ppid) {
+    for (ppid, payload) in messages() {
+        if ![ASAP_PPID, ENRP_PPID].contains(&ppid) {
             continue;
         }
-        let (name, rfc) = again(message.ppid, &message.payload, Compat::Rfc);
-        let (_, rsplib) = again(message.ppid, &message.payload, Compat::Rsplib);
-        if rfc != message.payload {
+        let (name, rfc) = again(ppid, &payload, Compat::Rfc);
+        let (_, rsplib) = again(ppid, &payload, Compat::Rsplib);
+        if rfc != payload {
             assert_eq!(
-                without_pe_identifier(&message.payload),
+                without_pe_identifier(&payload),
                 rfc,
                 "{name}: no other reason than this is known"
             );
         }
         let count = counts.entry(name).or_default();
         count[0] += 1;
-        count[1] += usize::from(rfc == message.payload);
-        count[2] += usize::from(rsplib == message.payload);
+        count[1] += usize::from(rfc == payload);
+        count[2] += usize::from(rsplib == payload);
     }
     println!("{:<36}{:>8}{:>8}{:>8}", "message", "decoded", "RFC", "rsplib");
     for (name, [decoded, rfc, rsplib]) in &counts {
@@ -101,12 +106,9 @@ fn without_pe_identifier(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn registration_life_of_rsplib_is_in_milliseconds() {
     let mut lives = BTreeMap::new();
-    for message in
-        CAPTURES.into_iter().flat_map(pcap::messages).filter(|message| message.ppid == ASAP_PPID)
-    {
+    for (_, payload) in messages().filter(|(ppid, _)| *ppid == ASAP_PPID) {
         let life = |compat| {
-            let decoded =
-                asap::Message::decode_with(&message.payload, compat).expect("decodes").message;
+            let decoded = asap::Message::decode_with(&payload, compat).expect("decodes").message;
             match decoded {
                 asap::Message::Registration { element: PoolElement { life, .. }, .. } => Some(life),
                 _ => None,

@@ -120,6 +120,18 @@ fn our_port_parameter_follows_the_asap_transport_and_spares_rsplib() {
     assert_eq!(rsplib[20..28], bytes("00000000 000493e0"), "life in milliseconds");
 }
 
+/// rsplib discards an answer that names no policy, though round robin goes without saying.
+#[test]
+fn answers_to_rsplib_name_their_policy() {
+    let outcome = Ok(asap::Resolution { policy: None, elements: vec![element()] });
+    let answer = asap::Message::HandleResolutionResponse { accepted: false, handle: SIP, outcome };
+    let [rfc, rsplib] =
+        [Compat::Rfc, Compat::Rsplib].map(|compat| answer.encode_with(compat).unwrap());
+    assert_eq!(rfc[12..14], [0x00, 0x0a], "the element follows the handle");
+    assert_eq!(rsplib[12..20], bytes("00080008 00000001"));
+    assert_eq!(rsplib[20..22], [0x00, 0x0a]);
+}
+
 /// G5: the padding after the last nested parameter may be counted or not, and may be missing at the very end.
 #[test]
 fn both_padding_conventions_are_understood() {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use dialtone_handlespace::{Checksum, Cursor};
 use dialtone_transport::AssocId;
-use dialtone_wire::ServerId;
 use dialtone_wire::enrp::{Body, PoolEntry};
+use dialtone_wire::{Compat, ServerId};
 
 use super::output::Event;
 use super::peers::Status;
@@ -56,9 +56,17 @@ pub(super) struct Session {
 }
 
 impl Registrar {
+    /// The checksum of what a registrar owns (RFC 5353 section 3.6.2), as the peers compute it.
+    pub(super) fn checksum_of(&self, home: ServerId) -> u16 {
+        match self.config.compat {
+            Compat::Rfc => self.space.checksum(home),
+            Compat::Rsplib => self.space.wrapped_checksum(home),
+        }
+    }
+
     /// RFC 5353 section 3.6.1: compares a presence's checksum with what we believe of the peer.
     pub(super) fn compare(&mut self, now: Instant, id: AssocId, peer: ServerId, theirs: u16) {
-        let ours = self.space.checksum(peer);
+        let ours = self.checksum_of(peer);
         let (first_pause, in_service) = (self.config.timers.resync, self.in_service());
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.audit.theirs = Some(theirs);

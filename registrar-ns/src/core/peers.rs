@@ -127,7 +127,7 @@ impl Registrar {
     pub(super) fn presence(&self, reply_required: bool) -> Body<'static> {
         Body::Presence {
             reply_required,
-            checksum: Some(self.space.checksum(self.id)),
+            checksum: Some(self.checksum_of(self.id)),
             // G26: some parsers require it in every presence.
             server: Some(self.server_information()),
         }

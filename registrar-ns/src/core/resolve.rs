@@ -16,6 +16,9 @@ use super::{Key, Registrar, Timer};
 /// The length field of a message ends here.
 const MAX_MESSAGE: usize = 0xffff;
 
+/// rsplib discards an answer with more elements.
+const RSPLIB_MAX_ITEMS: usize = 128;
+
 /// Who is told of a pool's changes.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
@@ -57,10 +60,15 @@ fn pieces(
 ) -> Option<(Vec<u8>, Vec<u8>)> {
     // RFC 5352 section 2.2.6: an absent policy means round robin.
     let overall = (policy != PolicyType::ROUND_ROBIN).then(|| Policy::of_pool(policy));
+    let mut element = element.to_wire();
+    if compat == Compat::Rsplib {
+        // G27: among registrars only.
+        element.asap_transport = None;
+    }
     let message = Message::HandleResolutionResponse {
         accepted: false,
         handle: PoolHandle(handle),
-        outcome: Ok(Resolution { policy: overall, elements: vec![element.to_wire()] }),
+        outcome: Ok(Resolution { policy: overall, elements: vec![element] }),
     };
     let mut head = message.encode_with(compat).ok()?;
     let mut at = 4;
@@ -93,7 +101,10 @@ impl Registrar {
             None | Some(0) => limits.default_items,
             Some(items) => usize::try_from(items).unwrap_or(usize::MAX),
         };
-        let wanted = wanted.min(limits.max_items);
+        let wanted = wanted.min(limits.max_items).min(match self.config.compat {
+            Compat::Rfc => usize::MAX,
+            Compat::Rsplib => RSPLIB_MAX_ITEMS,
+        });
         match self.answer(handle.0, wanted) {
             Ok(mut answer) => {
                 if subscribe && self.subscribe(id, handle, wanted) {

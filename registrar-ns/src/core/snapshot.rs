@@ -136,7 +136,7 @@ impl Registrar {
             },
             last_heard: now.saturating_duration_since(peer.last_heard),
             theirs: peer.audit.theirs,
-            ours: self.space.checksum(*id),
+            ours: self.checksum_of(*id),
             owned: self.space.owned_len(*id),
             resyncing: peer.audit.is_running(),
         });
@@ -147,7 +147,7 @@ impl Registrar {
             id: self.id,
             in_service: self.in_service(),
             uptime: now.saturating_duration_since(self.started),
-            checksum: self.space.checksum(self.id),
+            checksum: self.checksum_of(self.id),
             pools: pools.collect(),
             peers: peers.collect(),
             contacts: self.contacts.len(),
