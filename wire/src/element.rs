@@ -142,19 +142,25 @@ impl<'a> PoolElement<'a> {
         })
     }
 
-    /// Between registrars rsplib wants a home and an ASAP transport with a real port and data-only use (G27).
+    /// Whether a peer of that kind takes the element from a registrar: rsplib wants a home and an ASAP transport with a
+    /// real port and data-only use (G27).
+    pub fn fits_between_registrars(&self, compat: Compat) -> bool {
+        compat == Compat::Rfc || self.missing_for_rsplib().is_none()
+    }
+
+    fn missing_for_rsplib(&self) -> Option<&'static str> {
+        let usable = |asap: &SctpTransport| asap.port != 0 && asap.use_ == TransportUse::DATA_ONLY;
+        if !self.asap_transport.as_ref().is_some_and(usable) {
+            return Some("an ASAP transport with a port and data-only use");
+        }
+        (self.home == ServerId::NONE).then_some("the home of an element")
+    }
+
     pub(crate) fn encode_between_registrars(&self, writer: &mut Writer) -> Result<(), EncodeError> {
-        if writer.compat() == Compat::Rsplib {
-            let usable =
-                |asap: &SctpTransport| asap.port != 0 && asap.use_ == TransportUse::DATA_ONLY;
-            if !self.asap_transport.as_ref().is_some_and(usable) {
-                return Err(EncodeError::RsplibRequires {
-                    what: "an ASAP transport with a port and data-only use",
-                });
-            }
-            if self.home == ServerId::NONE {
-                return Err(EncodeError::RsplibRequires { what: "the home of an element" });
-            }
+        if writer.compat() == Compat::Rsplib
+            && let Some(what) = self.missing_for_rsplib()
+        {
+            return Err(EncodeError::RsplibRequires { what });
         }
         self.encode(writer)
     }

@@ -294,12 +294,17 @@ impl Registrar {
         }
         let limits = &self.config.limits;
         let after = session.map(|session| session.after);
-        let chunk = self.space.chunk(
+        let mut chunk = self.space.chunk(
             own.then_some(self.id),
             after.as_ref(),
             limits.table_elements,
             limits.table_bytes,
         );
+        // One element that rsplib does not take would cost it the whole table.
+        for pool in &mut chunk.pools {
+            pool.elements.retain(|element| element.fits_between_registrars(self.config.compat));
+        }
+        chunk.pools.retain(|pool| !pool.elements.is_empty());
         // G28: an empty handlespace is an empty table, not a refusal.
         let body = Body::HandleTableResponse {
             reject: false,

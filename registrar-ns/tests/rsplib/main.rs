@@ -6,10 +6,12 @@
 //! | `replay` | a real core takes that part in virtual time: the others say what they said, at their times |
 //! | `compare` | what the core said against what rsplib said in its place; [`compare::DIFFERENCES`] lists all that differs |
 //! | `registrars` | the five parts of registrars in the captures |
+//! | `rules` | what no capture shows |
 
 mod compare;
 mod registrars;
 mod replay;
+mod rules;
 mod script;
 
 #[path = "../../../wire/tests/pcap/mod.rs"]
