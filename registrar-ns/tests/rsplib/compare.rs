@@ -17,6 +17,12 @@ const NEWCOMERS: &[&str] = &["failover 12", "crash 11", "crash 12"];
 /// Everything that differs. What a part shows and what is listed for it are the same.
 pub(crate) const DIFFERENCES: &[Difference] = &[
     (
+        "handle resolution",
+        "items",
+        &["users", "reporting user"],
+        "RFC 5352 section 3.3: all elements are wanted; rsplib's application asks for one",
+    ),
+    (
         "handle resolution response",
         "elements",
         &["crash 12"],
@@ -125,6 +131,18 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         "RFC 5353 section 2: nobody has said yet who is there",
     ),
     (
+        "registration",
+        "Dialtone only",
+        &["adopted element"],
+        "a registrar that has become the home is registered with at once; rsplib waits for its next registration",
+    ),
+    (
+        "registration",
+        "home",
+        &["elements"],
+        "RFC 5354 section 3.10: 0 is undetermined; rsplib repeats whom it has registered with",
+    ),
+    (
         "takeover server",
         "Dialtone only",
         &["crash 13"],
@@ -147,13 +165,13 @@ enum Message<'a> {
 }
 
 fn decode(line: &Line) -> Message<'_> {
-    match line.place {
-        Place::Association { own: 3863, .. } => Message::Asap(
-            asap::Message::decode_with(&line.payload, Compat::Rsplib).expect("decodes").message,
-        ),
-        _ => Message::Enrp(
-            enrp::Message::decode_with(&line.payload, Compat::Rsplib).expect("decodes").message,
-        ),
+    let payload = &line.payload;
+    if line.place.is_asap() {
+        let decoded = asap::Message::decode_with(payload, Compat::Rsplib).expect("decodes");
+        Message::Asap(decoded.message)
+    } else {
+        let decoded = enrp::Message::decode_with(payload, Compat::Rsplib).expect("decodes");
+        Message::Enrp(decoded.message)
     }
 }
 
@@ -189,6 +207,12 @@ fn is_regular(kind: &Kind) -> bool {
 
 fn is_answer(kind: &Kind) -> bool {
     kind.0.ends_with("response") || kind.0.ends_with("ack")
+}
+
+/// What is listed for a part.
+pub(crate) fn listed(part: &str) -> Found {
+    let listed = DIFFERENCES.iter().filter(|(_, _, parts, _)| parts.contains(&part));
+    listed.map(|(message, what, ..)| ((*message).to_owned(), *what)).collect()
 }
 
 /// All differences between two ways to play a part.
@@ -294,6 +318,23 @@ fn fields(theirs: &Line, mine: &Line) -> BTreeSet<&'static str> {
             assert_eq!(theirs, mine);
         }
         (Message::Asap(theirs), Message::Asap(mut mine)) => {
+            match (&theirs, &mut mine) {
+                (
+                    asap::Message::HandleResolution { items: theirs, .. },
+                    asap::Message::HandleResolution { items: mine, .. },
+                ) if theirs != mine => {
+                    found.insert("items");
+                    *mine = *theirs;
+                }
+                (
+                    asap::Message::Registration { element: theirs, .. },
+                    asap::Message::Registration { element: mine, .. },
+                ) if theirs.home != mine.home => {
+                    found.insert("home");
+                    mine.home = theirs.home;
+                }
+                _ => {}
+            }
             if let (
                 asap::Message::HandleResolutionResponse { outcome: theirs, .. },
                 asap::Message::HandleResolutionResponse { outcome: mine, .. },

@@ -6,8 +6,10 @@
 //! | `replay` | a real core takes that part in virtual time: the others say what they said, at their times |
 //! | `compare` | what the core said against what rsplib said in its place; [`compare::DIFFERENCES`] lists all that differs |
 //! | `registrars` | the five parts of registrars in the captures |
+//! | `clients` | the parts of elements and users |
 //! | `rules` | what no capture shows |
 
+mod clients;
 mod compare;
 mod registrars;
 mod replay;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dialtone_registrar_ns::core::{Event, Removal};
 use dialtone_wire::{PeId, ServerId};
 
-use crate::compare::{DIFFERENCES, Found, compare};
+use crate::compare::{DIFFERENCES, Found, compare, listed};
 use crate::pcap::{CRASH, FAILOVER};
 use crate::replay::{Replay, config};
 use crate::script::{Part, host};
@@ -25,12 +25,7 @@ fn play_once(name: &str, capture: &[u8], own: u8, seed: u64) -> Replay {
     let lines = replay.part.lines.clone();
     replay.run(lines.last().expect("it spoke").at + TAIL);
     let found = compare(&lines, &replay.said);
-    let listed: Found = DIFFERENCES
-        .iter()
-        .filter(|(_, _, parts, _)| parts.contains(&name))
-        .map(|(message, what, ..)| ((*message).to_owned(), *what))
-        .collect();
-    assert_eq!(found, listed, "{name}, {seed}");
+    assert_eq!(found, listed(name), "{name}, {seed}");
     replay
 }
 

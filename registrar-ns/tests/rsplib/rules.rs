@@ -140,12 +140,14 @@ impl Desk {
             self.core.handle_timeout(self.now);
             let heard = self.said.len();
             self.drain();
-            for (assoc, question) in self.said[heard..].to_vec() {
-                // Only a keep-alive has this length.
-                if self.answering && question[0] == 7 && question.len() == 0x18 {
-                    let payload = keep_alive_ack(&question).expect("a keep-alive");
-                    self.net(NetEvent::Message { assoc, payload });
-                }
+            // Only a keep-alive has this length.
+            let questions = self.said[heard..].iter().filter(|(_, said)| said.len() == 0x18);
+            let answering = self.answering;
+            let answers: Vec<_> = questions
+                .filter_map(|(assoc, question)| Some((*assoc, keep_alive_ack(question)?)))
+                .collect();
+            for (assoc, payload) in answers.into_iter().filter(|_| answering) {
+                self.net(NetEvent::Message { assoc, payload });
             }
         }
         self.now = end;

@@ -24,6 +24,13 @@ pub(crate) enum Place {
     Group,
 }
 
+impl Place {
+    /// Where a registrar's ASAP is at one end.
+    pub(crate) fn is_asap(self) -> bool {
+        matches!(self, Self::Association { own, peer } if own == 3863 || peer.port() == 3863)
+    }
+}
+
 /// What happens to whoever has the part.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
