@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, bind};
 use dialtone_handlespace::Handle;
-use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, Registration, pe_id};
+use dialtone_pool_element::daemon::{Server, least_used, start_agent};
+use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
 use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
-use dialtone_wire::Policy;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
@@ -66,13 +65,15 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     let (question, questions) = mpsc::channel(16);
     let routes = admin::routes(question);
     let http = tokio::spawn(dialtone_daemon::admin::serve(http, routes, context.clone()));
-    let agent = start_agent(&config).await?;
+    let roles = Elements::new(ElementsConfig::telephony());
+    let agent =
+        start_agent(&config.registrars, config.core.ip(), config.tls.as_ref(), roles).await?;
     addresses.extend(agent.as_ref().map(|agent| ("asap", agent.local_addr().to_string())));
 
     let (media_sender, media_events) = mpsc::channel(QUEUE);
     let media = Media::start(&media_config, &media_sender)
         .map_err(|error| Error::Unavailable(format!("media threads: {error}")))?;
-    let (load, mut load_changes) = watch::channel(0.0);
+    let (load, loads) = watch::channel(0.0);
     let parts = Parts {
         focus: Focus::new(config.settings(core, udp_address), fastrand::Rng::new()),
         tcp,
@@ -86,78 +87,19 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     };
     let drain = CancellationToken::new();
     let span = tracing::info_span!("conference", name = config.name);
-    let mut driver = tokio::spawn(driver::run(parts, drain.clone()).instrument(span));
-
-    let mut registration: Option<Registration> = None;
-    let mut ended = None;
-    let in_service = async {
-        if let Some(agent) = &agent {
-            let element = ElementConfig::tcp(pool, pe_id, core).with_policy(policy(0.0));
-            let mut element = agent.handle().register(element).map_err(Error::other)?;
-            let registered = element.registered().await;
-            registration = Some(element);
-            registered.map_err(Error::other)?;
-        }
-        context.ready.in_service(&config.name, addresses).map_err(Error::from)
-    };
-    tokio::select! {
-        result = in_service => result?,
-        () = context.shutdown.cancelled() => {}
-        result = &mut driver => ended = Some(result),
-    }
-    while ended.is_none() {
-        tokio::select! {
-            () = context.shutdown.cancelled() => break,
-            result = &mut driver => ended = Some(result),
-            Ok(()) = load_changes.changed() => {
-                let load = *load_changes.borrow_and_update();
-                if let Some(registration) = &registration {
-                    registration.update_policy(policy(load)).map_err(Error::other)?;
-                }
-            }
-        }
-    }
-    // Out of the pool first, then everybody is hung up.
-    context.ready.out_of_service();
-    if let Some(registration) = registration {
-        registration.deregister().await;
-    }
-    drain.cancel();
-    let asked = ended.is_none();
-    match ended {
-        Some(result) => result,
-        None => driver.await,
-    }
-    .map_err(Error::other)?;
+    let task = tokio::spawn(driver::run(parts, drain.clone()).instrument(span));
+    let element = agent.as_ref().map(|agent| {
+        let element = ElementConfig::tcp(pool, pe_id, core).with_policy(least_used(0.0));
+        (agent.handle(), element)
+    });
+    let name = &config.name;
+    let server =
+        Server { context: &context, name, addresses, element, load: Some(loads), task, drain };
+    let served = server.run(std::future::ready(())).await;
     if let Some(agent) = agent {
         agent.stop().await;
     }
     context.shutdown.cancel();
     http.await.map_err(Error::other)?;
-    if asked {
-        Ok(())
-    } else {
-        Err(Error::Unavailable("a part of the server ended by itself".to_owned()))
-    }
-}
-
-/// Least used (RFC 5356 section 5.1), with a load from 0 to 1.
-fn policy(load: f64) -> Policy<'static> {
-    Policy::LeastUsed { load: (load * f64::from(u32::MAX)) as u32 }
-}
-
-type ServerAgent = Agent<Elements>;
-
-async fn start_agent(config: &Config) -> Result<Option<ServerAgent>, Error> {
-    if config.registrars.is_empty() {
-        return Ok(None);
-    }
-    let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
-    let registrars = registrars.map_err(Error::other)?;
-    let roles = Elements::new(ElementsConfig::telephony());
-    let secured = AgentConfig::telephony(config.core.ip(), registrars).secured(config.tls.as_ref());
-    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
-    let agent = Agent::start(secured, roles).await;
-    agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
+    served
 }

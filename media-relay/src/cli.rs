@@ -5,11 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
 use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
-use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, Registration, pe_id};
-use dialtone_wire::Policy;
+use dialtone_pool_element::daemon::{Server, least_used, start_agent};
+use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
 use socket2::SockRef;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -67,14 +66,16 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
 
     let plane_config = config.plane();
     let (plane, events) = Plane::start(&plane_config).map_err(Error::other)?;
-    let agent = start_agent(&config).await?;
+    let roles = Elements::new(ElementsConfig::telephony());
+    let address = config.control.ip();
+    let agent = start_agent(&config.registrars, address, config.tls.as_ref(), roles).await?;
     addresses.extend(agent.as_ref().map(|agent| ("asap", agent.local_addr().to_string())));
 
     let epoch = driver::epoch();
     let locals = config.interface.iter().flat_map(Interface::addresses);
     let sockets = SocketPool::new(locals, &config.ports(), &mut fastrand::Rng::new());
     let settings = config.settings(epoch);
-    let (load, mut load_changes) = watch::channel(0.0);
+    let (load, loads) = watch::channel(0.0);
     let parts = Parts {
         silence: settings.media_timeout,
         relay: Relay::new(epoch.0, settings, sockets),
@@ -88,67 +89,21 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     let drain = CancellationToken::new();
     let span = tracing::info_span!("relay", name = config.name);
     let limit = Duration::from_secs(config.timeouts.drain);
-    let mut driver = tokio::spawn(driver::run(parts, drain.clone(), limit).instrument(span));
-
-    let mut registration: Option<Registration> = None;
-    let mut ended = None;
-    let in_service = async {
-        if let Some(agent) = &agent {
-            let element = ElementConfig::udp(pool, pe_id, control).with_policy(policy(0.0));
-            let mut element = agent.handle().register(element).map_err(Error::other)?;
-            let registered = element.registered().await;
-            registration = Some(element);
-            registered.map_err(Error::other)?;
-        }
-        context.ready.in_service(&config.name, addresses).map_err(Error::from)
-    };
-    tokio::select! {
-        result = in_service => result?,
-        () = context.shutdown.cancelled() => {}
-        result = &mut driver => ended = Some(result),
-    }
-    while ended.is_none() {
-        tokio::select! {
-            () = context.shutdown.cancelled() => break,
-            result = &mut driver => ended = Some(result),
-            changed = load_changes.changed() => {
-                if changed.is_err() {
-                    continue;
-                }
-                let load = *load_changes.borrow_and_update();
-                if let Some(registration) = &registration {
-                    registration.update_policy(policy(load)).map_err(Error::other)?;
-                }
-            }
-        }
-    }
-    // Out of the pool first, then end what is under way.
-    context.ready.out_of_service();
-    if let Some(registration) = registration {
-        registration.deregister().await;
-    }
-    drain.cancel();
-    let asked = ended.is_none();
-    match ended {
-        Some(result) => result,
-        None => driver.await,
-    }
-    .map_err(Error::other)?;
+    let task = tokio::spawn(driver::run(parts, drain.clone(), limit).instrument(span));
+    let element = agent.as_ref().map(|agent| {
+        let element = ElementConfig::udp(pool, pe_id, control).with_policy(least_used(0.0));
+        (agent.handle(), element)
+    });
+    let name = &config.name;
+    let server =
+        Server { context: &context, name, addresses, element, load: Some(loads), task, drain };
+    let served = server.run(std::future::ready(())).await;
     if let Some(agent) = agent {
         agent.stop().await;
     }
     context.shutdown.cancel();
     http.await.map_err(Error::other)?;
-    if asked {
-        Ok(())
-    } else {
-        Err(Error::Unavailable("a part of the relay ended by itself".to_owned()))
-    }
-}
-
-/// Least used (RFC 5356 section 5.1), with a load from 0 to 1.
-fn policy(load: f64) -> Policy<'static> {
-    Policy::LeastUsed { load: (load * f64::from(u32::MAX)) as u32 }
+    served
 }
 
 /// Where the first interface has media: address, first and last port.
@@ -179,21 +134,4 @@ fn open_recorder(config: &Config) -> Result<Option<(Recorder, Formats, AuditLog)
     let audit = AuditLog::open(&audit_log).map_err(|e| cannot(&audit_log, "audit_log", e))?;
     let recorder = Recorder::start(recorder).map_err(|e| cannot(&folder, "folder", e))?;
     Ok(Some((recorder, formats, audit)))
-}
-
-type RelayAgent = Agent<Elements>;
-
-async fn start_agent(config: &Config) -> Result<Option<RelayAgent>, Error> {
-    if config.registrars.is_empty() {
-        return Ok(None);
-    }
-    let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
-    let registrars = registrars.map_err(Error::other)?;
-    let roles = Elements::new(ElementsConfig::telephony());
-    let secured =
-        AgentConfig::telephony(config.control.ip(), registrars).secured(config.tls.as_ref());
-    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
-    let agent = Agent::start(secured, roles).await;
-    agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
 }

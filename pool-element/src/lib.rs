@@ -5,6 +5,7 @@
 //! - [`PoolElement`] is what a server holds: [`PoolElement::register`] gives a [`Registration`] whose state can be
 //!   watched, whose policy values can be updated, and which de-registers.
 //! - [`pe_id`] keeps element identifiers over restarts.
+//! - [`daemon`] is what daemons have in common that are one element each.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,6 +27,7 @@
 
 mod config;
 pub mod core;
+pub mod daemon;
 mod error;
 pub mod pe_id;
 mod registration;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
+use dialtone_asap_client::Agent;
 use dialtone_daemon::bind::BindError;
 use dialtone_daemon::{CancellationToken, Context, DaemonArgs, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
 use dialtone_location::WriterId;
+use dialtone_pool_element::daemon::{Server, start_agent};
 use dialtone_pool_element::{ElementConfig, Elements, ElementsConfig, pe_id};
 use dialtone_pool_user::{PoolUser, Users, UsersConfig};
 use dialtone_sip::transport::{TcpConfig, TcpTransport, UdpConfig, UdpTransport};
@@ -50,7 +51,8 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     addresses.push(("admin", bind::local_addr(&http)?.to_string()));
     let http = tokio::spawn(admin::serve(http, axum::Router::new(), context.clone()));
 
-    let agent = start_agent(&config).await?;
+    let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
+    let agent = start_agent(&config.registrars, config.address, config.tls.as_ref(), roles).await?;
     addresses.extend(agent.as_ref().map(|agent| ("asap", agent.local_addr().to_string())));
     let pools = agent.as_ref().map(Agent::handle);
 
@@ -84,57 +86,24 @@ async fn serve(config: Config, context: Context) -> Result<(), Error> {
     let span = tracing::info_span!("proxy", name = config.name);
     let driver =
         driver::run(proxy, network, store.clone(), store_events, used, serving, drain.clone());
-    let mut driver = tokio::spawn(driver.instrument(span));
-
-    let mut ended = None;
-    let mut registration = None;
-    let in_service = async {
-        // Both end with the driver.
-        let _ = is_serving.wait_for(|serving| *serving).await;
-        if let Some((element, _)) = &pools {
-            let mut element = element
-                .register(ElementConfig::tcp(proxies, pe_id, core_address))
-                .map_err(Error::other)?;
-            let registered = element.registered().await;
-            registration = Some(element);
-            registered.map_err(Error::other)?;
-        }
-        context.ready.in_service(&config.name, addresses).map_err(Error::from)
-    };
-    tokio::select! {
-        result = in_service => result?,
-        () = context.shutdown.cancelled() => {}
-        result = &mut driver => ended = Some(result),
-    }
-    if ended.is_none() {
-        tokio::select! {
-            () = context.shutdown.cancelled() => {}
-            result = &mut driver => ended = Some(result),
-        }
-    }
-    // Out of the pool first, then end what is under way.
-    context.ready.out_of_service();
-    if let Some(registration) = registration {
-        registration.deregister().await;
-    }
-    drain.cancel();
-    let asked = ended.is_none();
-    match ended {
-        Some(result) => result,
-        None => driver.await,
-    }
-    .map_err(Error::other)?;
+    let task = tokio::spawn(driver.instrument(span));
+    let element =
+        pools.map(|(element, _)| (element, ElementConfig::tcp(proxies, pe_id, core_address)));
+    let name = &config.name;
+    let server = Server { context: &context, name, addresses, element, load: None, task, drain };
+    let served = server
+        .run(async {
+            // Both end with the driver.
+            let _ = is_serving.wait_for(|serving| *serving).await;
+        })
+        .await;
     if let Some(agent) = agent {
         agent.stop().await;
     }
     tokio::task::spawn_blocking(move || drop(store)).await.map_err(Error::other)?;
     context.shutdown.cancel();
     http.await.map_err(Error::other)?;
-    if asked {
-        Ok(())
-    } else {
-        Err(Error::Unavailable("a part of the proxy ended by itself".to_owned()))
-    }
+    served
 }
 
 fn handle(pool: &str) -> Result<Handle, Error> {
@@ -206,22 +175,6 @@ fn new_proxy(config: &Config, network: &Network, keys: Keys, pe_id: PeId) -> Pro
     let own: Vec<SocketAddr> =
         [Some(network.core_address), edge_udp, edge_tcp].into_iter().flatten().collect();
     Proxy::new(now, settings, Names::new(&config.domains, &own), keys, fastrand::Rng::new())
-}
-
-type ProxyAgent = Agent<(Elements, Users)>;
-
-async fn start_agent(config: &Config) -> Result<Option<ProxyAgent>, Error> {
-    if config.registrars.is_empty() {
-        return Ok(None);
-    }
-    let registrars =
-        config.registrars.iter().map(|text| parse_registrar(text)).collect::<Result<Vec<_>, _>>();
-    let registrars = registrars.map_err(Error::other)?;
-    let roles = (Elements::new(ElementsConfig::telephony()), Users::new(UsersConfig::telephony()));
-    let secured = AgentConfig::telephony(config.address, registrars).secured(config.tls.as_ref());
-    let secured = secured.map_err(|error| Error::Usage(error.to_string()))?;
-    let agent = Agent::start(secured, roles).await;
-    agent.map(Some).map_err(|error| Error::Unavailable(error.to_string()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the core is told what time it is when it starts")]
