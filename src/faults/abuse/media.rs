@@ -172,13 +172,23 @@ pub(super) fn media(
     Ok(attacks)
 }
 
-fn rtp(rng: &mut Rng) -> Vec<u8> {
+/// Where a description says that media goes.
+pub(super) fn media_address(sdp: &str) -> Option<SocketAddr> {
+    let word = |start: &str| {
+        let line = sdp.lines().find_map(|line| line.strip_prefix(start))?;
+        line.split(' ').next()
+    };
+    let ip = word("c=IN IP4 ")?.parse().ok()?;
+    Some(SocketAddr::new(ip, word("m=audio ")?.parse().ok()?))
+}
+
+pub(super) fn rtp(rng: &mut Rng) -> Vec<u8> {
     let mut packet = vec![0x80, rng.u8(..128) & 0x3f];
     packet.extend(material::bytes(rng, 10 + 160));
     packet
 }
 
-fn rtcp(rng: &mut Rng) -> Vec<u8> {
+pub(super) fn rtcp(rng: &mut Rng) -> Vec<u8> {
     let length = rng.u8(..);
     let mut packet = vec![0x80 | (rng.u8(..) & 0x1f), rng.u8(200..=204), 0, length];
     let given = rng.usize(..200);
@@ -246,13 +256,7 @@ impl Call {
                 continue;
             }
             let reply = Reply::decode(datagram.body).ok()?;
-            let sdp = std::str::from_utf8(reply.sdp()?).ok()?;
-            let word = |start: &str, n: usize| {
-                let line = sdp.lines().find_map(|line| line.strip_prefix(start))?;
-                line.split(' ').nth(n)
-            };
-            let ip = word("c=IN IP4 ", 0)?.parse().ok()?;
-            return Some(SocketAddr::new(ip, word("m=audio ", 0)?.parse().ok()?));
+            return media_address(std::str::from_utf8(reply.sdp()?).ok()?);
         }
     }
 

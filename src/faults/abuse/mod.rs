@@ -15,6 +15,7 @@ mod good;
 mod material;
 mod media;
 mod report;
+mod room;
 
 use std::{
     collections::BTreeMap,
@@ -40,6 +41,7 @@ const REGISTRARS: u8 = 2;
 const GATEWAYS: u8 = 2;
 const PROXIES: u8 = 2;
 const RELAYS: u8 = 2;
+const CONFERENCES: u8 = 2;
 
 /// How long everybody may take to be in all pools.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -55,8 +57,8 @@ const SLOW: Duration = Duration::from_millis(250);
 
 /// Send bad input to every port, under calls and resolutions; measure what is answered, counted and remembered
 ///
-/// Two registrars, gateways, proxies and media relays and the location database run as processes in a loopback slice of
-/// their own.
+/// Two registrars, gateways, proxies, media relays and conference servers and the location database run as processes in a
+/// loopback slice of their own.
 /// Every port gets random, truncated, bit-flipped, oversized, forged and slow input, as fast as it reads, while phones
 /// register and call and a pool user resolves. Exit code 1 when a process ends or leaves its pool, when a call, a
 /// REGISTER or a resolution fails, when bad input is neither answered nor counted, or when a process has more than 5 %
@@ -148,7 +150,12 @@ pub fn measure(
     plan: Plan,
     mut progress: impl FnMut(&str),
 ) -> Result<Outcome, Error> {
-    let layout = Layout { registrars: REGISTRARS, relays: RELAYS, ..Layout::default() };
+    let layout = Layout {
+        registrars: REGISTRARS,
+        relays: RELAYS,
+        conferences: CONFERENCES,
+        ..Layout::default()
+    };
     let mut launcher = Launcher::for_test(binary, layout)?;
     progress(&format!("seed {}: starting everything in {}", plan.seed, launcher.slice()));
     start(&mut launcher)?;
@@ -249,6 +256,9 @@ fn start(launcher: &mut Launcher) -> Result<(), Error> {
     for n in 1..=RELAYS {
         names.push(launcher.spawn_media_relay(n)?);
     }
+    for n in 1..=CONFERENCES {
+        names.push(launcher.spawn_conference(n)?);
+    }
     for n in 1..=PROXIES {
         names.push(launcher.spawn_proxy(n)?);
     }
@@ -273,6 +283,7 @@ fn everybody_in(launcher: &mut Launcher) -> Option<Vec<String>> {
             ("sip-edge-udp", GATEWAYS),
             ("location-db", 1),
             ("media-relay", RELAYS),
+            ("conference", CONFERENCES),
         ] {
             let found = pools.elements(pool).len();
             if found != usize::from(size) {
@@ -364,7 +375,7 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 attacks.extend(attack::asap_tcp(to, 2));
                 let text = [&[5, 0, 0xff, 0xff][..], &[0; 16][..]].concat();
                 slow.push(Slow::new(format!("{name}: TCP {to} (ASAP)"), to, text));
-                13
+                12
             }
             Role::SipGateway => {
                 attacks.extend(attack::sip_udp(at("sip-udp")?, &source, 20)?);
@@ -373,19 +384,28 @@ fn targets(launcher: &mut Launcher, seed: u64) -> Result<Vec<Target>, Error> {
                 attacks.extend(attack::sip_tcp(at("sip-core")?, false, 2));
                 sip(at("sip-tcp")?);
                 sip(at("sip-core")?);
-                17
+                14
             }
-            Role::Conference | Role::SipProxy => {
+            Role::Conference => {
+                attacks.extend(attack::sctp(at("asap")?, &source, 5)?);
+                // Who knows no pools takes tokens for what stands in any route.
+                let tcp = attack::sip_tcp(at("sip-core")?, false, 3).into_iter();
+                attacks.extend(tcp.filter(|attack| attack.kind != "made-up tokens"));
+                attacks.extend(room::media(at("sip-core")?, &source, 10)?);
+                sip(at("sip-core")?);
+                6
+            }
+            Role::SipProxy => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
                 attacks.extend(attack::sip_tcp(at("sip-core")?, false, 3));
                 sip(at("sip-core")?);
-                8
+                7
             }
             Role::MediaRelay => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 5)?);
                 attacks.extend(media::control(at("ng")?, &source, 20)?);
                 attacks.extend(media::media(at("ng")?, &source, 20)?);
-                8
+                7
             }
             Role::GaleraArbitrator | Role::LocationDb | Role::Sidecar => {
                 attacks.extend(attack::sctp(at("asap")?, &source, 10)?);
@@ -474,8 +494,16 @@ fn shares(attacks: &[(Attack, Sent, u64)], packets: u64) -> Vec<u64> {
 }
 
 /// What stands for something dropped, refused or ended for what it sent.
-const COUNTERS: [&str; 34] = [
+const COUNTERS: [&str; 45] = [
     "dialtone_asap_messages_dropped_total",
+    "dialtone_conference_closed_connections_total{why=\"bad-frames\"}",
+    "dialtone_conference_closed_connections_total{why=\"congested\"}",
+    "dialtone_conference_closed_connections_total{why=\"refused\"}",
+    "dialtone_conference_closed_connections_total{why=\"unfinished\"}",
+    "dialtone_conference_dropped_messages_total",
+    "dialtone_conference_dropped_packets_total{why=\"invalid\"}",
+    "dialtone_conference_dropped_packets_total{why=\"stranger\"}",
+    "dialtone_conference_refused_total",
     "dialtone_gateway_requests_total{what=\"broken\"}",
     "dialtone_gateway_requests_total{what=\"dropped\"}",
     "dialtone_gateway_requests_total{what=\"flow-gone\"}",
@@ -503,12 +531,15 @@ const COUNTERS: [&str; 34] = [
     "dialtone_transport_total{what=\"bad_cookie\"}",
     "dialtone_transport_total{what=\"bad_frames\"}",
     "dialtone_transport_total{what=\"handshakes_dropped\"}",
+    "dialtone_transport_total{what=\"hoarders\"}",
     "dialtone_transport_total{what=\"malformed\"}",
     "dialtone_transport_total{what=\"out_of_the_blue\"}",
     "dialtone_transport_total{what=\"slow_peers\"}",
     "dialtone_transport_total{what=\"stale_cookie\"}",
     "dialtone_transport_total{what=\"unfinished\"}",
+    "dialtone_transport_total{what=\"violations\"}",
     "dialtone_transport_total{what=\"wrong_ppid\"}",
+    "dialtone_transport_total{what=\"wrong_tag\"}",
 ];
 
 /// The sum of all [`COUNTERS`] of a process.
