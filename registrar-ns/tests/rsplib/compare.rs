@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dialtone_wire::enrp::Body;
-use dialtone_wire::{Compat, asap, enrp};
+use dialtone_wire::enrp::{Body, PoolEntry};
+use dialtone_wire::{Compat, PoolElement, asap, enrp};
 
 use crate::script::{Line, Place};
 
@@ -37,7 +37,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     (
         "handle resolution response",
         "policy",
-        &["failover 11"],
+        &["failover 11", "sockets"],
         "RFC 5352 section 2.2.6: the pool's policy is not derived from an element's; rsplib copies a weight into it",
     ),
     (
@@ -60,14 +60,26 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     ),
     (
         "handle table response",
+        "port",
+        &["sockets"],
+        "the element's association has another SCTP port than in the capture",
+    ),
+    (
+        "handle table response",
         "order of pools",
-        &["failover 11", "crash 11"],
+        &["failover 11", "crash 11", "sockets"],
         "RFC 5353 section 2.3 demands no order; pools stand by handle here, by time there",
     ),
     (
         "handle update, add PE",
+        "port",
+        &["sockets"],
+        "the element's association has another SCTP port than in the capture",
+    ),
+    (
+        "handle update, add PE",
         "receiver",
-        &["failover 11", "crash 11"],
+        &["failover 11", "crash 11", "sockets"],
         "RFC 5353 section 2.1: 0 in an announcement; rsplib names each receiver",
     ),
     (
@@ -78,8 +90,14 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     ),
     (
         "handle update, delete PE",
+        "port",
+        &["sockets"],
+        "the element's association has another SCTP port than in the capture",
+    ),
+    (
+        "handle update, delete PE",
         "receiver",
-        &["failover 11", "crash 11", "crash 13"],
+        &["failover 11", "crash 11", "crash 13", "sockets"],
         "as for an added element",
     ),
     (
@@ -109,7 +127,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     (
         "list response",
         "servers",
-        &["failover 11", "crash 11", "crash 12", "crash 13"],
+        &["failover 11", "crash 11", "crash 12", "crash 13", "sockets"],
         "whoever answers names itself and not the other; rsplib does the reverse",
     ),
     (
@@ -282,8 +300,20 @@ fn regular(kind: &str, rsplib: &[&Line], ours: &[&Line]) -> BTreeSet<&'static st
     ours.iter().flat_map(|mine| fields(rsplib[0], mine)).collect()
 }
 
+/// What a message is called in the list.
+pub(crate) fn name(line: &Line) -> String {
+    kind(&decode(line)).0
+}
+
+/// Makes the ports of two ASAP transports the same, if they are not.
+fn port(theirs: &PoolElement<'_>, mine: &mut PoolElement<'_>) -> Option<&'static str> {
+    let (theirs, mine) = (theirs.asap_transport.as_ref()?, mine.asap_transport.as_mut()?);
+    let before = std::mem::replace(&mut mine.port, theirs.port);
+    (before != theirs.port).then_some("port")
+}
+
 /// In what two messages of one kind differ.
-fn fields(theirs: &Line, mine: &Line) -> BTreeSet<&'static str> {
+pub(crate) fn fields(theirs: &Line, mine: &Line) -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
     match (decode(theirs), decode(mine)) {
         (Message::Enrp(theirs), Message::Enrp(mut mine)) => {
@@ -297,10 +327,27 @@ fn fields(theirs: &Line, mine: &Line) -> BTreeSet<&'static str> {
                     Body::HandleTableResponse { pools: theirs, .. },
                     Body::HandleTableResponse { pools: mine, .. },
                 ) if theirs != mine => {
-                    found.insert("order of pools");
+                    let handles = |pools: &[PoolEntry<'_>]| {
+                        pools.iter().map(|pool| pool.handle.0.to_vec()).collect::<Vec<_>>()
+                    };
+                    if handles(theirs) != handles(mine) {
+                        found.insert("order of pools");
+                    }
                     let place = |handle| theirs.iter().position(|pool| pool.handle == handle);
                     mine.sort_by_key(|pool| place(pool.handle));
+                    let elements = |pools| {
+                        <[PoolEntry<'_>]>::iter_mut(pools).flat_map(|pool| &mut pool.elements)
+                    };
+                    for (mine, theirs) in
+                        elements(mine).zip(theirs.iter().flat_map(|pool| &pool.elements))
+                    {
+                        found.extend(port(theirs, mine));
+                    }
                 }
+                (
+                    Body::HandleUpdate { element: theirs, .. },
+                    Body::HandleUpdate { element: mine, .. },
+                ) => found.extend(port(theirs, mine)),
                 (
                     Body::ListResponse { servers: theirs, .. },
                     Body::ListResponse { reject, servers: mine },

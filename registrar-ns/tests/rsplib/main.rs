@@ -7,10 +7,12 @@
 //! | `compare` | what the core said against what rsplib said in its place; [`compare::DIFFERENCES`] lists all that differs |
 //! | `registrars` | the five parts of registrars in the captures |
 //! | `clients` | the parts of elements and users |
+//! | `daemon` | a part on sockets |
 //! | `rules` | what no capture shows |
 
 mod clients;
 mod compare;
+mod daemon;
 mod registrars;
 mod replay;
 mod rules;

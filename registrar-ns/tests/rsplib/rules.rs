@@ -373,3 +373,26 @@ fn a_table_leaves_out_what_rsplib_would_refuse() {
         assert_eq!(pools.len(), told.len(), "no pool without elements");
     }
 }
+
+/// rsplib discards an answer with more elements than that.
+#[test]
+fn an_answer_has_128_elements_at_most() {
+    for (compat, count) in [(Compat::Rsplib, 128), (Compat::Rfc, 200)] {
+        let mut desk = Desk::new(compat);
+        let peer = desk.peer(7);
+        for id in 1..=200 {
+            desk.update(peer, 7, POOL, element(id, 7, 300));
+        }
+        let user = desk.dial(Protocol::Asap, SocketAddrV4::new(ip(30), 5000));
+        desk.said.clear();
+        let items = Some(u32::MAX);
+        let question = asap::Message::HandleResolution { subscribe: false, handle: POOL, items };
+        desk.asap(user, &question);
+        let said = desk.heard(user, 6);
+        let answer = asap::Message::decode_with(&said[0], compat).unwrap().message;
+        let asap::Message::HandleResolutionResponse { outcome: Ok(found), .. } = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(found.elements.len(), count, "{compat:?}");
+    }
+}
