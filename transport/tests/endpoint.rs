@@ -1,31 +1,24 @@
 //! Endpoints on loopback: real sockets, real ICMP, real time.
 
+#[allow(dead_code, reason = "each test has use for a part of it")]
+mod support;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dialtone_transport::{
-    AssocId, DownCause, Endpoint, EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote,
+    AssocId, DownCause, EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote,
 };
+use support::{LIMIT, Peer, now};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long a thousand associations may take.
+const BOUND: Duration = Duration::from_secs(5);
 
 fn local(test: u8, host: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 201, test, host), 0))
-}
-
-#[expect(clippy::disallowed_methods, reason = "tests measure real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-struct Peer {
-    endpoint: Endpoint,
-    events: Receiver<NetEvent>,
-    dialled: u64,
 }
 
 impl Peer {
@@ -38,11 +31,6 @@ impl Peer {
         Self::bind(EndpointConfig::element(local(test, host))).await
     }
 
-    async fn bind(config: EndpointConfig) -> Self {
-        let (endpoint, events) = Endpoint::bind(config).await.unwrap();
-        Self { endpoint, events, dialled: 0 }
-    }
-
     fn remote(&self) -> Remote {
         Remote { link: Link::Sctp, addr: self.endpoint.local_addr(), sctp_port: 3863 }
     }
@@ -51,31 +39,9 @@ impl Peer {
         Remote { link: Link::Tcp, addr: self.endpoint.tcp_addr().unwrap(), sctp_port: 0 }
     }
 
-    fn dial(&mut self, remote: Remote) -> AssocId {
-        self.dialled += 1;
-        let assoc = AssocId::dialled(self.dialled);
-        self.endpoint.execute(NetCommand::Connect { assoc, protocol: Protocol::Asap, remote });
-        assoc
-    }
-
-    fn send(&self, assoc: AssocId, payload: &[u8]) {
-        self.endpoint.execute(NetCommand::Send { assoc, payload: payload.to_vec() });
-    }
-
-    async fn next(&mut self) -> NetEvent {
-        timeout(LIMIT, self.events.recv()).await.expect("no event").expect("endpoint has ended")
-    }
-
     async fn up(&mut self) -> (AssocId, Remote) {
         match self.next().await {
             NetEvent::Up { assoc, protocol: Protocol::Asap, remote, peer: None } => (assoc, remote),
-            event => panic!("{event:?}"),
-        }
-    }
-
-    async fn down(&mut self) -> (AssocId, DownCause) {
-        match self.next().await {
-            NetEvent::Down { assoc, cause } => (assoc, cause),
             event => panic!("{event:?}"),
         }
     }
@@ -387,7 +353,7 @@ async fn a_thousand_associations() {
         b.message().await;
     }
     println!("{COUNT} associations up in {up:?}, a round trip each in {:?}", begun.elapsed() - up);
-    assert!(begun.elapsed() < LIMIT);
+    assert!(begun.elapsed() < BOUND);
     a.endpoint.close(true).await;
     for _ in 0..COUNT {
         assert_eq!(b.down().await.1, DownCause::Closed);

@@ -1,53 +1,27 @@
 //! Floods and lies on real sockets, while peers that mean well go on.
 
+#[allow(dead_code, reason = "each test has use for a part of it")]
+mod support;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dialtone_transport::{
-    AssocId, Endpoint, EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote,
-};
+use dialtone_transport::{EndpointConfig, Link, NetCommand, NetEvent, Remote};
 use socket2::{Domain, Socket, Type};
-use tokio::sync::mpsc::Receiver;
+use support::{LIMIT, Peer, now};
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long somebody new, or the reader of a flood, may take.
+const BOUND: Duration = Duration::from_secs(5);
 
 fn local(net: u8, host: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 201, net, host), 0))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests measure real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-struct Peer {
-    endpoint: Endpoint,
-    events: Receiver<NetEvent>,
-}
-
-impl Peer {
-    async fn bind(config: EndpointConfig) -> Self {
-        let (endpoint, events) = Endpoint::bind(config).await.unwrap();
-        Self { endpoint, events }
-    }
-
-    async fn next(&mut self) -> NetEvent {
-        timeout(LIMIT, self.events.recv()).await.expect("no event").expect("endpoint has ended")
-    }
-
-    fn dial(&self, n: u64, addr: SocketAddr) -> AssocId {
-        let assoc = AssocId::dialled(n);
-        let remote = Remote { link: Link::Sctp, addr, sctp_port: 3863 };
-        self.endpoint.execute(NetCommand::Connect { assoc, protocol: Protocol::Asap, remote });
-        assoc
-    }
-
-    fn send(&self, assoc: AssocId, payload: &[u8]) {
-        self.endpoint.execute(NetCommand::Send { assoc, payload: payload.to_vec() });
-    }
+fn sctp(addr: SocketAddr) -> Remote {
+    Remote { link: Link::Sctp, addr, sctp_port: 3863 }
 }
 
 /// A packet of one chunk between the ports of ASAP.
@@ -90,11 +64,11 @@ async fn flood_on_real_sockets() {
     let mut registrar = Peer::bind(EndpointConfig::registrar(local(30, 1), None)).await;
     let mut element = Peer::bind(EndpointConfig::element(local(30, 2))).await;
     let addr = registrar.endpoint.local_addr();
-    let one = element.dial(1, addr);
+    let one = element.dial(sctp(addr));
     assert!(matches!(element.next().await, NetEvent::Up { .. }));
     assert!(matches!(registrar.next().await, NetEvent::Up { .. }));
     // The registrar answers whoever asks.
-    let Peer { endpoint, mut events } = registrar;
+    let Peer { endpoint, mut events, .. } = registrar;
     let endpoint = Arc::new(endpoint);
     let serving = tokio::spawn({
         let endpoint = Arc::clone(&endpoint);
@@ -130,7 +104,7 @@ async fn flood_on_real_sockets() {
                 for _ in 0..PACKETS / 500 {
                     let waiting = now();
                     while sent.load(Ordering::Relaxed) > endpoint.counters().packets_in + WAITING {
-                        assert!(waiting.elapsed() < LIMIT, "nothing is read");
+                        assert!(waiting.elapsed() < BOUND, "nothing is read");
                         std::thread::yield_now();
                     }
                     let mut value = [0; 96];
@@ -158,8 +132,7 @@ async fn flood_on_real_sockets() {
     let mut rounds = Vec::new();
     let mut guest = Peer::bind(EndpointConfig::element(local(30, 3))).await;
     let begun = now();
-    let mut dials = 1;
-    guest.dial(dials, addr);
+    guest.dial(sctp(addr));
     let mut came = None;
     while !over.load(Ordering::Relaxed) || came.is_none() {
         let asked = now();
@@ -169,10 +142,7 @@ async fn flood_on_real_sockets() {
         rounds.push(asked.elapsed());
         match guest.events.try_recv() {
             Ok(NetEvent::Up { .. }) => came = Some(begun.elapsed()),
-            Ok(NetEvent::Down { .. }) => {
-                dials += 1;
-                guest.dial(dials, addr);
-            }
+            Ok(NetEvent::Down { .. }) => drop(guest.dial(sctp(addr))),
             _ => (),
         }
     }
@@ -188,7 +158,7 @@ async fn flood_on_real_sockets() {
         came.unwrap(),
         resident_kb().saturating_sub(before),
     );
-    assert!(came.unwrap() < LIMIT);
+    assert!(came.unwrap() < BOUND);
     assert!(resident_kb() < before + 32 * 1024, "{before} kB before, {} after", resident_kb());
     assert_eq!((counters.ups, counters.downs, counters.faults), (2, 0, 0));
     assert!(counters.bad_cookie > 1_000 && counters.out_of_the_blue > 1_000, "{counters:?}");
@@ -256,7 +226,7 @@ async fn icmp_that_lies() {
             }
         }
     });
-    let one = element.dial(1, SocketAddr::V4(outside));
+    let one = element.dial(sctp(SocketAddr::V4(outside)));
     assert!(matches!(element.next().await, NetEvent::Up { .. }));
     let NetEvent::Up { assoc: two, .. } = registrar.next().await else { panic!("not up") };
     // The registrar's next packet has the element's tag for sure.

@@ -1,5 +1,8 @@
 //! Secure mode on real sockets: who gets in, who does not, and what strangers cost.
 
+#[allow(dead_code, reason = "each test has use for a part of it")]
+mod support;
+
 use std::fs::Permissions;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,15 +13,14 @@ use std::time::{Duration, SystemTime};
 use dialtone_cert::{Authority, Request};
 use dialtone_transport::tls::{Tls, TlsConfig};
 use dialtone_transport::{
-    AssocId, DownCause, Endpoint, EndpointConfig, Identity, Link, NetCommand, NetEvent, Protocol,
-    Remote, Secure,
+    AssocId, DownCause, EndpointConfig, Identity, Link, NetCommand, NetEvent, Protocol, Remote,
+    Secure,
 };
+use support::{LIMIT, Peer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn ip(test: u8, host: u8) -> IpAddr {
@@ -98,31 +100,9 @@ fn expired(request: Request) -> Request {
     Request { not_before: now - 2 * DAY, not_after: now - DAY, ..request }
 }
 
-struct Peer {
-    endpoint: Endpoint,
-    events: mpsc::Receiver<NetEvent>,
-    dialled: u64,
-}
-
 impl Peer {
-    async fn bind(config: EndpointConfig) -> Self {
-        let (endpoint, events) = Endpoint::bind(config).await.unwrap();
-        Self { endpoint, events, dialled: 0 }
-    }
-
     fn remote(&self, protocol: Protocol) -> Remote {
         Remote { link: Link::Tcp, addr: self.endpoint.tls_addr(protocol).unwrap(), sctp_port: 0 }
-    }
-
-    fn dial(&mut self, protocol: Protocol, remote: Remote) -> AssocId {
-        self.dialled += 1;
-        let assoc = AssocId::dialled(self.dialled);
-        self.endpoint.execute(NetCommand::Connect { assoc, protocol, remote });
-        assoc
-    }
-
-    async fn next(&mut self) -> NetEvent {
-        timeout(LIMIT, self.events.recv()).await.expect("no event").expect("endpoint has ended")
     }
 
     async fn up(&mut self) -> (AssocId, Identity) {
@@ -132,26 +112,19 @@ impl Peer {
         }
     }
 
-    async fn down(&mut self) -> DownCause {
-        match self.next().await {
-            NetEvent::Down { cause, .. } => cause,
-            event => panic!("{event:?}"),
-        }
-    }
-
     /// A dial that this side gives up, since it does not believe the other one.
     async fn does_not_trust(&mut self, what: &str, registrar: &mut Peer) {
-        self.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
-        assert_eq!(self.down().await, DownCause::Aborted, "{what}");
+        self.dial(registrar.remote(Protocol::Asap));
+        assert_eq!(self.down().await.1, DownCause::Aborted, "{what}");
         assert_eq!(self.endpoint.counters().ups, 0, "{what}");
         registrar.saw_nobody(what).await;
     }
 
     /// A dial that the other side ends. With TLS 1.3 this side is ready before it learns that.
     async fn is_not_trusted(&mut self, what: &str, protocol: Protocol, registrar: &mut Peer) {
-        self.dial(protocol, registrar.remote(protocol));
+        self.dial_with(protocol, registrar.remote(protocol));
         self.up().await;
-        assert_eq!(self.down().await, DownCause::Aborted, "{what}");
+        assert_eq!(self.down().await.1, DownCause::Aborted, "{what}");
         registrar.saw_nobody(what).await;
     }
 
@@ -163,15 +136,6 @@ impl Peer {
             (0, None),
             "{what}"
         );
-    }
-
-    async fn until(&self, what: &str, condition: impl Fn(&Endpoint) -> bool) {
-        let met = timeout(LIMIT, async {
-            while !condition(&self.endpoint) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        assert!(met.await.is_ok(), "{what}: {:?}", self.endpoint.counters());
     }
 }
 
@@ -191,7 +155,7 @@ async fn both_sides_know_each_other_and_messages_pass() {
     let mut request = Request::new("Proxy-1.example.org", 1);
     request.names.push("urn:example:proxy".to_owned());
     let mut element = pki.element(2, pki.files(&request)).await;
-    let one = element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    let one = element.dial(registrar.remote(Protocol::Asap));
     let (up, peer) = element.up().await;
     assert_eq!((up, peer.name()), (one, Some("ns1.example.org")));
     let (two, peer) = registrar.up().await;
@@ -214,8 +178,8 @@ async fn both_sides_know_each_other_and_messages_pass() {
         assert!(matches!(registrar.next().await, NetEvent::Message { .. }));
     }
     element.endpoint.execute(NetCommand::Shutdown { assoc: one });
-    assert_eq!(element.down().await, DownCause::Local);
-    assert_eq!(registrar.down().await, DownCause::Closed);
+    assert_eq!(element.down().await.1, DownCause::Local);
+    assert_eq!(registrar.down().await.1, DownCause::Closed);
 }
 
 #[tokio::test]
@@ -223,11 +187,11 @@ async fn a_process_that_dies_is_no_orderly_end() {
     let pki = Pki::new(2);
     let mut registrar = pki.ns1().await;
     let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
-    element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    element.dial(registrar.remote(Protocol::Asap));
     element.up().await;
     registrar.up().await;
     drop(element);
-    assert_eq!(registrar.down().await, DownCause::Aborted);
+    assert_eq!(registrar.down().await.1, DownCause::Aborted);
 }
 
 /// Proves S-018, S-021.
@@ -314,7 +278,7 @@ async fn names_of_registrars_are_compared_as_dns_does() {
         let config = TlsConfig { registrar_names: vec![reference.to_owned()], ..good.clone() };
         let mut caller = pki.element(2, config).await;
         if believed {
-            caller.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+            caller.dial(registrar.remote(Protocol::Asap));
             caller.up().await;
             registrar.up().await;
         } else {
@@ -334,7 +298,7 @@ async fn peers_are_registrars_with_the_address_or_name_of_one() {
         };
         let mut one = pki.registrar(1, config(1, "ns1.example.org")).await;
         let mut two = pki.registrar(2, config(2, "ns2.example.org")).await;
-        two.dial(Protocol::Enrp, one.remote(Protocol::Enrp));
+        two.dial_with(Protocol::Enrp, one.remote(Protocol::Enrp));
         assert_eq!(two.up().await.1.name(), Some("ns1.example.org"));
         assert_eq!(one.up().await.1.name(), Some("ns2.example.org"));
     }
@@ -397,14 +361,14 @@ async fn secure_mode_dials_nothing_else_and_knows_plain_callers() {
     let mut registrar = pki.ns1().await;
     let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
     let sctp = Remote { link: Link::Sctp, addr: SocketAddr::new(ip(7, 1), 9899), sctp_port: 3863 };
-    element.dial(Protocol::Asap, sctp);
-    assert_eq!(element.down().await, DownCause::Local);
+    element.dial(sctp);
+    assert_eq!(element.down().await.1, DownCause::Local);
     // A plain server is no registrar: it says nothing that TLS knows.
     let plain =
         Remote { link: Link::Tcp, addr: registrar.endpoint.tcp_addr().unwrap(), sctp_port: 0 };
-    element.dial(Protocol::Asap, plain);
+    element.dial(plain);
     assert!(matches!(registrar.next().await, NetEvent::Up { peer: None, .. }));
-    assert_eq!(element.down().await, DownCause::TimedOut);
+    assert_eq!(element.down().await.1, DownCause::TimedOut);
     assert_eq!(element.endpoint.counters().ups, 0);
 }
 
@@ -432,7 +396,7 @@ async fn slow_handshakes_hold_up_nobody() {
     }
     registrar.until("80 make room", |endpoint| endpoint.counters().tls_unfinished >= 80).await;
     let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
-    element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    element.dial(registrar.remote(Protocol::Asap));
     element.up().await;
     registrar.up().await;
     // The others are ended by time.
@@ -486,7 +450,7 @@ async fn a_flood_from_one_address_keeps_nobody_else_out() {
     });
     registrar.until("most are reset", |endpoint| endpoint.counters().tls_limited >= 200).await;
     let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
-    element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    element.dial(registrar.remote(Protocol::Asap));
     element.up().await;
     registrar.up().await;
     flood.abort();
@@ -502,7 +466,7 @@ async fn a_handshake_does_not_outlive_the_endpoint() {
     let between = tokio::net::TcpListener::bind((ip(13, 1), 0)).await.unwrap();
     let mut element = pki.element(2, pki.files(&Request::new("proxy-1", 1))).await;
     let addr = between.local_addr().unwrap();
-    element.dial(Protocol::Asap, Remote { link: Link::Tcp, addr, sctp_port: 0 });
+    element.dial(Remote { link: Link::Tcp, addr, sctp_port: 0 });
     let (mut left, _) = between.accept().await.unwrap();
     let mut right = TcpStream::connect(to).await.unwrap();
     let mut flight = [0; 16_384];
@@ -529,7 +493,7 @@ async fn certificates_reload_without_ending_connections() {
     let mut registrar = pki.ns1().await;
     let config = pki.files(&Request::new("proxy-1", 1));
     let mut element = pki.element(2, config.clone()).await;
-    let one = element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+    let one = element.dial(registrar.remote(Protocol::Asap));
     element.up().await;
     let (two, _) = registrar.up().await;
 
@@ -542,7 +506,7 @@ async fn certificates_reload_without_ending_connections() {
 
     let renamed = timeout(LIMIT, async {
         loop {
-            let assoc = element.dial(Protocol::Asap, registrar.remote(Protocol::Asap));
+            let assoc = element.dial(registrar.remote(Protocol::Asap));
             element.up().await;
             let (_, peer) = registrar.up().await;
             element.endpoint.execute(NetCommand::Abort { assoc });
