@@ -46,7 +46,8 @@ impl Element {
     }
 
     /// Values that no registrar can accept, as causes for the answer (RFC 5354, section 3.12.4; RFC 5356, section 3):
-    /// an invalid policy number, an unknown Transport Use, port 0, a PE identifier 0.
+    /// an invalid policy number, an unknown Transport Use, port 0, a PE identifier 0, a registration life of 0 or less than
+    /// -1.
     pub fn invalid_values(&self) -> Vec<Cause<'static>> {
         let mut causes = Vec::new();
         let invalid = || Cause::plain(CauseCode::INVALID_VALUES);
@@ -58,8 +59,8 @@ impl Element {
         if !known_use || self.transport.port() == Some(0) {
             causes.push(Cause::invalid_transport(&self.transport).unwrap_or_else(|_| invalid()));
         }
-        if self.pe_id == PeId(0) {
-            causes.push(invalid());
+        if self.pe_id == PeId(0) || self.life == 0 || self.life < -1 {
+            causes.push(Cause::invalid_element(&self.to_wire()).unwrap_or_else(|_| invalid()));
         }
         causes
     }

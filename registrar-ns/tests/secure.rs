@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dialtone_asap_client::{Agent, AgentConfig, Registrar as Known};
 use dialtone_cert::{Authority, Request};
 use dialtone_daemon::CancellationToken;
+use dialtone_pool_user::{Users, UsersConfig};
 use dialtone_registrar_ns::core::{Registrar, Snapshot};
 use dialtone_registrar_ns::{Settings, driver};
+use dialtone_transport::multicast::Announcer;
 use dialtone_transport::tls::{Tls, TlsConfig};
 use dialtone_transport::{
     ASAP_PORT, ASAP_TLS_PORT, AssocId, DownCause, ENCAPSULATION_PORT, ENRP_TLS_PORT, Endpoint,
@@ -470,5 +473,66 @@ async fn a_replayed_registration_changes_nothing() {
     registrar.until("the connection ended", |snapshot| snapshot.clients == 0).await;
     let counters = registrar.snapshots.borrow().counters;
     assert_eq!((registrar.elements(), counters.registrations, counters.rejects), (vec![], 1, 0));
+    registrar.stop().await;
+}
+
+/// Whoever says by multicast to be a registrar is one if its certificate says so, too: a registrar of another authority,
+/// and an element that has a certificate of this one, are dialled and left.
+///
+/// Proves S-028.
+#[tokio::test]
+async fn an_announced_registrar_has_to_prove_what_it_is() {
+    let pki = Pki::new(7);
+    let foreign = Pki::new(8);
+    let registrar = pki.registrar(1, &[]).await;
+    let other_authority = pki.files_of(&foreign.authority, &pki.ns(2));
+    let element = pki.files(&Request::new("b.example.org", 1));
+    let mut pretenders = Vec::new();
+    for (host, files) in [(2, other_authority), (3, element)] {
+        let running = pki.registrar_with(host, &[], &files, "").await;
+        let listener = TcpListener::bind((pki.ip(host), 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dials, dialled) = watch::channel(0);
+        let to = asap_tls(pki.ip(host));
+        let carrier = tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                dials.send_modify(|dials| *dials += 1);
+                let mut callee = TcpStream::connect(to).await.unwrap();
+                // How it ends is the business of both ends.
+                let _ = tokio::io::copy_bidirectional(&mut caller, &mut callee).await;
+            }
+        });
+        pretenders.push((running, address, dialled, carrier));
+    }
+
+    let group = SocketAddr::from(([239, 201, 116, pki.test], ASAP_PORT));
+    let files = pki.files(&Request::new("user.example.org", 1));
+    let config = AgentConfig::telephony(pki.ip(10), [Known::Multicast(Some(group))]);
+    let users = Users::new(UsersConfig::telephony());
+    let agent = Agent::start(config.secured(Some(&files)).unwrap(), users).await.unwrap();
+    let mut home = agent.home();
+    let announcer = Announcer::bind(group, pki.ip(9), 1).unwrap();
+    let announce = async |addresses: &[SocketAddr]| {
+        let transports = addresses.iter().copied().map(Transport::tcp).collect();
+        let message = Message::ServerAnnounce { server_id: ServerId(9), transports };
+        announcer.send(&message.encode().unwrap()).await.unwrap();
+    };
+
+    let addresses: Vec<_> = pretenders.iter().map(|pretender| pretender.1).collect();
+    announce(&addresses).await;
+    for (_, address, dialled, _) in &mut pretenders {
+        let often = timeout(LIMIT, dialled.wait_for(|dials| *dials >= 2)).await;
+        assert!(often.is_ok_and(|often| often.is_ok()), "{address} is tried, and tried again");
+    }
+    assert_eq!(*home.borrow(), None);
+    announce(&[&addresses[..], &[asap_tls(pki.ip(1))]].concat()).await;
+    let found = timeout(LIMIT, home.wait_for(Option::is_some)).await.expect("no home");
+    let found = *found.unwrap();
+    assert_eq!(found.map(|home| home.remote.addr), Some(asap_tls(pki.ip(1))));
+    agent.stop().await;
+    for (running, _, _, carrier) in pretenders {
+        carrier.abort();
+        running.stop().await;
+    }
     registrar.stop().await;
 }

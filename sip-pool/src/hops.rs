@@ -93,7 +93,8 @@ pub enum Output {
         /// Why.
         cause: Cause,
     },
-    /// The element has failed: to be reported to the registrar (ENDPOINT_UNREACHABLE).
+    /// The element has failed: to be reported to the registrar (ENDPOINT_UNREACHABLE). Once for each failure, and only
+    /// if something was to be sent to it.
     Suspect {
         /// The element.
         element: u32,
@@ -191,6 +192,10 @@ struct Peer {
     address: SocketAddr,
     link: Link,
     suspect: bool,
+    /// Whether anything was ever to be sent to it, be it a ping.
+    used: bool,
+    /// Whether [`Output::Suspect`] said it.
+    reported: bool,
     /// When the element left the pool and its connection will be closed.
     left: Option<Instant>,
     failures: u32,
@@ -249,6 +254,8 @@ impl Hops {
                         address: member.address,
                         link: Link::Down { redial_at: None },
                         suspect: false,
+                        used: false,
+                        reported: false,
                         left: None,
                         failures: 0,
                         busy_since: now,
@@ -405,6 +412,7 @@ impl Hops {
         };
         // A stopped process still lets its kernel accept connections: only an answer shows that somebody is there.
         let usable = !peer.suspect && peer.left.is_none();
+        peer.used = true;
         self.outputs.push_back(Output::Write { conn, data: Bytes::from_static(PING) });
         self.outputs.extend(queue.into_iter().map(|data| Output::Write { conn, data }));
         if usable {
@@ -420,6 +428,7 @@ impl Hops {
             *pinged_at = None;
         }
         peer.failures = 0;
+        peer.reported = false;
         if std::mem::take(&mut peer.suspect) && peer.left.is_none() {
             self.outputs.push_back(Output::Usable { element });
         }
@@ -572,6 +581,7 @@ impl Hops {
 
     fn write(&mut self, element: u32, data: Bytes) {
         let Some(peer) = self.peers.get_mut(&element) else { return };
+        peer.used = true;
         match &mut peer.link {
             Link::Dialling { queue, .. } => queue.push(data),
             // Nobody is there to write to; requests hear of it, other messages are lost as on any network.
@@ -602,7 +612,7 @@ impl Hops {
             self.peers.remove(&element);
             return;
         }
-        let was_suspect = std::mem::replace(&mut peer.suspect, true);
+        peer.suspect = true;
         peer.failures = peer.failures.saturating_add(1);
         let (shortest, longest) = self.settings.backoff;
         // An element that was fine a moment ago is dialled again at once: it may just have been started anew.
@@ -613,7 +623,8 @@ impl Hops {
                 (shortest * 2u32.saturating_pow(peer.failures - 2).min(1 << 10)).min(longest);
             pause.mul_f64(0.75 + self.rng.f64() / 2.0)
         };
-        if !was_suspect {
+        // RFC 5352 section 3.5: no report of an element to which nothing was to be sent.
+        if peer.used && !std::mem::replace(&mut peer.reported, true) {
             self.outputs.push_back(Output::Suspect { element, cause });
         }
         self.fail(now, element, cause, Some(now + pause));

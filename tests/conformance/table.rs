@@ -216,7 +216,10 @@ fn page() -> Result<(String, [usize; 3]), String> {
         "# Conformance\n\n\
          Made from the tests by `make conformance`; not to be edited. [tests/conformance/README.md](../tests/conformance/README.md)\n\
          says where its lines come from.\n\n\
-         Levels as in RFC 2119; in small letters: said without such a word. G-numbers name gaps and contradictions of the RFCs.\n\n",
+         Levels as in RFC 2119; in small letters: said without such a word. G-numbers name gaps and contradictions of the RFCs.\n\n\
+         Two rows are shown with the settings of the RFCs and do not hold with those for telephony, which daemons use: elements do\n\
+         not stop at MAX-REG-ATTEMPT (A-045); one that found its home less than 10 s ago answers the claim of another registrar by\n\
+         registering with its home again (A-096).\n\n",
     );
     let mut line = |text: std::fmt::Arguments<'_>| page.write_fmt(text).map_err(|e| e.to_string());
     let [shown, deviating, open] = all;

@@ -1,7 +1,7 @@
 //! Error causes and the Operation Error parameter that carries them (RFC 5354, section 3.12).
 
 use crate::codec::{Context, Reader, Writer};
-use crate::{CauseCode, DecodeError, EncodeError, ParameterType, Policy, Transport};
+use crate::{CauseCode, DecodeError, EncodeError, ParameterType, Policy, PoolElement, Transport};
 use std::borrow::Cow;
 
 /// What went wrong, with the information that the code demands.
@@ -43,6 +43,14 @@ impl<'a> Cause<'a> {
     /// When the transport does not fit a parameter.
     pub fn invalid_transport(transport: &Transport<'_>) -> Result<Cause<'static>, EncodeError> {
         Self::with(CauseCode::INVALID_VALUES, |writer| transport.encode(writer))
+    }
+
+    /// RFC 5354, section 3.12.4, for an element whose identifier or registration life is invalid.
+    ///
+    /// # Errors
+    /// When the element does not fit a parameter.
+    pub fn invalid_element(element: &PoolElement<'_>) -> Result<Cause<'static>, EncodeError> {
+        Self::with(CauseCode::INVALID_VALUES, |writer| element.encode(writer))
     }
 
     /// RFC 5354, section 3.12.6: the pool's overall policy.

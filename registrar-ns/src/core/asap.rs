@@ -171,9 +171,6 @@ impl Registrar {
         }
         self.check_identity(id, key, element)?;
         let mut invalid = element.invalid_values();
-        if element.life == 0 || element.life < -1 {
-            invalid.push(Cause::plain(CauseCode::INVALID_VALUES));
-        }
         let nowhere = |addr: &IpAddr| addr.is_unspecified() || addr.is_multicast();
         if element.transport.addrs().iter().any(nowhere) {
             let cause = Cause::invalid_transport(&element.transport);

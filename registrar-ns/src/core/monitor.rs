@@ -288,8 +288,8 @@ impl Registrar {
 
     /// RFC 5352 section 3.5: somebody could not reach the element. Asked for at once; counted; too many remove it.
     ///
-    /// RFC 5355 section 2.13: who reports is not authenticated. Reports from one address alone make the registrar ask and
-    /// do not remove an element that answers.
+    /// DEVIATION(A-106): reports from one address alone make the registrar ask and do not remove an element that answers,
+    /// since who reports is not authenticated (RFC 5355 section 2.13).
     pub(super) fn element_reported(&mut self, now: Instant, key: &Key, source: Source) {
         let (halving, min) = (self.config.timers.report_halving, self.config.timers.keep_alive_min);
         let max = self.config.max_bad_pe_reports;

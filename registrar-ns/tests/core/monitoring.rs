@@ -63,7 +63,7 @@ fn a_101_reports_are_followed_by_a_probe_at_once() {
 }
 
 /// An element that answers stays, until too many reports say otherwise; those of one user alone do not.
-/// Proves, S-029.
+/// Proves.
 #[test]
 fn a_106_too_many_reports_remove() {
     let mut world = World::with_registrars(1);

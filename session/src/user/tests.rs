@@ -227,7 +227,7 @@ fn messages_wait_for_the_resolution_in_order() {
 
 /// wherever and however the element registered; the dial of [`Lab::drain`] checks address and ports.
 ///
-/// Proves.
+/// Proves A-004.
 #[test]
 fn the_registered_transport_is_what_is_dialled() {
     let (mut lab, assoc, element) = Lab::established(None, &[A]);
@@ -242,7 +242,7 @@ fn the_registered_transport_is_what_is_dialled() {
     assert_eq!(lab.dialled().1, B);
 }
 
-/// Proves, S-025.
+/// Proves, S-025.
 #[test]
 fn the_latest_cookie_goes_first_to_the_next_element() {
     let (mut lab, assoc, first) = Lab::established(None, &[A, B]);
@@ -394,7 +394,7 @@ fn unordered_is_asked_of_the_transport() {
     );
 }
 
-/// Proves A-138.
+/// Proves.
 #[test]
 fn the_order_of_the_card_decides_who_is_next() {
     for order in [[A, B, C], [C, B, A], [B, A, C]] {
@@ -465,7 +465,7 @@ fn the_pool_of_this_process_is_known_before_a_session_wants_it() {
     lab.dialled();
 }
 
-/// Proves A-135, S-034.
+/// Proves A-135.
 #[test]
 fn without_a_control_channel_there_is_neither_cookie_nor_card() {
     let mut lab = Lab::with(UserConfig::default(), Some(own()));

@@ -289,6 +289,44 @@ fn an_element_that_comes_back_to_the_pool_is_announced() {
     assert!(world.hops.is_connected(1));
 }
 
+/// Proves A-100.
+#[test]
+fn an_element_to_which_nothing_was_sent_is_not_reported() {
+    let elements = [1, 2].map(|element| Member { element, address: address(element) });
+    let mut world = World::new(&[]);
+    world.accepts = false;
+    world.hops.set_members(world.now, &elements);
+    world.drain();
+    world.run(5_000);
+    assert!(!world.hops.is_usable(1) && !world.hops.is_usable(2));
+    assert_eq!(world.log(), [], "dialled in advance");
+    // One of them accepts at last, and resets the connection when it is pinged.
+    world.now = world.hops.next_deadline().unwrap();
+    world.hops.handle_timeout(world.now);
+    let Some(Output::Dial { conn, .. }) = world.hops.poll() else { panic!("no dial") };
+    let element = world.hops.element_of(conn).unwrap();
+    world.hops.connected(world.now, conn);
+    world.hops.closed(world.now, conn);
+    world.run(5_000);
+    let log: Vec<String> = world.log().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(log, [format!("suspect {element}: Reset")]);
+
+    // A request waits for the connection that is being made to it.
+    let mut world = World::new(&[]);
+    world.hops.set_members(world.now, &elements);
+    assert_eq!(
+        world.hops.send_any(world.now, &[2], RequestId(7), Bytes::from_static(b"request")),
+        Ok(2)
+    );
+    world.accepts = false;
+    world.drain();
+    world.run(5_000);
+    assert_eq!(
+        world.log(),
+        [(0, "suspect 2: Unreachable".into()), (0, "failed 7 at 2: Unreachable".into())]
+    );
+}
+
 proptest::proptest! {
     /// Whatever happens in whatever order: deadlines lie ahead once they were served, every request is over at last,
     /// and nothing is said about connections that are closed.

@@ -58,7 +58,7 @@ fn a_reported_element_that_does_not_answer_is_removed() {
     assert!(!lab.has(1, "echo", 7) && !lab.has(2, "echo", 7));
 }
 
-/// Proves.
+/// Proves.
 #[test]
 fn an_element_that_answers_stays_until_it_was_reported_too_often() {
     let (mut lab, element, user) = start();

@@ -197,7 +197,7 @@ fn dialled(world: &mut World<Users>, time: Duration) -> BTreeSet<u8> {
     world.connects[before..].iter().map(|(_, n)| *n).collect()
 }
 
-/// Proves.
+/// Proves.
 #[test]
 fn announced_addresses_are_tried() {
     let mut world =

@@ -48,8 +48,9 @@ fn who_does_not_fit_a_pool_is_told_what_fits() {
     assert_eq!(kinds, [0x5, 0x7], "all that is wrong at once");
 }
 
+/// Proves P-026.
 #[test]
-fn invalid_transports_and_policies_are_shown() {
+fn what_is_invalid_is_shown() {
     let mut lab = Lab::new(1);
     let who = lab.sctp(9, 1);
     let fine = Pe::new(7, who.ip());
@@ -59,10 +60,25 @@ fn invalid_transports_and_policies_are_shown() {
     for (element, shown) in [
         (Pe { transport: nowhere.clone(), ..fine.clone() }, nowhere),
         (Pe { transport: no_port.clone(), ..fine.clone() }, no_port),
-        (Pe { policy: nothing.clone(), ..fine.clone() }, nothing),
+        (Pe { policy: nothing.clone(), ..fine.clone() }, nothing.clone()),
     ] {
         assert_eq!(refused(&mut lab, who, "echo", &element), [cause(0x3, &shown)], "{element:?}");
     }
+    // What is no parameter of its own is shown with the element that it stands in.
+    for element in [
+        Pe { id: 0, ..fine.clone() },
+        Pe { life: 0, ..fine.clone() },
+        Pe { life: -7, policy: policy(0x2, &[3]), ..fine.clone() },
+    ] {
+        let shown = element.tlv();
+        assert_eq!(refused(&mut lab, who, "echo", &element), [cause(0x3, &shown)], "{element:?}");
+    }
+    // Each on its own.
+    let all = Pe { id: 0, policy: nothing.clone(), ..fine };
+    assert_eq!(
+        refused(&mut lab, who, "echo", &all),
+        [cause(0x3, &nothing), cause(0x3, &all.tlv())]
+    );
 }
 
 /// Proves P-027, P-031.
