@@ -2,7 +2,7 @@
 //! application did, when it did it, and the registrars answer what rsplib's answered.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use dialtone_asap_client::core::{Client, Output, Role};
@@ -14,7 +14,7 @@ use dialtone_pool_element::{
 use dialtone_pool_user::{Command as UserCommand, Event, Users, UsersConfig};
 use dialtone_transport::{AssocId, DownCause, NetCommand, NetEvent, Protocol};
 use dialtone_wire::asap::{Message, Resolution};
-use dialtone_wire::{AsapType, Compat};
+use dialtone_wire::{AsapType, Compat, PeId, ServerId};
 
 use crate::compare::{compare, listed};
 use crate::pcap::{CRASH, FAILOVER};
@@ -306,5 +306,51 @@ fn users_resolve_and_report() {
                 other => panic!("{port}: {other:?}"),
             }
         }
+    }
+}
+
+/// G10: of two elements of one pool behind one association the one that is named answers; without a name, both.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+fn a_keep_alive_that_names_an_element_is_answered_by_that_one() {
+    let now = Instant::now();
+    let registrars = vec![registrar_sctp(IpAddr::V4(host(11)))];
+    let config = ClientConfig { compat: Compat::Rsplib, ..ClientConfig::rfc(registrars) };
+    let role = Elements::new(ElementsConfig::rfc());
+    let mut client = Client::new(now, config, role, fastrand::Rng::with_seed(1));
+    let sent = |client: &mut Client<Elements>| {
+        let mut sent = Vec::new();
+        while let Some(output) = client.poll() {
+            if let Output::Net(NetCommand::Send { payload, .. }) = output {
+                sent.push(payload);
+            }
+        }
+        sent
+    };
+    let Some(Output::Net(NetCommand::Connect { assoc, protocol, remote })) = client.poll() else {
+        panic!("it dials")
+    };
+    client.handle_net(now, NetEvent::Up { assoc, protocol, remote, peer: None });
+    let handle: Handle = "pool".parse().unwrap();
+    for id in [1, 2] {
+        let addr = SocketAddr::new(IpAddr::V4(host(13)), 5060);
+        let element = ElementConfig::tcp(handle.clone(), PeId(id), addr);
+        client.handle_command(now, ElementCommand::Register(element));
+    }
+    assert_eq!(sent(&mut client).len(), 2);
+    for (pe_id, answering) in [(Some(PeId(2)), vec![PeId(2)]), (None, vec![PeId(1), PeId(2)])] {
+        let server_id = ServerId(0xe66b_68cf);
+        let handle = handle.to_wire();
+        let question = Message::EndpointKeepAlive { home: false, server_id, handle, pe_id };
+        let payload = question.encode_with(Compat::Rsplib).unwrap();
+        client.handle_net(now, NetEvent::Message { assoc, payload });
+        let answers: Vec<PeId> = sent(&mut client)
+            .iter()
+            .map(|payload| match decode(payload) {
+                Message::EndpointKeepAliveAck { pe_id, .. } => pe_id,
+                message => panic!("{message:?}"),
+            })
+            .collect();
+        assert_eq!(answers, answering, "{pe_id:?}");
     }
 }
