@@ -381,11 +381,18 @@ impl Elements {
         let by_home =
             from.is_home || cx.home().is_some_and(|home| home.server_id == Some(probe.server_id));
         if by_home {
+            // It took us over from somebody, whose word for us may be older than what we told it before. Not when we
+            // have just registered with it for that reason.
+            let again = probe.claims && !cx.home_is_recent();
             for key in &own {
                 if let Some(element) = self.elements.get_mut(key) {
                     element.heard = now;
                 }
-                self.run(cx, key);
+                if again {
+                    self.nudge(cx, key);
+                } else {
+                    self.run(cx, key);
+                }
             }
             return;
         }

@@ -184,6 +184,21 @@ fn a_claim_with_h_moves_the_elements_there_and_each_registers_once() {
 }
 
 #[test]
+fn a_claim_of_the_home_itself_makes_the_element_register_again_once() {
+    let mut world = registered(2);
+    world.run(ms(10_000));
+    let home = world.home().unwrap();
+    let before = registrations_at(&world, home);
+    let assoc = world.client.home().unwrap().assoc;
+    world.probe(assoc, home, POOL.as_bytes(), true);
+    world.run(ms(50));
+    world.probe(assoc, home, POOL.as_bytes(), true);
+    world.run(ms(500));
+    assert_eq!(registrations_at(&world, home), before + 1);
+    assert_eq!((world.home(), world.client.counters().adoptions), (Some(home), 0));
+}
+
+#[test]
 fn a_claim_that_is_older_news_is_answered_and_the_home_told_again() {
     let mut world = registered(3);
     let dead = world.home().unwrap();
