@@ -21,6 +21,8 @@ pub(super) struct Audit {
     /// How long after a resync the next difference has to wait; doubles while resyncs do not help.
     pause: Duration,
     not_before: Option<Instant>,
+    /// Whose elements it has claimed.
+    claimed_from: BTreeSet<ServerId>,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(super) struct Orphans {
 
 impl Audit {
     pub(super) fn new(pause: Duration) -> Self {
-        Self { theirs: None, running: None, pause, not_before: None }
+        Self { theirs: None, running: None, pause, not_before: None, claimed_from: BTreeSet::new() }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -117,6 +119,20 @@ impl Registrar {
             entry.audit.not_before = Some(at);
             self.timers.set(Timer::Resync(peer), at);
         }
+    }
+
+    /// An element of `former` belongs to `home` now, as somebody says.
+    pub(super) fn note_claim(&mut self, home: ServerId, former: ServerId) {
+        if self.peers.contains_key(&former)
+            && let Some(entry) = self.peers.get_mut(&home)
+        {
+            entry.audit.claimed_from.insert(former);
+        }
+    }
+
+    /// Whether `home` has claimed an element of `former`.
+    pub(super) fn has_claimed(&self, home: ServerId, former: ServerId) -> bool {
+        self.peers.get(&home).is_some_and(|entry| entry.audit.claimed_from.contains(&former))
     }
 
     /// A peer is to say whether it owns these, which are recorded as its own.

@@ -192,6 +192,11 @@ impl Registrar {
         }
         keys.iter().for_each(|key| self.answers.forget(key));
         self.event(Event::TakenOver { target, by: sender, elements: keys.len() });
+        // What the target had claimed of the sender's came with the target's word for it, which may be older than the
+        // sender's own, and no checksum shows it.
+        if !keys.is_empty() && self.has_claimed(target, sender) {
+            self.recheck(now, sender, keys);
+        }
         if self.takeovers.remove(&target).is_some() {
             self.timers.cancel(&Timer::Takeover(target));
             self.event(Event::TakeoverLost { target, to: Some(sender) });

@@ -203,6 +203,9 @@ impl Registrar {
                     });
                 }
                 let changed = old != element;
+                if old.home != element.home {
+                    self.note_claim(element.home, old.home);
+                }
                 if changed {
                     self.changed_entry(now, &key, old.transport != element.transport);
                 }

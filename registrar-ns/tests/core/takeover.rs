@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use dialtone_registrar_ns::core::{Event, Removal};
-use dialtone_wire::enrp::{Body, Message};
-use dialtone_wire::{Policy, PolicyType, ServerId};
+use dialtone_wire::enrp::{Body, Message, PoolEntry};
+use dialtone_wire::{PeId, Policy, PolicyType, PoolElement, PoolHandle, ServerId, UpdateAction};
 
 use crate::element::Element;
 use crate::world::{Name, World, ms, reg};
@@ -336,6 +336,69 @@ fn attributes_are_resynced_after_a_cut() {
     });
     let load = |n: u8| world.registrar(n).handlespace().get(b"echo", id).unwrap().policy.load();
     assert_eq!((load(1), load(2)), (Some(2), Some(2)));
+}
+
+/// What a dead registrar had claimed of its successor's came with its own, older word for the element. Its successor is
+/// asked, and nobody else.
+#[test]
+fn older_values_do_not_survive_a_takeover() {
+    for claimed in [true, false] {
+        let mut world = World::with_registrars(1);
+        world.add_element(Element::enrp_mailbox(50, 1));
+        world.add_element(Element::enrp_mailbox(51, 1));
+        let element = |home: u32, load: u32| {
+            let element = Element::new("echo", 7, &[1]).with(Policy::LeastUsed { load });
+            PoolElement { home: ServerId(home), ..element.pool_element() }
+        };
+        let add = |home, load| Body::HandleUpdate {
+            takeover_suggested: false,
+            action: UpdateAction::ADD_PE,
+            handle: PoolHandle(b"echo"),
+            element: Box::new(element(home, load)),
+        };
+        let table = |elements: Vec<PoolElement<'static>>| {
+            let handle = PoolHandle(b"echo");
+            let pools = elements.into_iter();
+            let pools = pools.map(|element| PoolEntry { handle, elements: vec![element] });
+            Body::HandleTableResponse { reject: false, more: false, pools: pools.collect() }
+        };
+        world.run(ms(20));
+        for sender in [50, 51] {
+            assert_eq!(tables_asked(&mut world, sender, Body::ListRequest), 1, "it is new");
+            assert_eq!(tables_asked(&mut world, sender, table(Vec::new())), 0);
+        }
+        if claimed {
+            tables_asked(&mut world, 51, add(51, 2));
+        }
+        tables_asked(&mut world, 50, add(50, 1));
+        let takeover = Body::TakeoverServer { target: ServerId(50) };
+        assert_eq!(tables_asked(&mut world, 51, takeover), usize::from(claimed));
+        if claimed {
+            tables_asked(&mut world, 51, table(vec![element(51, 2)]));
+        }
+        let space = world.registrar(1).handlespace();
+        let entry = space.get(b"echo", PeId(7)).unwrap();
+        let load = if claimed { 2 } else { 1 };
+        assert_eq!((entry.home, entry.policy.load()), (ServerId(51), Some(load)));
+    }
+}
+
+/// A mailbox says something as a registrar; how often it is asked for its table then.
+fn tables_asked(world: &mut World, sender: u8, body: Body<'_>) -> usize {
+    let addr = Element::enrp_mailbox(sender, 1).addr;
+    let message = Message { sender: ServerId(sender.into()), receiver: ServerId::NONE, body };
+    world.element(addr).take();
+    world.element(addr).say_bytes(message.encode().unwrap());
+    world.drain(addr);
+    world.run(ms(20));
+    let received = world.element(addr).take();
+    let asks = |payload: &Vec<u8>| {
+        matches!(
+            Message::decode(payload).unwrap().message.body,
+            Body::HandleTableRequest { own_children_only: true }
+        )
+    };
+    received.iter().filter(|payload| asks(payload)).count()
 }
 
 /// Long enough to end the associations, too short for a takeover; then time to get over it.
