@@ -39,6 +39,13 @@ fn sixty_seeds_of_calls_hold() {
     hold(Scenario::Calls, 0..60);
 }
 
+/// Here callees hung up before anybody had acknowledged their answer.
+#[test]
+fn callees_wait_for_the_acknowledgement() {
+    hold(Scenario::Calls, 5130..5131);
+    hold(Scenario::Calls, 5166..5167);
+}
+
 #[test]
 fn three_hundred_seeds_of_registrations_hold() {
     hold(Scenario::Registrations, 0..300);

@@ -48,6 +48,7 @@ pub(crate) enum Effect {
 #[derive(Clone, Debug)]
 pub(crate) enum Token {
     Answer(Key),
+    Bye(String),
     Change(Change),
     Repeat(Key),
     RepeatAnswer(Key),
@@ -331,6 +332,12 @@ impl Phone {
         let Some(dialog) = self.dialogs.get_mut(call).filter(|dialog| !dialog.ended) else {
             return;
         };
+        let waits = |server: &Server| server.acks == 0 && now < server.began + LIMIT;
+        if method == Method::Bye && self.servers.get(&dialog.invite).is_some_and(waits) {
+            // RFC 3261 section 15: a callee MUST NOT say BYE before its 2xx is acknowledged, or was for too long not.
+            let token = Token::Bye(call.to_owned());
+            return self.effects.push(Effect::Timer { at: now + T1, token });
+        }
         dialog.local_cseq += 1;
         dialog.ended |= method == Method::Bye;
         let cseq = dialog.local_cseq;
@@ -685,14 +692,10 @@ impl Phone {
         if code < 300 && request.to().is_ok_and(|to| to.tag().is_none()) {
             let answer = Message::parse(bytes).expect("an answer");
             let text = |message: &Message, name| message.header_str(name).unwrap_or("").to_owned();
+            let from = request.from().ok();
             let dialog = Dialog {
                 local_tag: tag,
-                remote_tag: request
-                    .from()
-                    .ok()
-                    .and_then(|from| from.tag())
-                    .unwrap_or("")
-                    .to_owned(),
+                remote_tag: from.and_then(|from| from.tag()).unwrap_or("").to_owned(),
                 local: text(&answer, HeaderName::To),
                 remote: text(&request, HeaderName::From),
                 target: target(&request),
@@ -708,6 +711,7 @@ impl Phone {
 
     pub(crate) fn timer(&mut self, now: Duration, token: Token) {
         match token {
+            Token::Bye(call) => self.within(now, &call, Method::Bye),
             Token::Change(change) => self.change_bindings(now, change),
             Token::Ring(key) => {
                 if self.servers.get(&key).is_some_and(|server| server.answer.is_none()) {
@@ -715,10 +719,8 @@ impl Phone {
                 }
             }
             Token::Answer(key) => {
-                let Some(server) = self.servers.get(&key).filter(|server| server.answer.is_none())
-                else {
-                    return;
-                };
+                let open = self.servers.get(&key).filter(|server| server.answer.is_none());
+                let Some(server) = open else { return };
                 let plan = self.plans.get(&server.call).and_then(|plan| plan.answer);
                 self.respond(now, &key, plan.map_or(200, |(_, code)| code));
             }
@@ -768,8 +770,7 @@ impl Phone {
             if client.finals.is_empty() && !excused {
                 faults.push(format!("{} of {} has no final answer", key.1, client.call));
             }
-            let patient = self.tcp || self.lossy || self.patient || !strict;
-            if client.sends > 1 && !patient {
+            if client.sends > 1 && strict && !(self.tcp || self.lossy || self.patient) {
                 faults
                     .push(format!("{} of {} was sent {} times", key.1, client.call, client.sends));
             }
