@@ -19,6 +19,8 @@ pub struct Coverage {
     pub same_identity: u64,
     /// Elements that started again under a new identifier.
     pub new_identity: u64,
+    /// Imports that met a pool with another policy.
+    pub pool_conflicts: u64,
     /// Associations that came up.
     pub associations: u64,
     /// Messages that reached a core.
@@ -27,7 +29,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// Every count with its name, but for that of the seeds.
-    pub fn rows(&self) -> [(&'static str, u64); 9] {
+    pub fn rows(&self) -> [(&'static str, u64); 10] {
         [
             ("takeovers", self.takeovers),
             ("arbitrations lost", self.arbitrations_lost),
@@ -36,6 +38,7 @@ impl Coverage {
             ("splits", self.splits),
             ("registrars restarted with the same identity", self.same_identity),
             ("elements restarted with a new identity", self.new_identity),
+            ("pools of two policies", self.pool_conflicts),
             ("associations", self.associations),
             ("messages", self.messages),
         ]
@@ -59,6 +62,7 @@ impl AddAssign for Coverage {
         self.splits += other.splits;
         self.same_identity += other.same_identity;
         self.new_identity += other.new_identity;
+        self.pool_conflicts += other.pool_conflicts;
         self.associations += other.associations;
         self.messages += other.messages;
     }

@@ -1,5 +1,5 @@
 //! Bugs planted on purpose, to see whether the invariants notice. Most change messages on their way from or to a core,
-//! so that the cores stay as they are; three sit where no message shows them.
+//! so that the cores stay as they are; four sit where no message shows them.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,8 @@ pub enum Plant {
     DeafToTargets,
     /// Answers to resolutions are sent twice, sometimes.
     DoubleAnswers,
+    /// A registrar keeps its rules of a pool, whatever its peers say (in the core).
+    FirmRules,
     /// Checksums are folded before something is subtracted (in the core).
     FoldedSubtraction,
     /// A registrar is not told that an association has ended, sometimes.
@@ -35,6 +37,8 @@ pub enum Plant {
     NoResyncOnReturn,
     /// The last element of a table is missing.
     ShortTables,
+    /// Registrars do not show themselves to the group.
+    SilentGroup,
     /// Removals are not announced.
     SilentRemovals,
     /// TAKEOVER_SERVER is not sent.
@@ -50,10 +54,11 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Chatter,
         Self::DeafToTargets,
         Self::DoubleAnswers,
+        Self::FirmRules,
         Self::FoldedSubtraction,
         Self::ForgottenEnds,
         Self::LostAcks,
@@ -61,6 +66,7 @@ impl Plant {
         Self::LostPushes,
         Self::NoResyncOnReturn,
         Self::ShortTables,
+        Self::SilentGroup,
         Self::SilentRemovals,
         Self::SilentTakeovers,
         Self::SilentUpdates,
@@ -88,6 +94,7 @@ impl Planted {
     /// Those in the registrar's core.
     pub(crate) fn bugs(&self) -> Bugs {
         Bugs {
+            firm_rules: self.plant == Plant::FirmRules,
             folded_subtraction: self.plant == Plant::FoldedSubtraction,
             no_resync_on_return: self.plant == Plant::NoResyncOnReturn,
             takeover_moves_all: self.plant == Plant::TakeoverMovesAll,
@@ -156,6 +163,7 @@ impl Planted {
                     let send = |payload| Said::Net(NetCommand::Send { assoc, payload });
                     after.extend(copies.into_iter().map(send));
                 }
+                Said::Presence(_) if planted.plant == Plant::SilentGroup => {}
                 output => {
                     planted.follow(process, &output);
                     after.push(output);

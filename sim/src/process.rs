@@ -25,6 +25,8 @@ pub(crate) enum Core {
 #[derive(Debug)]
 pub(crate) enum Said {
     Net(NetCommand),
+    /// For the group of registrars.
+    Presence(Vec<u8>),
     Registrar(RegistrarEvent),
     Element(StateChange),
     View(Arc<View>),
@@ -37,6 +39,7 @@ impl Said {
     pub(crate) fn fingerprint(&self) -> (u8, u64) {
         match self {
             Self::Net(_) => (5, 0),
+            Self::Presence(payload) => (14, payload.len() as u64),
             Self::Registrar(event) => (8, hash(&std::mem::discriminant(event))),
             Self::Element(change) => (9, hash(&std::mem::discriminant(&change.state))),
             Self::View(view) => (10, view.version << 16 | view.members.len() as u64),
@@ -48,6 +51,7 @@ impl Said {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Net(command) => format!("{command:?}"),
+            Self::Presence(payload) => format!("to the group: {} bytes", payload.len()),
             Self::Registrar(event) => format!("{event:?}"),
             Self::Element(change) => format!("{} {:?}", change.key.handle, change.state),
             Self::View(view) => format!(
@@ -110,8 +114,7 @@ impl Core {
             Self::Registrar(core) => match core.poll()? {
                 RegistrarOutput::Net(command) => Said::Net(command),
                 RegistrarOutput::Event(event) => Said::Registrar(event),
-                // Here registrars are told where the others are.
-                RegistrarOutput::Presence(_) => return self.poll(),
+                RegistrarOutput::Presence(payload) => Said::Presence(payload),
             },
             Self::Element(core) => match core.poll()? {
                 ClientOutput::Net(command) => Said::Net(command),

@@ -1,5 +1,6 @@
 //! Who takes part, derived from the seed alone: most worlds are small, since they are fast and most faults need few
-//! processes; some are as the design describes them, some run on datagrams; two in a thousand are large.
+//! processes; some are as the design describes them, some run on datagrams, some have a pool whose elements do not agree
+//! on its policy, in some registrars find each other by multicast; two in a thousand are large.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,6 +22,10 @@ pub(crate) struct Scenario {
     pub(crate) pools: Vec<Handle>,
     /// Real SCTP stacks on a network that loses datagrams, and everybody on SCTP.
     pub(crate) datagrams: bool,
+    /// The pool whose elements do not agree on its policy (G17).
+    pub(crate) contested: Option<Handle>,
+    /// Registrars are told of no other.
+    pub(crate) multicast: bool,
 }
 
 /// Names of pools; which policy they have, the seed says.
@@ -59,6 +64,8 @@ impl Scenario {
         let large = matches!(seed % 1000, 198 | 199);
         let design = !large && seed % 32 < 2;
         let datagrams = !large && seed % 32 == 5;
+        let contested = !large && matches!(seed % 32, 6 | 7);
+        let multicast = !large && matches!(seed % 32, 8 | 9);
         let registrars = match rng.u8(..16) {
             _ if large => rng.usize(5..=9),
             _ if design => 3,
@@ -71,6 +78,8 @@ impl Scenario {
         let (elements, users, pools) = match (large, design) {
             (true, _) => (rng.usize(60..=200), rng.usize(20..=200), POOLS.len()),
             (_, true) => (20, 10, 5),
+            // At least two elements in each pool.
+            _ if contested => (rng.usize(4..=8), rng.usize(1..=4), 2),
             _ => (rng.usize(3..=8), rng.usize(1..=4), rng.usize(2..=4)),
         };
         let processes = if elements > 8 { elements * 4 / 5 } else { elements };
@@ -84,13 +93,18 @@ impl Scenario {
             users: Vec::new(),
             pools: pools.clone(),
             datagrams,
+            contested: contested.then(|| pools[0].clone()),
+            multicast,
         };
+        let rival = POLICIES.iter().position(|kind| *kind == kinds[0]).map_or(0, |at| at + 1);
+        let rival = POLICIES[rival % POLICIES.len()];
         for index in 0..elements {
             // Elements of one process are in different pools.
             let (process, pool) = (index % processes, (index + index / processes) % pools.len());
             let transport = Transport::tcp(SocketAddr::new(element_ip(process), 5060));
             let pe_id = PeId(rng.u32(1..));
-            let policy = policy(kinds[pool], &mut rng);
+            let of_rival = contested && pool == 0 && index / pools.len() % 2 == 1;
+            let policy = policy(if of_rival { rival } else { kinds[pool] }, &mut rng);
             let mut config =
                 ElementConfig::new(pools[pool].clone(), pe_id, transport).with_policy(policy);
             // Some register again so seldom that it repairs nothing.
@@ -120,6 +134,13 @@ impl Scenario {
 
     pub(crate) fn element_processes(&self) -> std::ops::Range<usize> {
         self.registrars..self.registrars + self.elements.len()
+    }
+
+    /// The policy that an element process wants for the contested pool, if it is in that pool.
+    pub(crate) fn rival_policy(&self, process: usize) -> Option<PolicyType> {
+        let configs = &self.elements[process - self.registrars];
+        let config = configs.iter().find(|config| Some(&config.handle) == self.contested.as_ref());
+        config.map(|config| config.policy.number())
     }
 
     pub(crate) fn all(&self) -> Set {

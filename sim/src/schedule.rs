@@ -162,6 +162,7 @@ impl Plan<'_> {
         let now = self.now;
         let kind = self.rng.u8(..17);
         let (episode, length) = match kind {
+            _ if self.scenario.contested.is_some() => (Episode::Partition, self.rivals_apart()),
             0..=5 => (Episode::Elements, self.elements(kind)),
             6 if self.scenario.registrars > 2 && self.rng.bool() => {
                 (Episode::ShakyTakeover, self.shaky_takeover())
@@ -311,6 +312,39 @@ impl Plan<'_> {
         }
     }
 
+    /// Two sides with registrars, and on each the elements of one policy of the contested pool.
+    fn rivals_apart(&mut self) -> Duration {
+        let now = self.now + ms(1);
+        let away = self.between(4000, 14_000);
+        self.at(now + away, Act::Unwall);
+        let alone = self.registrar();
+        let registrars = self.scenario.registrars();
+        let few = registrars.filter(|other| *other == alone || self.rng.u8(..3) == 0);
+        let mut side = Set::of(few);
+        if self.scenario.registrars().all(|registrar| side.contains(registrar)) {
+            side = Set::of([alone]);
+        }
+        let first = self.scenario.rival_policy(self.scenario.element_processes().start);
+        for process in self.scenario.element_processes() {
+            let here = match self.scenario.rival_policy(process) {
+                Some(policy) => Some(policy) == first,
+                None => self.rng.bool(),
+            };
+            if here {
+                side.insert(process);
+            }
+        }
+        for user in self.scenario.element_processes().end..self.scenario.processes() {
+            if self.rng.bool() {
+                side.insert(user);
+            }
+        }
+        let other = self.scenario.all().without(&side);
+        self.at(now, Act::Wall { from: side, to: other });
+        self.at(now, Act::Wall { from: other, to: side });
+        away
+    }
+
     fn starvation(&mut self) -> Duration {
         let now = self.now + ms(1);
         let many = self.rng.u8(1..6);
@@ -430,6 +464,7 @@ impl World {
                 self.episode = episode;
                 self.touched = Set::default();
                 self.departed.clear();
+                self.breaks.clear();
                 for process in &mut self.processes {
                     process.blamed[1] = process.blamed[0];
                 }
@@ -455,12 +490,14 @@ impl World {
             Act::Overflow => {
                 if let Some((one, other)) = self.any_pair() {
                     self.touched = self.touched | Set::of([one.process, other.process]);
+                    self.breaks.push((one.process, other.process));
                     self.break_off(one, DownCause::TimedOut);
                 }
             }
             Act::Sever { limit } => {
                 if let Some((one, other)) = self.any_pair() {
                     self.touched = self.touched | Set::of([one.process, other.process]);
+                    self.breaks.push((one.process, other.process));
                     self.sever(one, other, limit);
                 }
             }

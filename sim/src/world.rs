@@ -67,6 +67,12 @@ pub(crate) enum Happening {
     Observe,
     Pump(EndRef),
     ShutdownLimit(EndRef),
+    /// A datagram that a registrar has sent to the group.
+    Presence {
+        from: usize,
+        to: usize,
+        payload: Vec<u8>,
+    },
     /// An SCTP stack wants to be called.
     Stack {
         process: usize,
@@ -92,6 +98,7 @@ pub(crate) enum Happening {
 /// What a core is given.
 enum Input {
     Net(NetEvent),
+    Presence(SocketAddr, Vec<u8>),
     Timeout,
     Element(ElementCommand),
     User(UserCommand),
@@ -106,6 +113,8 @@ pub(crate) struct Departed {
     /// How its last life ended, and when that was reported first.
     pub(crate) life: Life,
     pub(crate) reported: Option<Duration>,
+    /// When the process came back under another one.
+    pub(crate) back: Duration,
 }
 
 pub(crate) struct World {
@@ -134,6 +143,8 @@ pub(crate) struct World {
     pub(crate) troubled: Duration,
     /// Processes that the present episode concerns.
     pub(crate) touched: Set,
+    /// Pairs of processes whose associations broke in the present episode, once for each.
+    pub(crate) breaks: Vec<(usize, usize)>,
     /// When all faults ended.
     pub(crate) healed: Option<Duration>,
     pub(crate) tally: Tally,
@@ -169,6 +180,7 @@ impl World {
             episode: Episode::Start,
             troubled: Duration::ZERO,
             touched: Set::default(),
+            breaks: Vec::new(),
             healed: None,
             tally: Tally::default(),
             moves: Moves::default(),
@@ -301,6 +313,12 @@ impl World {
                 invariants::observe(self);
                 self.later(self.now + ms(100), Happening::Observe);
             }
+            Happening::Presence { from, to, payload } => {
+                // Nobody keeps datagrams for a process that does not run.
+                if self.processes[to].is_running() && !self.blocked(from, to) {
+                    self.input(to, Input::Presence(self.processes[from].addr, payload));
+                }
+            }
             Happening::Pump(at) => self.pump_due(at),
             Happening::ShutdownLimit(at) => self.shutdown_limit(at),
             Happening::Use { user } => self.use_pool(user),
@@ -360,7 +378,10 @@ impl World {
             (Input::Timeout, core) => core.handle_timeout(now),
             (Input::Element(command), Core::Element(client)) => client.handle_command(now, command),
             (Input::User(command), Core::User(client)) => client.handle_command(now, command),
-            (Input::Element(_) | Input::User(_), _) => {}
+            (Input::Presence(from, payload), Core::Registrar(core)) => {
+                core.handle_presence(now, from, &payload);
+            }
+            (Input::Element(_) | Input::Presence(..) | Input::User(_), _) => {}
         }
         let mut said = std::mem::take(&mut self.spare);
         let limit = invariants::deadlines::max_outputs(self);
@@ -444,7 +465,18 @@ impl World {
                 }
             }
             Said::Resolved(id, _) => self.questions.resolved(process, id),
+            Said::Presence(payload) => self.multicast(process, &payload),
             Said::Home(_) | Said::Net(_) => {}
+        }
+    }
+
+    /// To all registrars that can be reached; one of eight datagrams is lost.
+    fn multicast(&mut self, from: usize, payload: &[u8]) {
+        for to in self.scenario.registrars().filter(|to| *to != from) {
+            let at = self.now + self.delay() + self.net.lags[from] + self.net.lags[to];
+            if self.rng.u8(..8) > 0 {
+                self.later(at, Happening::Presence { from, to, payload: payload.to_vec() });
+            }
         }
     }
 
@@ -480,12 +512,13 @@ impl World {
                     .scenario
                     .registrars()
                     .map(registrar_ip)
-                    .filter(|ip| *ip != own_ip)
+                    .filter(|ip| *ip != own_ip && !self.scenario.multicast)
                     .map(|ip| SocketAddr::new(ip, 9899))
                     .collect();
                 let config = Config {
                     mentors: peers.clone(),
                     peers,
+                    multicast: self.scenario.multicast,
                     bugs: self.planted.as_ref().map(Planted::bugs).unwrap_or_default(),
                     ..Config::new(own_ip)
                 };
@@ -550,7 +583,9 @@ impl World {
                     let handle = config.handle.clone();
                     self.elements.insert((handle.clone(), config.pe_id), process);
                     let (life, reported) = (entry.life, entry.reported);
-                    self.departed.push(Departed { process, handle, pe_id: former, life, reported });
+                    let back = self.now;
+                    let pe_id = former;
+                    self.departed.push(Departed { process, handle, pe_id, life, reported, back });
                 }
                 self.coverage.new_identity += 1;
             }

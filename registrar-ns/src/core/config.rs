@@ -48,6 +48,8 @@ pub struct Config {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bugs {
+    /// A peer's element that contradicts the rules of its pool is refused, whoever has precedence (G17).
+    pub firm_rules: bool,
     /// Checksums are folded before something is subtracted.
     pub folded_subtraction: bool,
     /// No resync when an association with a peer is there again, or when the peer is.

@@ -178,6 +178,9 @@ impl Registrar {
             self.counters.dropped += 1;
             return false;
         }
+        if self.config.bugs.firm_rules && self.space.check(handle, &element).is_err() {
+            return false;
+        }
         let imported = self.space.import(handle, element.clone());
         if let Some(first) = imported.evicted.first() {
             let winner = element.home;

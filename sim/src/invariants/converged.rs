@@ -63,6 +63,8 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
         for (handle, pe_id) in process.elements() {
             let entry = table.get(&(handle.clone(), pe_id));
             match (alive, entry) {
+                // Of two policies of a pool one has lost; see `contested`.
+                (true, None) if super::contested::is_refused(world, process, handle, pe_id) => {}
                 (true, None) => fail(format!("{} ({handle}) lives and is unknown", process.name)),
                 (false, Some(_)) => fail(format!("{} ({handle}) is dead and known", process.name)),
                 (true, Some(element)) => {

@@ -1,5 +1,6 @@
 //! An element that is dead or frozen leaves every handlespace and every user's fresh view: 1 s after the first report
-//! of a killed one, 2 s after its death when nobody uses it, 3 s when nothing tells of it (frozen, host dead).
+//! of a killed one, 2 s after its death when nobody uses it, 3 s when nothing tells of it (frozen, host dead). A process
+//! that is back under another identity listens where the dead one did, and the host says nothing any more: 3 s as well.
 
 use std::time::Duration;
 
@@ -21,13 +22,15 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     }
     for (_, process) in world.element_processes() {
         for (handle, pe_id) in process.elements() {
-            identity(world, wrong, process, (process.life, process.reported), (handle, pe_id));
+            let end = (process.life, process.reported, None);
+            identity(world, wrong, process, end, (handle, pe_id));
         }
     }
     for former in &world.departed {
         let process = &world.processes[former.process];
         let key = (&former.handle, former.pe_id);
-        identity(world, wrong, process, (former.life, former.reported), key);
+        let end = (former.life, former.reported, Some(former.back));
+        identity(world, wrong, process, end, key);
     }
 }
 
@@ -35,13 +38,15 @@ fn identity(
     world: &World,
     wrong: &mut Vec<(&'static str, String)>,
     process: &Process,
-    (life, reported): (Life, Option<Duration>),
+    (life, reported, back): (Life, Option<Duration>, Option<Duration>),
     (handle, pe_id): (&Handle, PeId),
 ) {
     let (since, bound) = match life {
         Life::Dead { since, evidence: true } => {
             let traffic = reported.map(|at| at - since + ms(1000));
-            (since, traffic.map_or(ms(2000), |traffic| traffic.min(ms(2000))))
+            let told = traffic.map_or(ms(2000), |traffic| traffic.min(ms(2000)));
+            let untold = back.is_some_and(|back| back < since + told);
+            (since, if untold { ms(3000) } else { told })
         }
         Life::Dead { since, .. } | Life::Frozen { since, starved: false } => (since, ms(3000)),
         Life::Running { .. } | Life::Frozen { .. } => return,

@@ -7,6 +7,7 @@
 pub(crate) mod answered;
 mod attributes;
 pub(crate) mod bounded;
+mod contested;
 mod converged;
 pub(crate) mod deadlines;
 mod gone;
@@ -37,6 +38,7 @@ pub(crate) fn observe(world: &mut World) {
     let mut wrong = Vec::new();
     answered::overdue(world, &mut wrong);
     bounded::check(world, &mut wrong);
+    contested::observe(world, &mut wrong);
     gone::check(world, &mut wrong);
     rehomed::check(world, &mut wrong);
     resolvable::check(world, &mut wrong);
@@ -64,6 +66,7 @@ fn count(world: &mut World, event: &Event) {
     };
     match event {
         Event::ResyncStarted { .. } => world.coverage.resyncs += 1,
+        Event::PoolConflict { .. } => world.coverage.pool_conflicts += 1,
         Event::TakeoverLost { to: None, .. } => world.coverage.false_alarms += 1,
         Event::TakeoverLost { to: Some(_), .. } => world.coverage.arbitrations_lost += 1,
         Event::TakeoverWon { target, .. } => {
@@ -78,6 +81,7 @@ fn count(world: &mut World, event: &Event) {
 pub(crate) fn finish(world: &mut World) {
     let mut wrong = Vec::new();
     attributes::check(world, &mut wrong);
+    contested::check(world, &mut wrong);
     converged::check(world, &mut wrong);
     quiet::check(world, &mut wrong);
     for (invariant, what) in wrong {

@@ -12,7 +12,7 @@ use crate::schedule::{Episode, SILENT_BREAK};
 use crate::world::{World, ms};
 
 const BACK: Duration = Duration::from_secs(2);
-const SETTLED: Duration = Duration::from_secs(12);
+pub(super) const SETTLED: Duration = Duration::from_secs(12);
 
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let settled = match world.episode {
@@ -58,7 +58,8 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
                 continue;
             }
             for (handle, pe_id) in process.elements() {
-                if core.handlespace().get(handle.as_bytes(), pe_id).is_none() {
+                let outvoted = super::contested::is_outvoted(world, process, handle, pe_id);
+                if core.handlespace().get(handle.as_bytes(), pe_id).is_none() && !outvoted {
                     wrong.push((
                         "resolvable",
                         format!(
