@@ -8,7 +8,7 @@ fn meant_for(plant: Plant) -> &'static [&'static str] {
         Plant::Chatter => &["bounded", "deadlines", "quiet"],
         Plant::DeafToTargets => &["heard"],
         Plant::DoubleAnswers | Plant::LostAcks | Plant::LostAnswers => &["answered"],
-        Plant::FirmRules => &["contested", "converged", "quiet"],
+        Plant::FirmRules => &["contested", "converged", "quiet", "resolvable"],
         Plant::FoldedSubtraction => &["converged", "quiet"],
         Plant::ForgottenEnds => &["bounded"],
         Plant::LostPushes => &["attributes", "converged", "gone"],
