@@ -99,7 +99,7 @@ impl Scenario {
         let rival = POLICIES.iter().position(|kind| *kind == kinds[0]).map_or(0, |at| at + 1);
         let rival = POLICIES[rival % POLICIES.len()];
         for index in 0..elements {
-            // Elements of one process are in different pools.
+            // Elements of one process are in different pools, but in some large worlds.
             let (process, pool) = (index % processes, (index + index / processes) % pools.len());
             let transport = Transport::tcp(SocketAddr::new(element_ip(process), 5060));
             let pe_id = PeId(rng.u32(1..));

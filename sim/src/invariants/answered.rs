@@ -30,8 +30,9 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 enum What {
     Deregistration(Handle, PeId),
-    /// Elements of that pool here that are registered.
-    KeepAlive(Handle, usize),
+    /// Elements of that pool here: those that are registered, and all. Each answers for itself (G10), and those that
+    /// have registered once may still be known.
+    KeepAlive(Handle, usize, usize),
     List,
     Presence,
     Registration(Handle, PeId),
@@ -95,8 +96,10 @@ pub(crate) fn asked(world: &World, process: usize, event: &NetEvent) -> Option<A
                 **pool == handle
                     && matches!(client.role().state(&key), Some(State::Registered { .. }))
             });
-            let count = registered.count();
-            What::KeepAlive(handle, count)
+            let registered = registered.count();
+            let here = world.processes[process].elements();
+            let here = here.filter(|(pool, _)| **pool == handle).count();
+            What::KeepAlive(handle, registered, here)
         }
         _ => return None,
     };
@@ -111,7 +114,7 @@ pub(crate) fn check(world: &mut World, process: usize, asked: &Asked, said: &[Sa
     });
     let answers = sent.filter(|payload| asked.what.is_answered_by(payload)).count();
     let right = match asked.what {
-        What::KeepAlive(_, registered) => answers >= registered && answers <= registered.max(1),
+        What::KeepAlive(_, registered, here) => answers >= registered && answers <= here,
         // It may be due anyway.
         What::Presence => answers >= 1,
         _ => answers == 1,
@@ -139,7 +142,7 @@ impl What {
                 }
                 _ => None,
             }),
-            Self::KeepAlive(pool, _) => asap(pool, &|message| match message {
+            Self::KeepAlive(pool, ..) => asap(pool, &|message| match message {
                 Message::EndpointKeepAliveAck { handle, .. } => Handle::try_from(*handle).ok(),
                 _ => None,
             }),
