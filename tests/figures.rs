@@ -74,14 +74,42 @@ fn bindings_in_a_cluster() {
 }
 
 #[test]
-fn resolutions_and_memory_of_a_registrar() {
+fn rates_and_memory_of_a_registrar() {
     let _turn = Exclusive::wait().unwrap();
-    let plan = name_service::Plan { duration: Duration::from_millis(200), runs: 1, elements: 500 };
+    let plan = name_service::Plan {
+        duration: Duration::from_millis(200),
+        runs: 1,
+        kept_alive: 200,
+        elements: 3000,
+        associations: 8,
+    };
     let figures =
         name_service::measure(Path::new(BINARY), plan, |line| println!("{line}")).unwrap();
-    let ways: Vec<_> = figures.rows.iter().map(|row| (row.link, row.outstanding)).collect();
-    assert_eq!(ways, [("TCP", 1), ("TCP", 64), ("SCTP", 1), ("SCTP", 64)]);
-    assert!(figures.rows.iter().all(|row| row.per_second > 1.0), "{figures:?}");
+    name_service::table(&figures).lines().for_each(|line| println!("table: {line}"));
+    let ways: Vec<_> =
+        figures.rows.iter().map(|row| (row.what, row.link, row.outstanding)).collect();
+    let (resolutions, registrations) = ("resolutions", "registrations");
+    assert_eq!(
+        ways,
+        [
+            (resolutions, "TCP", 1),
+            (resolutions, "TCP", 64),
+            (resolutions, "SCTP", 1),
+            (resolutions, "SCTP", 64),
+            (registrations, "SCTP", 1),
+            (registrations, "SCTP", 64)
+        ]
+    );
+    assert!(figures.rows.iter().all(|row| row.per_second > 1.0 && row.cpu_us > 0.0), "{figures:?}");
+    let kept = figures.kept_alive.as_ref().unwrap();
+    assert_eq!(kept.removed, 0, "{kept:?}");
+    // One for each element in a second; how many of them are late is a question of what else runs on this machine.
+    assert!((50.0..300.0).contains(&kept.per_second) && kept.cores > 0.0, "{kept:?}");
+    let many = figures.many.as_ref().unwrap();
+    assert!(many.registrations_per_second > 1.0 && many.bytes_per_element > 100.0, "{many:?}");
+    assert_eq!(many.compared, 1500);
+    // Every pool, with all of its elements.
+    assert_eq!((many.taken_over.resolved, many.taken_over.answered), (375, 3000), "{many:?}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Read-only JSON of a registrar's state; `docs/registrar-admin.md` describes every field.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -11,11 +10,9 @@ use axum::{Json, Router};
 use dialtone_handlespace::Handle;
 use dialtone_wire::{ParameterType, Policy, PolicyType, TransportUse};
 use serde::Serialize;
-use tokio::sync::watch;
 
-use crate::core::{
-    AddressSnapshot, Counters, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot,
-};
+use crate::core::{AddressSnapshot, Counters, ElementSnapshot, PeerSnapshot, PoolSnapshot};
+use crate::driver::View;
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -23,7 +20,7 @@ pub struct AdminState {
     pub name: String,
     /// Where peers reach it: the UDP address that carries SCTP, or that of ENRP over TLS.
     pub address: SocketAddr,
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub view: View,
 }
 
 /// The routes `/status`, `/peers`, `/pools` and `/pools/{handle}`.
@@ -103,7 +100,7 @@ struct ElementJson {
 }
 
 async fn status(State(state): State<AdminState>) -> Json<StatusJson> {
-    let snapshot = state.snapshots.borrow().clone();
+    let snapshot = state.view.snapshots.borrow().clone();
     Json(StatusJson {
         name: state.name,
         server_id: id(snapshot.id.0),
@@ -111,7 +108,7 @@ async fn status(State(state): State<AdminState>) -> Json<StatusJson> {
         in_service: snapshot.in_service,
         uptime_seconds: snapshot.uptime.as_secs(),
         checksum: checksum(snapshot.checksum),
-        pools: snapshot.pools.len(),
+        pools: snapshot.pools,
         elements: snapshot.elements,
         owned_elements: snapshot.owned,
         clients: snapshot.clients,
@@ -123,7 +120,7 @@ async fn status(State(state): State<AdminState>) -> Json<StatusJson> {
 }
 
 async fn peers(State(state): State<AdminState>) -> Json<PeersJson> {
-    let snapshot = state.snapshots.borrow().clone();
+    let snapshot = state.view.snapshots.borrow().clone();
     Json(PeersJson {
         server_id: id(snapshot.id.0),
         peers: snapshot.peers.iter().map(peer_json).collect(),
@@ -131,25 +128,30 @@ async fn peers(State(state): State<AdminState>) -> Json<PeersJson> {
 }
 
 async fn pools(State(state): State<AdminState>) -> Json<PoolsJson> {
-    let snapshot = state.snapshots.borrow().clone();
-    Json(PoolsJson {
-        server_id: id(snapshot.id.0),
-        pools: snapshot.pools.iter().map(pool_json).collect(),
-    })
+    let server_id = id(state.view.snapshots.borrow().id.0);
+    Json(PoolsJson { server_id, pools: state.view.pools().await.iter().map(pool_json).collect() })
 }
 
 async fn pool(
     State(state): State<AdminState>,
     Path(handle): Path<String>,
 ) -> Result<Json<PoolJson>, (StatusCode, Json<serde_json::Value>)> {
-    let snapshot = state.snapshots.borrow().clone();
-    let found = snapshot.pools.iter().find(|pool| pool.handle.to_string() == handle);
-    found.map(|pool| Json(pool_json(pool))).ok_or_else(|| {
-        (
-            StatusCode::NOT_FOUND,
-            Json(serde_json::json!({ "error": "unknown pool handle", "handle": handle })),
-        )
-    })
+    for name in names(&handle) {
+        if let Some(pool) = state.view.pool(name).await {
+            return Ok(Json(pool_json(&pool)));
+        }
+    }
+    let text = serde_json::json!({ "error": "unknown pool handle", "handle": handle });
+    Err((StatusCode::NOT_FOUND, Json(text)))
+}
+
+/// The handles that are shown as this text: hexadecimal digits can be themselves, too.
+fn names(text: &str) -> impl Iterator<Item = Handle> {
+    let digits = text.strip_prefix("0x").unwrap_or_default().as_bytes().chunks(2);
+    let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let decoded = bytes.collect::<Option<Vec<u8>>>().unwrap_or_default();
+    let names = [Handle::new(text), Handle::new(decoded)];
+    names.into_iter().flatten().filter(move |name| name.to_string() == text)
 }
 
 fn id(id: u32) -> String {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use dialtone_daemon::bind::BindError;
@@ -10,12 +9,11 @@ use dialtone_daemon::{Context, DaemonArgs, DataDir, Error, admin as http, bind};
 use dialtone_transport::multicast::Announcer;
 use dialtone_transport::{Endpoint, EndpointConfig, Protocol};
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::admin::{AdminState, routes};
 use crate::core::Registrar;
-use crate::driver::Group;
+use crate::driver::{Group, View};
 use crate::{Settings, announce, driver};
 
 /// File descriptors for everything but ASAP connections: sockets, files, the admin interface.
@@ -81,13 +79,13 @@ async fn serve(settings: Settings, context: Context) -> Result<(), Error> {
     let id = settings.identifier(&mut rng);
     let started = now();
     let core = Registrar::new(started, settings.core_config(), id, rng);
-    let (sender, mut snapshots) = watch::channel(Arc::new(core.snapshot(started)));
-    let state =
-        AdminState { name: settings.name.clone(), address: enrp, snapshots: snapshots.clone() };
+    let (viewed, view) = View::new(&core, started);
+    let mut snapshots = view.snapshots.clone();
+    let state = AdminState { name: settings.name.clone(), address: enrp, view };
     let span = tracing::info_span!("registrar", name = settings.name, %id);
     let shutdown = context.shutdown.clone();
     let driver =
-        tokio::spawn(driver::run(core, endpoint, events, group, sender, shutdown).instrument(span));
+        tokio::spawn(driver::run(core, endpoint, events, group, viewed, shutdown).instrument(span));
     let http = tokio::spawn(http::serve(admin, routes(state), context.clone()));
 
     let announcer = announcer.map(|announcer| {

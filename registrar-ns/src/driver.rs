@@ -1,4 +1,4 @@
-//! The task that owns the core and the endpoint.
+//! The task that owns the core and the endpoint, and what others see of it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,21 +6,94 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_daemon::CancellationToken;
+use dialtone_handlespace::{Cursor, Handle};
 use dialtone_transport::multicast::{Announcer, Listener};
 use dialtone_transport::{Endpoint, NetEvent};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{Event, Output, Registrar, Snapshot};
+use crate::core::{Event, Output, Page, PoolSnapshot, Registrar, Snapshot};
 use crate::metrics::Metrics;
 
 /// Smallest distance of two published snapshots.
 const PUBLISH: Duration = Duration::from_millis(50);
-/// A large handlespace is published less often, so that at most one part in this many of the time goes into it.
-const PUBLISH_SHARE: u32 = 20;
 /// Metrics that are copied from totals.
 const TOTALS: Duration = Duration::from_secs(1);
 /// Events taken in one go before commands leave and timers are looked at.
 const BATCH: usize = 256;
+/// Elements in one answer to a reader: it takes about a millisecond.
+const PAGE: usize = 1000;
+/// Readers that wait for an answer; others wait for their turn.
+const READERS: usize = 4;
+
+/// What others see of a registrar that runs.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Always a recent state; [`Snapshot::in_service`] says when the start-up is over.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// The driver's end of a [`View`].
+#[derive(Debug)]
+pub struct Viewed {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    questions: mpsc::Receiver<Question>,
+}
+
+#[derive(Debug)]
+enum Question {
+    Page { after: Option<Cursor>, reply: oneshot::Sender<Page> },
+    Pool { handle: Handle, reply: oneshot::Sender<Option<PoolSnapshot>> },
+}
+
+impl View {
+    /// A view of a core that is to be run.
+    pub fn new(core: &Registrar, now: Instant) -> (Viewed, Self) {
+        let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now)));
+        let (asking, questions) = mpsc::channel(READERS);
+        (Viewed { snapshots: sender, questions }, Self { snapshots, questions: asking })
+    }
+
+    /// All pools by handle. A large handlespace is read in parts: what changes meanwhile is in it or not. Nothing after
+    /// the registrar's end.
+    pub async fn pools(&self) -> Vec<PoolSnapshot> {
+        let mut pools: Vec<PoolSnapshot> = Vec::new();
+        let mut after = None;
+        loop {
+            let (reply, page) = oneshot::channel();
+            let _ = self.questions.send(Question::Page { after, reply }).await;
+            let Ok(page) = page.await else { return Vec::new() };
+            for pool in page.pools {
+                match pools.last_mut() {
+                    // A part may end within a pool.
+                    Some(last) if last.handle == pool.handle => last.elements.extend(pool.elements),
+                    _ => pools.push(pool),
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return pools;
+            }
+        }
+    }
+
+    /// One pool.
+    pub async fn pool(&self, handle: Handle) -> Option<PoolSnapshot> {
+        let (reply, pool) = oneshot::channel();
+        let _ = self.questions.send(Question::Pool { handle, reply }).await;
+        pool.await.ok()?
+    }
+}
+
+impl Question {
+    /// Whoever has gone meanwhile needs no answer.
+    fn answer(self, core: &Registrar) {
+        match self {
+            Self::Page { after, reply } => drop(reply.send(core.page(after.as_ref(), PAGE))),
+            Self::Pool { handle, reply } => drop(reply.send(core.pool(&handle))),
+        }
+    }
+}
 
 /// The multicast group in which registrars find each other ([`crate::core::Config::multicast`]).
 #[derive(Debug)]
@@ -64,14 +137,12 @@ async fn hear(group: &mut Option<Group>) -> io::Result<(&[u8], SocketAddr)> {
 }
 
 /// Runs a registrar until `shutdown`, then closes the endpoint in order.
-///
-/// `snapshots` always holds a recent state; [`Snapshot::in_service`] says when the start-up is over.
 pub async fn run(
     mut core: Registrar,
     endpoint: Endpoint,
     mut events: mpsc::Receiver<NetEvent>,
     mut group: Option<Group>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    mut viewed: Viewed,
     shutdown: CancellationToken,
 ) {
     let metrics = Metrics::new();
@@ -87,9 +158,8 @@ pub async fn run(
                 metrics.totals(&core.counters(), &snapshot, &endpoint);
                 totals_at = time + TOTALS;
             }
-            snapshots.send_replace(Arc::new(snapshot));
-            let done = now();
-            publish_at = done + PUBLISH.max((done - time) * PUBLISH_SHARE);
+            viewed.snapshots.send_replace(Arc::new(snapshot));
+            publish_at = time + PUBLISH;
             unpublished = false;
         }
         // Even a registrar at rest shows how long ago it heard of its peers.
@@ -112,12 +182,17 @@ pub async fn run(
                     group.iter_mut().for_each(|group| group.listener = None);
                 }
             },
+            Some(question) = viewed.questions.recv() => question.answer(&core),
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         // What has arrived goes before what is due: silence is judged after everything was heard.
         for _ in 0..BATCH {
             let Ok(event) = events.try_recv() else { break };
             core.handle_net(now(), event);
+        }
+        // Nor does a flood of messages keep readers waiting for ever.
+        if let Ok(question) = viewed.questions.try_recv() {
+            question.answer(&core);
         }
         let time = now();
         if core.next_deadline().is_some_and(|deadline| deadline <= time) {

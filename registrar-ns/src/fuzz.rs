@@ -359,8 +359,9 @@ fn check(registrar: &mut Registrar, now: Instant) {
         "a deadline in the past"
     );
     while registrar.poll().is_some() {}
-    let elements: usize =
-        registrar.snapshot(now).pools.iter().map(|pool| pool.elements.len()).sum();
+    let page = registrar.page(None, usize::MAX);
+    let elements: usize = page.pools.iter().map(|pool| pool.elements.len()).sum();
+    assert_eq!(elements, registrar.snapshot(now).elements);
     assert!(elements <= ELEMENTS, "{elements} elements");
 }
 

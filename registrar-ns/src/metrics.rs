@@ -152,7 +152,7 @@ impl Metrics {
         self.unprotected.absolute(counters.unprotected);
         self.elements.set(snapshot.elements as f64);
         self.owned.set(snapshot.owned as f64);
-        self.pools.set(snapshot.pools.len() as f64);
+        self.pools.set(snapshot.pools as f64);
         self.peers.set(snapshot.peers.iter().filter(|peer| peer.status == "active").count() as f64);
         self.clients.set(snapshot.clients as f64);
         self.subscriptions.set(snapshot.subscriptions as f64);

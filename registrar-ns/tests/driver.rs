@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dialtone_daemon::CancellationToken;
 use dialtone_registrar_ns::admin::{AdminState, routes};
 use dialtone_registrar_ns::core::{Config, Registrar, Snapshot};
-use dialtone_registrar_ns::driver;
+use dialtone_registrar_ns::driver::{self, View};
 use dialtone_transport::{
     ASAP_PORT, AssocId, ENCAPSULATION_PORT, Endpoint, EndpointConfig, Link, NetCommand, NetEvent,
     Protocol, Remote,
@@ -16,7 +16,7 @@ use dialtone_wire::asap::Message;
 use dialtone_wire::{PeId, Policy, PoolElement, PoolHandle, ServerId, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_secs(8);
@@ -26,7 +26,7 @@ fn ip(n: u8) -> IpAddr {
 }
 
 struct Running {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    view: View,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -54,23 +54,33 @@ fn run(
         Config { udp_port: own.port(), mentors: peers.clone(), peers, ..Config::new(own.ip()) };
     let core =
         Registrar::new(now(), config, ServerId(u32::from(n)), fastrand::Rng::with_seed(n.into()));
-    let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
+    let (viewed, view) = View::new(&core, now());
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(driver::run(core, endpoint, events, None, sender, shutdown.clone()));
-    Running { snapshots, shutdown, task }
+    let task = tokio::spawn(driver::run(core, endpoint, events, None, viewed, shutdown.clone()));
+    Running { view, shutdown, task }
 }
 
 impl Running {
     async fn until(&mut self, what: &str, condition: impl FnMut(&Arc<Snapshot>) -> bool) {
-        let found = tokio::time::timeout(LIMIT, self.snapshots.wait_for(condition))
+        let found = tokio::time::timeout(LIMIT, self.view.snapshots.wait_for(condition))
             .await
             .map(|found| found.is_ok());
-        assert!(found == Ok(true), "{what}: {:?}", self.snapshots.borrow());
+        assert!(found == Ok(true), "{what}: {:?}", self.view.snapshots.borrow());
     }
 
     async fn until_home(&mut self, home: Option<u32>) {
-        let found = |snapshot: &Snapshot| Some(snapshot.pools.first()?.elements.first()?.home.0);
-        self.until("home", |snapshot| found(snapshot) == home).await;
+        let arrived = async {
+            loop {
+                let pools = self.view.pools().await;
+                let element = pools.first().and_then(|pool| pool.elements.first());
+                if element.map(|element| element.home.0) == home {
+                    return;
+                }
+                self.view.snapshots.changed().await.unwrap();
+            }
+        };
+        let found = tokio::time::timeout(LIMIT, arrived).await;
+        assert!(found.is_ok(), "home: {:?}", self.view.snapshots.borrow());
     }
 }
 
@@ -152,8 +162,8 @@ async fn ipv6() {
 
     let listener = TcpListener::bind(any).await.unwrap();
     let admin = listener.local_addr().unwrap();
-    let snapshots = second.snapshots.clone();
-    let state = AdminState { name: "two".to_owned(), address: second_at, snapshots };
+    let view = second.view.clone();
+    let state = AdminState { name: "two".to_owned(), address: second_at, view };
     let server = tokio::spawn(async move { axum::serve(listener, routes(state)).await });
     assert_eq!(http(admin, "/pools/echo").await["elements"][0]["address"], "[::1]:5060");
     assert_eq!(http(admin, "/peers").await["peers"][0]["address"], first_at.to_string());
@@ -208,7 +218,7 @@ async fn registration_resolution_admin_and_takeover() {
     let listener = TcpListener::bind((ip(2), 0)).await.unwrap();
     let admin = listener.local_addr().unwrap();
     let address = SocketAddr::new(ip(2), ENCAPSULATION_PORT);
-    let state = AdminState { name: "two".to_owned(), address, snapshots: second.snapshots.clone() };
+    let state = AdminState { name: "two".to_owned(), address, view: second.view.clone() };
     let server = tokio::spawn(async move { axum::serve(listener, routes(state)).await });
     let pool = http(admin, "/pools/echo").await;
     assert_eq!(pool["policy"], "round-robin");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dialtone_daemon::CancellationToken;
 use dialtone_registrar_ns::core::{Config, Limits, Registrar, Snapshot};
-use dialtone_registrar_ns::driver::{self, Group};
+use dialtone_registrar_ns::driver::{self, Group, View};
 use dialtone_transport::{
     ASAP_PORT, AssocId, ENCAPSULATION_PORT, ENRP_PORT, Endpoint, EndpointConfig, Link, NetCommand,
     NetEvent, Protocol, Remote,
@@ -78,9 +78,9 @@ fn registrar() -> Running {
             let config = Config { limits, multicast: true, ..Config::new(ip(1)) };
             let config = Config { alone_after: Some(Duration::ZERO), ..config };
             let core = Registrar::new(now(), config, ServerId(1), fastrand::Rng::with_seed(1));
-            let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
-            ready.send(snapshots).unwrap();
-            driver::run(core, endpoint, events, Some(group), sender, stop).await;
+            let (viewed, view) = View::new(&core, now());
+            ready.send(view.snapshots).unwrap();
+            driver::run(core, endpoint, events, Some(group), viewed, stop).await;
         });
     });
     Running { snapshots: told.recv().unwrap(), shutdown, thread }

@@ -9,8 +9,9 @@ use dialtone_asap_client::{Agent, AgentConfig, Registrar as Known};
 use dialtone_cert::{Authority, Request};
 use dialtone_daemon::CancellationToken;
 use dialtone_pool_user::{Users, UsersConfig};
+use dialtone_registrar_ns::Settings;
 use dialtone_registrar_ns::core::{Registrar, Snapshot};
-use dialtone_registrar_ns::{Settings, driver};
+use dialtone_registrar_ns::driver::{self, View};
 use dialtone_transport::multicast::Announcer;
 use dialtone_transport::tls::{Tls, TlsConfig};
 use dialtone_transport::{
@@ -115,7 +116,7 @@ impl Drop for Pki {
 }
 
 struct Running {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    view: View,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -127,25 +128,26 @@ impl Running {
         let (endpoint, events) = Endpoint::bind(settings.endpoint_config().unwrap()).await.unwrap();
         let rng = fastrand::Rng::with_seed(host.into());
         let core = Registrar::new(now(), settings.core_config(), ServerId(u32::from(host)), rng);
-        let (sender, snapshots) = watch::channel(Arc::new(core.snapshot(now())));
+        let (viewed, view) = View::new(&core, now());
         let shutdown = CancellationToken::new();
         let task =
-            tokio::spawn(driver::run(core, endpoint, events, None, sender, shutdown.clone()));
-        let mut running = Self { snapshots, shutdown, task };
+            tokio::spawn(driver::run(core, endpoint, events, None, viewed, shutdown.clone()));
+        let mut running = Self { view, shutdown, task };
         running.until("service", |snapshot| snapshot.in_service).await;
         running
     }
 
     async fn until(&mut self, what: &str, condition: impl FnMut(&Arc<Snapshot>) -> bool) {
-        let found =
-            timeout(LIMIT, self.snapshots.wait_for(condition)).await.map(|found| found.is_ok());
-        assert!(found == Ok(true), "{what}: {:?}", self.snapshots.borrow());
+        let found = timeout(LIMIT, self.view.snapshots.wait_for(condition))
+            .await
+            .map(|found| found.is_ok());
+        assert!(found == Ok(true), "{what}: {:?}", self.view.snapshots.borrow());
     }
 
     /// Elements by identifier, with their homes.
-    fn elements(&self) -> Vec<(u32, u32)> {
-        let snapshot = self.snapshots.borrow();
-        let elements = snapshot.pools.iter().flat_map(|pool| &pool.elements);
+    async fn elements(&self) -> Vec<(u32, u32)> {
+        let pools = self.view.pools().await;
+        let elements = pools.iter().flat_map(|pool| &pool.elements);
         elements.map(|element| (element.pe_id.0, element.home.0)).collect()
     }
 
@@ -252,7 +254,7 @@ async fn certificates_open_the_pools_that_they_are_granted() {
     element.connect(asap_tls(pki.ip(1))).await;
     assert_eq!(element.register("other", 7).await, Some(CauseCode::SECURITY), "the wrong pool");
     registrar.until("refused", |snapshot| snapshot.counters.rejects == 1).await;
-    assert_eq!(registrar.elements(), []);
+    assert_eq!(registrar.elements().await, []);
     assert_eq!(element.register("echo", 7).await, None);
     registrar.until("registered", |snapshot| snapshot.elements == 1).await;
     // A user needs a certificate, too, but no pool.
@@ -336,7 +338,7 @@ async fn plain_peers_at_a_secure_registrar() {
         }
         let unprotected = if answered { 1 } else { 2 };
         registrar.until("counted", |snapshot| snapshot.counters.unprotected == unprotected).await;
-        assert_eq!(registrar.elements(), [(7, u32::from(host))]);
+        assert_eq!(registrar.elements().await, [(7, u32::from(host))]);
         registrar.stop().await;
     }
 }
@@ -359,10 +361,11 @@ async fn secure_peers_at_a_plain_registrar() {
     // A secure registrar does not find it either, and goes on alone.
     let other = pki.registrar(3, &[1]).await;
     assert!(
-        other.snapshots.borrow().peers.is_empty() && registrar.snapshots.borrow().peers.is_empty()
+        other.view.snapshots.borrow().peers.is_empty()
+            && registrar.view.snapshots.borrow().peers.is_empty()
     );
     for registrar in [registrar, other] {
-        assert_eq!(registrar.elements(), []);
+        assert_eq!(registrar.elements().await, []);
         registrar.stop().await;
     }
 }
@@ -391,11 +394,11 @@ async fn only_registrars_become_peers() {
     element.connect(asap_tls(pki.ip(2))).await;
     assert_eq!(element.register("echo", 7).await, None);
     one.until("told by its peer", |snapshot| snapshot.elements == 1).await;
-    assert_eq!(one.elements(), [(7, 2)]);
-    assert_eq!(one.snapshots.borrow().peers.len(), 1);
+    assert_eq!(one.elements().await, [(7, 2)]);
+    assert_eq!(one.view.snapshots.borrow().peers.len(), 1);
     for pretender in pretenders {
-        assert!(pretender.snapshots.borrow().peers.is_empty());
-        assert_eq!(pretender.elements(), []);
+        assert!(pretender.view.snapshots.borrow().peers.is_empty());
+        assert_eq!(pretender.elements().await, []);
         pretender.stop().await;
     }
     // The home dies; its element finds the other one.
@@ -471,8 +474,11 @@ async fn a_replayed_registration_changes_nothing() {
     }
     carrier.abort();
     registrar.until("the connection ended", |snapshot| snapshot.clients == 0).await;
-    let counters = registrar.snapshots.borrow().counters;
-    assert_eq!((registrar.elements(), counters.registrations, counters.rejects), (vec![], 1, 0));
+    let counters = registrar.view.snapshots.borrow().counters;
+    assert_eq!(
+        (registrar.elements().await, counters.registrations, counters.rejects),
+        (vec![], 1, 0)
+    );
     registrar.stop().await;
 }
 

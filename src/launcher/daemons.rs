@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
+    time::Duration,
 };
 
 use super::{Error, Launcher, TlsFiles, galera, tls};
@@ -77,7 +78,9 @@ pub struct Layout {
     pub location: Location,
     /// How many registrars there are for the others to name.
     pub registrars: u8,
-    /// Registrars take whatever one address sends, since all load comes from there.
+    /// The period of registrars' keep-alives to elements. `None`: the default.
+    pub registrars_keep_alive: Option<Duration>,
+    /// Registrars take whatever one address sends, since all load comes from there, and as many elements as there are.
     pub registrars_unlimited: bool,
     /// Media relays. 0: proxies use none, and phones send media to each other.
     pub relays: u8,
@@ -115,6 +118,7 @@ impl Default for Layout {
             edge_port: None,
             location: Location::default(),
             registrars: 2,
+            registrars_keep_alive: None,
             registrars_unlimited: false,
             relays: 0,
             relay_sessions: None,
@@ -165,8 +169,14 @@ pub(super) fn registrar(launcher: &Launcher, n: u8) -> Started {
     key(&mut toml, "announce", launcher.layout.announce);
     if launcher.layout.registrars_unlimited {
         toml.push_str(
-            "[limits]\nrequests_per_second = 100000000\nelements_per_address = 1000000\n",
+            "max_elements = 10000000\n[limits]\nrequests_per_second = 100000000\n\
+             associations_per_address = 1000000\nelements_per_address = 10000000\n\
+             elements_per_pool = 10000000\n",
         );
+    }
+    if let Some(period) = launcher.layout.registrars_keep_alive {
+        toml.push_str("[timers]\n");
+        key(&mut toml, "keep_alive_ms", period.as_millis() as u64);
     }
     if launcher.layout.secure {
         tls_section(&mut toml, &tls::issue(&launcher.folder, &name, Some(address))?);

@@ -61,6 +61,8 @@ impl Pools {
 pub struct Status {
     pub server_id: String,
     pub in_service: bool,
+    /// In the whole handlespace.
+    pub elements: usize,
     pub counters: Counters,
     pub peers: Vec<Peer>,
 }
@@ -68,6 +70,10 @@ pub struct Status {
 /// Totals since the registrar's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Counters {
+    /// Sent to elements.
+    pub keep_alives: u64,
+    /// Elements that were the registrar's and are gone.
+    pub removals: u64,
     /// Of elements that somebody could not reach.
     pub reports: u64,
 }

@@ -47,7 +47,7 @@ use dialtone_wire::{PeId, ServerId};
 pub use config::{Bugs, Config, Limits, TimerConfig};
 pub use output::{Counters, Event, Output, Reject, Removal};
 pub use security::{Access, Security};
-pub use snapshot::{AddressSnapshot, ElementSnapshot, PeerSnapshot, PoolSnapshot, Snapshot};
+pub use snapshot::{AddressSnapshot, ElementSnapshot, Page, PeerSnapshot, PoolSnapshot, Snapshot};
 
 use budget::{Account, Source};
 use monitor::Watch;

@@ -139,7 +139,8 @@ impl Registrar {
             .select(handle, wanted, &mut self.rng)
             .ok_or(CauseCode::UNKNOWN_POOL_HANDLE)?;
         // RFC 5352 section 2.2.6: a positive answer names an element. All of them may say that they cannot serve.
-        let first = selected.iter().next().ok_or(CauseCode::LACK_OF_RESOURCES)?;
+        let mut order = selected.iter();
+        let first = order.next().ok_or(CauseCode::LACK_OF_RESOURCES)?;
         if !self.answers.0.contains_key(handle) {
             let pool = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
             let (head, _) =

@@ -1,9 +1,12 @@
-//! What readers outside the core see: everything that the admin interface shows, at one moment.
+//! What readers outside the core see: everything that the admin interface shows.
+//!
+//! A [`Snapshot`] costs little and is made often. Pools are read when somebody asks for them, a large handlespace part by
+//! part: whoever reads a million elements keeps nobody waiting for long.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dialtone_handlespace::Handle;
+use dialtone_handlespace::{Cursor, Element, Handle, Pool};
 use dialtone_wire::{ParameterType, PeId, Policy, PolicyType, ServerId, TransportUse};
 
 use super::Registrar;
@@ -20,7 +23,7 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Checksum of what this registrar owns.
     pub checksum: u16,
-    pub pools: Vec<PoolSnapshot>,
+    pub pools: usize,
     pub peers: Vec<PeerSnapshot>,
     /// Addresses where registrars are or are looked for.
     pub contacts: usize,
@@ -35,7 +38,15 @@ pub struct Snapshot {
     pub counters: Counters,
 }
 
-/// A pool in a [`Snapshot`].
+/// A part of the handlespace.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub pools: Vec<PoolSnapshot>,
+    /// Where the next one begins, perhaps within the last pool; `None` if this is the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A pool.
 #[derive(Clone, Debug)]
 pub struct PoolSnapshot {
     pub handle: Handle,
@@ -89,39 +100,6 @@ pub struct PeerSnapshot {
 impl Registrar {
     /// The state at `now`.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let pools = self.space.pools().map(|(handle, pool)| {
-            let elements = pool.elements().map(|element| {
-                let watch = self.watches.get(&(handle.clone(), element.pe_id));
-                let transport = match (element.transport.socket_addr(), &element.transport) {
-                    (Some(addr), _) => AddressSnapshot::Socket(addr),
-                    (None, dialtone_wire::Transport::Opaque(data)) => {
-                        AddressSnapshot::Opaque(data.to_vec())
-                    }
-                    (None, _) => AddressSnapshot::Opaque(Vec::new()),
-                };
-                ElementSnapshot {
-                    pe_id: element.pe_id,
-                    home: element.home,
-                    life: element.life,
-                    transport,
-                    policy: element.policy.clone(),
-                    asap: remote_of(element).map(|remote| (remote.addr, remote.sctp_port)),
-                    unanswered: watch
-                        .filter(|_| element.home == self.id)
-                        .map(|watch| watch.probing),
-                    reports: watch.map_or(0, |watch| watch.reports()),
-                }
-            });
-            let kind = pool.kind();
-            PoolSnapshot {
-                handle: handle.clone(),
-                policy: kind.policy,
-                transport: kind.transport,
-                transport_use: kind.use_,
-                subscribers: self.subscribers.get(handle).map_or(0, |found| found.ids.len()),
-                elements: elements.collect(),
-            }
-        });
         let peers = self.peers.iter().map(|(id, peer)| PeerSnapshot {
             id: *id,
             addr: peer
@@ -148,7 +126,7 @@ impl Registrar {
             in_service: self.in_service(),
             uptime: now.saturating_duration_since(self.started),
             checksum: self.checksum_of(self.id),
-            pools: pools.collect(),
+            pools: self.space.pools().len(),
             peers: peers.collect(),
             contacts: self.contacts.len(),
             elements: self.space.len(),
@@ -157,6 +135,62 @@ impl Registrar {
             subscriptions: self.subscriptions,
             conflicts: self.space.conflicts(),
             counters: self.counters,
+        }
+    }
+
+    /// All pools, from the first on or where the page before has ended; about so many elements at a time.
+    pub fn page(&self, after: Option<&Cursor>, most: usize) -> Page {
+        let chunk = self.space.chunk(None, after, most, usize::MAX);
+        let pools = chunk.pools.iter().filter_map(|entry| {
+            let handle = Handle::try_from(entry.handle).ok()?;
+            let pool = self.space.pool(handle.as_bytes())?;
+            let elements = entry.elements.iter().filter_map(|element| pool.get(element.pe_id));
+            Some(self.pool_snapshot(&handle, pool, elements))
+        });
+        Page { pools: pools.collect(), next: chunk.next }
+    }
+
+    /// One pool.
+    pub fn pool(&self, handle: &Handle) -> Option<PoolSnapshot> {
+        let pool = self.space.pool(handle.as_bytes())?;
+        Some(self.pool_snapshot(handle, pool, pool.elements()))
+    }
+
+    fn pool_snapshot<'a>(
+        &self,
+        handle: &Handle,
+        pool: &Pool,
+        elements: impl Iterator<Item = &'a Element>,
+    ) -> PoolSnapshot {
+        let kind = pool.kind();
+        PoolSnapshot {
+            handle: handle.clone(),
+            policy: kind.policy,
+            transport: kind.transport,
+            transport_use: kind.use_,
+            subscribers: self.subscribers.get(handle).map_or(0, |found| found.ids.len()),
+            elements: elements.map(|element| self.element_snapshot(handle, element)).collect(),
+        }
+    }
+
+    fn element_snapshot(&self, handle: &Handle, element: &Element) -> ElementSnapshot {
+        let watch = self.watches.get(&(handle.clone(), element.pe_id));
+        let transport = match (element.transport.socket_addr(), &element.transport) {
+            (Some(addr), _) => AddressSnapshot::Socket(addr),
+            (None, dialtone_wire::Transport::Opaque(data)) => {
+                AddressSnapshot::Opaque(data.to_vec())
+            }
+            (None, _) => AddressSnapshot::Opaque(Vec::new()),
+        };
+        ElementSnapshot {
+            pe_id: element.pe_id,
+            home: element.home,
+            life: element.life,
+            transport,
+            policy: element.policy.clone(),
+            asap: remote_of(element).map(|remote| (remote.addr, remote.sctp_port)),
+            unanswered: watch.filter(|_| element.home == self.id).map(|watch| watch.probing),
+            reports: watch.map_or(0, |watch| watch.reports()),
         }
     }
 }

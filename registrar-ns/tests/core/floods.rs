@@ -198,7 +198,7 @@ fn floods_of_registrations_and_new_pools() {
     // The second host is gone, and the others do not answer either.
     alone.pass(ms(5000));
     let snapshot = alone.core.snapshot(alone.now);
-    assert_eq!((snapshot.elements, snapshot.pools.len()), (0, 0));
+    assert_eq!((snapshot.elements, snapshot.pools), (0, 0));
 }
 
 /// A handle or an element that is as large as messages allow would make each of them cost 64 KiB.

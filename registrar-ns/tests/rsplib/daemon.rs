@@ -3,18 +3,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_daemon::CancellationToken;
 use dialtone_registrar_ns::core::{Config, Limits, Registrar, TimerConfig};
-use dialtone_registrar_ns::driver;
+use dialtone_registrar_ns::driver::{self, View};
 use dialtone_transport::{
     ASAP_PORT, AssocId, ENCAPSULATION_PORT, ENRP_PORT, Endpoint, EndpointConfig, Link, NetCommand,
     NetEvent, Protocol, Remote,
 };
 use dialtone_wire::{AsapType, Compat, EnrpType};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::compare::{Found, fields, listed, name};
 use crate::pcap::FAILOVER;
@@ -128,10 +127,10 @@ async fn failover_11_on_sockets() {
     };
     let id = part.id_of(part.own);
     let core = Registrar::new(now(), config, id, fastrand::Rng::with_seed(1));
-    let (sender, mut snapshots) = watch::channel(Arc::new(core.snapshot(now())));
+    let (viewed, mut view) = View::new(&core, now());
     let shutdown = CancellationToken::new();
-    let driver = tokio::spawn(driver::run(core, endpoint, events, None, sender, shutdown.clone()));
-    let served = tokio::time::timeout(LIMIT, snapshots.wait_for(|now| now.in_service)).await;
+    let driver = tokio::spawn(driver::run(core, endpoint, events, None, viewed, shutdown.clone()));
+    let served = tokio::time::timeout(LIMIT, view.snapshots.wait_for(|now| now.in_service)).await;
     drop(served.expect("service begins").unwrap());
 
     // What rsplib said, by place and type.

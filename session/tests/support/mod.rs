@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
@@ -12,10 +11,9 @@ use dialtone_handlespace::Handle;
 use dialtone_pool_element::{Elements, ElementsConfig};
 use dialtone_pool_user::{PoolUser, Users, UsersConfig};
 use dialtone_registrar_ns::core::{Config, Registrar};
-use dialtone_registrar_ns::driver;
+use dialtone_registrar_ns::driver::{self, View};
 use dialtone_transport::{Endpoint, EndpointConfig, SessionLimits};
 use dialtone_wire::ServerId;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -42,9 +40,9 @@ impl NameService {
         let (endpoint, events) = Endpoint::bind(config).await.unwrap();
         let registrar = format!("sctp:{}", endpoint.local_addr());
         let core = Registrar::new(now(), Config::new(ip), ServerId(1), fastrand::Rng::with_seed(1));
-        let (snapshots, _) = watch::channel(Arc::new(core.snapshot(now())));
+        let (viewed, _) = View::new(&core, now());
         let shutdown = CancellationToken::new();
-        let run = driver::run(core, endpoint, events, None, snapshots, shutdown.clone());
+        let run = driver::run(core, endpoint, events, None, viewed, shutdown.clone());
         Self { net, registrar, shutdown, task: tokio::spawn(run) }
     }
 
