@@ -2,12 +2,13 @@
 
 use dialtone_wire::PoolHandle;
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// The name of a pool: 1 to 65531 opaque bytes. Cheap to clone; ordered as bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Handle(Arc<[u8]>);
 
 /// Why bytes are not a pool handle.
@@ -44,6 +45,19 @@ impl Handle {
     /// As it stands in messages.
     pub fn to_wire(&self) -> PoolHandle<'_> {
         PoolHandle(&self.0)
+    }
+}
+
+/// Clones of one handle are equal without a look at their bytes: whoever keeps many of them spares the cache much.
+impl Ord for Handle {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for Handle {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

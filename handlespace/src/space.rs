@@ -2,7 +2,7 @@
 
 use crate::order::Scratch;
 use crate::owner::Owner;
-use crate::{Checksum, Conflict, Element, Handle, Pool, Selection};
+use crate::{Checksum, Conflict, Element, Handle, HandleError, Pool, Selection};
 use dialtone_wire::{PeId, ServerId};
 use std::collections::BTreeMap;
 
@@ -225,6 +225,18 @@ impl Handlespace {
     /// The pool of that handle; `handle` may be the bytes of a message.
     pub fn pool(&self, handle: &[u8]) -> Option<&Pool> {
         self.pools.get(handle)
+    }
+
+    /// A handle of these bytes: a clone of the pool's own, if there is such a pool, else a new one. What is kept by element
+    /// shares the handle's memory so.
+    ///
+    /// # Errors
+    /// As [`Handle::new`].
+    pub fn handle(&self, handle: &[u8]) -> Result<Handle, HandleError> {
+        match self.pools.get_key_value(handle) {
+            Some((handle, _)) => Ok(handle.clone()),
+            None => Handle::new(handle),
+        }
     }
 
     /// One element; `handle` may be the bytes of a message.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use dialtone_handlespace::{Element, Handle};
+use dialtone_handlespace::Element;
 use dialtone_transport::{AssocId, ENCAPSULATION_PORT, Link, Remote};
 use dialtone_wire::asap::{self, Message};
 use dialtone_wire::{
@@ -64,7 +64,7 @@ impl Registrar {
                 self.resolution(id, handle, subscribe, items);
             }
             Message::EndpointKeepAliveAck { handle, pe_id } => {
-                if let Ok(handle) = Handle::try_from(handle) {
+                if let Ok(handle) = self.space.handle(handle.0) {
                     self.keep_alive_ack(now, id, &(handle, pe_id));
                 }
             }
@@ -100,7 +100,7 @@ impl Registrar {
     ) {
         let Some(remote) = self.assocs.get(&id).map(|assoc| assoc.remote) else { return };
         let pe_id = element.pe_id;
-        let Ok(pool) = Handle::try_from(handle) else {
+        let Ok(pool) = self.space.handle(handle.0) else {
             self.counters.rejects += 1;
             return self.registration_response(
                 id,
@@ -256,7 +256,7 @@ impl Registrar {
 
     /// RFC 5352 section 3.2; section 2.2.2: an element de-registers nobody but itself.
     fn deregistration(&mut self, now: Instant, id: AssocId, handle: PoolHandle<'_>, pe_id: PeId) {
-        let Ok(pool) = Handle::try_from(handle) else {
+        let Ok(pool) = self.space.handle(handle.0) else {
             // An unknown element is as good as de-registered.
             let message = Message::DeregistrationResponse { handle, pe_id, error: None };
             return self.send_asap(id, &message);
@@ -290,7 +290,7 @@ impl Registrar {
             return;
         }
         self.counters.reports += 1;
-        if let Ok(handle) = Handle::try_from(handle) {
+        if let Ok(handle) = self.space.handle(handle.0) {
             self.element_reported(now, &(handle, pe_id), source);
         }
     }

@@ -1,6 +1,6 @@
 //! Monitoring of elements (RFC 5352 sections 3.4 and 3.5): keep-alives, evidence, removal.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dialtone_transport::{AssocId, DownCause, Link, NetCommand, Protocol, Remote};
 use dialtone_wire::asap::Message;
@@ -12,6 +12,8 @@ use super::{Assoc, Key, Registrar, Timer};
 
 /// A dialled association without elements and subscriptions is kept for so many heartbeats.
 const IDLE_HEARTBEATS: u8 = 60;
+/// Moments in the period of keep-alives at which they are due.
+const STEPS: u32 = 100;
 
 /// How we watch one element: idle between keep-alives, or with `probing` of them unanswered.
 ///
@@ -59,7 +61,7 @@ impl Watch {
 impl Registrar {
     /// The element proved to live: it registered or answered.
     pub(super) fn element_alive(&mut self, now: Instant, key: &Key) {
-        let period = self.spread(self.config.timers.keep_alive);
+        let at = self.next_keep_alive(now);
         let owned = self.owns(key);
         let Some(watch) = self.watches.get_mut(key) else { return };
         watch.probing = 0;
@@ -67,8 +69,19 @@ impl Registrar {
         watch.evidence = false;
         watch.adopt = false;
         watch.reported = false;
-        let next = if owned { period } else { self.config.timers.report_halving };
-        self.timers.set(Timer::Probe(key.clone()), now + next);
+        let at = if owned { at } else { now + self.config.timers.report_halving };
+        self.timers.set(Timer::Probe(key.clone()), at);
+    }
+
+    /// When an element that lives is asked again: after a period spread by ±50 % (RFC 5352 section 3.4), at the last whole
+    /// hundredth of it. Keep-alives of many elements fall together so, and share packets and the work of waking up.
+    fn next_keep_alive(&mut self, now: Instant) -> Instant {
+        let mean = self.config.timers.keep_alive;
+        let at = now + self.spread(mean);
+        let step = (mean / STEPS).as_nanos().max(1);
+        let beyond = at.saturating_duration_since(self.started).as_nanos() % step;
+        let whole = at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0));
+        if whole < now + mean / 2 { at } else { whole }
     }
 
     /// Sends the element's keep-alives over this association from now on.

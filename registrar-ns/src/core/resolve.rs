@@ -174,7 +174,7 @@ impl Registrar {
 
     fn subscribe(&mut self, id: AssocId, handle: PoolHandle<'_>, wanted: usize) -> bool {
         let max = self.config.limits.subscriptions;
-        let Ok(handle) = Handle::try_from(handle) else { return false };
+        let Ok(handle) = self.space.handle(handle.0) else { return false };
         let Some(assoc) = self.assocs.get_mut(&id) else { return false };
         if let Some(known) = assoc.subscriptions.get_mut(&handle) {
             *known = wanted;

@@ -142,7 +142,7 @@ impl Registrar {
     pub fn page(&self, after: Option<&Cursor>, most: usize) -> Page {
         let chunk = self.space.chunk(None, after, most, usize::MAX);
         let pools = chunk.pools.iter().filter_map(|entry| {
-            let handle = Handle::try_from(entry.handle).ok()?;
+            let handle = self.space.handle(entry.handle.0).ok()?;
             let pool = self.space.pool(handle.as_bytes())?;
             let elements = entry.elements.iter().filter_map(|element| pool.get(element.pe_id));
             Some(self.pool_snapshot(&handle, pool, elements))

@@ -89,7 +89,7 @@ impl Registrar {
         handle: PoolHandle<'_>,
         element: PoolElement<'_>,
     ) {
-        let Ok(handle) = Handle::try_from(handle) else {
+        let Ok(handle) = self.space.handle(handle.0) else {
             self.counters.dropped += 1;
             return;
         };
@@ -138,7 +138,7 @@ impl Registrar {
         element: &PoolElement<'_>,
         own: bool,
     ) -> bool {
-        let Ok(handle) = Handle::try_from(handle) else { return false };
+        let Ok(handle) = self.space.handle(handle.0) else { return false };
         let key = (handle, element.pe_id);
         if element.home == ServerId::NONE || (own && element.home != sender) {
             return false;
