@@ -37,19 +37,16 @@ fn state<'a>(process: &'a Process, handle: &Handle, pe_id: PeId) -> Option<&'a S
 pub(super) fn observe(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let judged = matches!(world.episode, Episode::Partition | Episode::Quiet);
     if judged && world.net.walls.is_empty() && world.now > world.troubled + SETTLED + TOLERANCE {
-        judge(world, wrong, is_outvoted);
+        judge(world, wrong, false);
     }
 }
 
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
-    judge(world, wrong, is_refused);
+    judge(world, wrong, true);
 }
 
-fn judge(
-    world: &World,
-    wrong: &mut Vec<(&'static str, String)>,
-    is_out: impl Fn(&World, &Process, &Handle, PeId) -> bool,
-) {
+/// `over`: nobody has anything to ask any more.
+fn judge(world: &World, wrong: &mut Vec<(&'static str, String)>, over: bool) {
     let Some(contested) = &world.scenario.contested else { return };
     let spaces: Vec<_> = world
         .registrars()
@@ -75,7 +72,9 @@ fn judge(
             let known = space.get(handle.as_bytes(), pe_id).is_some();
             let believes = match state(process, handle, pe_id) {
                 Some(State::Registered { .. }) => known,
-                _ => !known && is_out(world, process, handle, pe_id),
+                // It changes its values, and is told in a moment whether it is in.
+                Some(State::Registering) if !over => true,
+                _ => !known && is_refused(world, process, handle, pe_id),
             };
             if !believes {
                 let (name, state) = (&process.name, state(process, handle, pe_id));
