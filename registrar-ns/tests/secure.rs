@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dialtone_asap_client::{Agent, AgentConfig, Registrar as Known};
@@ -245,7 +246,7 @@ fn asap_tls(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, ASAP_TLS_PORT)
 }
 
-/// Proves S-019, S-026, S-027.
+/// Proves S-019.
 #[tokio::test]
 async fn certificates_open_the_pools_that_they_are_granted() {
     let pki = Pki::new(1);
@@ -410,17 +411,20 @@ async fn only_registrars_become_peers() {
     one.stop().await;
 }
 
-/// Carries one connection from `listener` to `to` and keeps what the dialler sent.
+/// Carries one connection from `listener` to `to` and keeps what the dialler sent; a bit of it is changed when that is
+/// asked for.
 async fn wiretap(
     listener: &TcpListener,
     to: SocketAddr,
-) -> (JoinHandle<()>, watch::Receiver<Vec<u8>>) {
+) -> (JoinHandle<()>, watch::Receiver<Vec<u8>>, Arc<AtomicBool>) {
     let (mut caller, _) = listener.accept().await.unwrap();
     // From where the dialler is, as a router does.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(listener.local_addr().unwrap().ip(), 0)).unwrap();
     let mut callee = socket.connect(to).await.unwrap();
     let (heard, tape) = watch::channel(Vec::new());
+    let spoil = Arc::new(AtomicBool::new(false));
+    let spoilt = Arc::clone(&spoil);
     let task = tokio::spawn(async move {
         let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);
         loop {
@@ -428,6 +432,7 @@ async fn wiretap(
                 length = caller.read(&mut up) => match length {
                     Ok(length) if length > 0 => {
                         heard.send_modify(|tape| tape.extend_from_slice(&up[..length]));
+                        up[length - 1] ^= u8::from(spoilt.load(Ordering::Relaxed));
                         callee.write_all(&up[..length]).await.unwrap();
                     }
                     _ => return,
@@ -439,7 +444,7 @@ async fn wiretap(
             }
         }
     });
-    (task, tape)
+    (task, tape, spoil)
 }
 
 /// What was recorded of a registration means nothing on another connection; nor does it twice on the same one.
@@ -454,7 +459,7 @@ async fn a_replayed_registration_changes_nothing() {
     let files = TlsConfig { registrar_names: vec!["ns1.example.org".to_owned()], ..files };
     let mut element = pki.element_with(50, files).await;
     element.dial(Remote { link: Link::Tcp, addr: listener.local_addr().unwrap(), sctp_port: 0 });
-    let (carrier, tape) = wiretap(&listener, asap_tls(pki.ip(1))).await;
+    let (carrier, tape, _) = wiretap(&listener, asap_tls(pki.ip(1))).await;
     assert!(matches!(element.next().await, NetEvent::Up { .. }));
     let handshake = tape.borrow().len();
     assert_eq!(element.register("echo", 7).await, None);
@@ -479,6 +484,42 @@ async fn a_replayed_registration_changes_nothing() {
         (registrar.elements().await, counters.registrations, counters.rejects),
         (vec![], 1, 0)
     );
+    registrar.stop().await;
+}
+
+/// On the way nobody reads what is said, and who changes a bit of it ends the connection; nothing of it is taken.
+///
+/// Proves S-026, S-027.
+#[tokio::test]
+async fn what_is_changed_on_the_way_is_not_taken_and_nobody_reads_it() {
+    let pki = Pki::new(9);
+    let mut registrar = pki.registrar(1, &[]).await;
+    let listener = TcpListener::bind((pki.ip(50), 0)).await.unwrap();
+    let files = pki.files(&Request::new("a.example.org", 1));
+    let files = TlsConfig { registrar_names: vec!["ns1.example.org".to_owned()], ..files };
+    let mut element = pki.element_with(50, files).await;
+    let remote = Remote { link: Link::Tcp, addr: listener.local_addr().unwrap(), sctp_port: 0 };
+    for spoilt in [false, true] {
+        element.dial(remote);
+        let (carrier, tape, spoil) = wiretap(&listener, asap_tls(pki.ip(1))).await;
+        assert!(matches!(element.next().await, NetEvent::Up { .. }));
+        spoil.store(spoilt, Ordering::Relaxed);
+        let handshake = tape.borrow().len();
+        if spoilt {
+            element.send(&registration("echo", 8, pki.ip(50)));
+        } else {
+            assert_eq!(element.register("echo", 7).await, None);
+            carrier.abort();
+        }
+        // Keep-alives may have come before.
+        while !matches!(element.next().await, NetEvent::Down { .. }) {}
+        let said = tape.borrow()[handshake..].to_vec();
+        assert!(said.len() > 60, "a record with a registration: {}", said.len());
+        assert!(!said.windows(4).any(|bytes| bytes == b"echo"), "{said:?}");
+        registrar.until("the connection ended", |snapshot| snapshot.clients == 0).await;
+    }
+    let counters = registrar.view.snapshots.borrow().counters;
+    assert_eq!((counters.registrations, counters.rejects), (1, 0));
     registrar.stop().await;
 }
 
