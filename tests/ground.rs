@@ -1,4 +1,5 @@
-//! Faults of the ground that a registrar stands on: no file descriptors, a disk that is full. It says so, and goes on.
+//! Faults of the ground that a registrar stands on: no file descriptors, a disk that is full, a clock that jumps. It says
+//! so, and goes on.
 
 #[path = "support/netns.rs"]
 #[allow(dead_code, reason = "only its namespaces are needed")]
@@ -134,4 +135,70 @@ fn a_full_disk_does_not_keep_a_registrar_from_service() {
         );
         assert!(registrar.answers("tcp:") && registrar.lives(), "{log}");
     });
+}
+
+/// The clock of the machine jumps by decades, forwards and back: nobody's registration ends, and keep-alives go on.
+#[test]
+fn a_clock_that_jumps_ends_no_registration() {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let Some(library) = library else { return netns::missing("faketime", "not installed") };
+    let slice = Slice::any_free().unwrap();
+    let clock = env::temp_dir().join(format!("dialtone-clock-{}", std::process::id()));
+    let set = |time: &str| fs::write(&clock, format!("@{time}\n")).unwrap();
+    set("2030-01-01 12:00:00");
+    // Of what a processor counts only the time of day is changed, as by who sets a clock.
+    let script = format!(
+        "export LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
+         FAKETIME_DONT_FAKE_MONOTONIC=1; exec \"$0\" \"$@\" 2>\"$LOG\"",
+        clock.display()
+    );
+    let mut registrar = Registrar::start("clock", slice.host(1), None, &script);
+    let address = registrar.address;
+    let element = Command::new(BINARY)
+        .args(["pool-element", "--pool", "clocks", "--lifetime", "1s"])
+        .arg(format!("--die-with-parent={}", std::process::id()))
+        .arg("--transport")
+        .arg(format!("tcp:{address}:3863"))
+        .args(["--registrar", &address.to_string()])
+        .stderr(Stdio::null())
+        .spawn();
+    let mut element = Ended(element.unwrap());
+    let is_there = || {
+        let status = Command::new(BINARY)
+            .args(["pool-user", "resolve", "clocks", "--timeout", "2", "--registrar"])
+            .arg(address.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.unwrap().success()
+    };
+    assert!(wait_for(LIMIT, || is_there().then_some(())).is_some(), "{}", registrar.log());
+    for (time, year) in [("2061-07-28 12:00:00", "2061-"), ("1986-02-09 12:00:00", "1986-")] {
+        set(time);
+        // As long as several lives, the element is there whenever somebody asks.
+        let gone = wait_for(Duration::from_secs(4), || (!is_there()).then_some(()));
+        assert!(gone.is_none(), "{year} {}", registrar.log());
+        // The log has the new time: so the registrar has seen it.
+        let knock = || TcpStream::connect(SocketAddr::new(address, 3863));
+        let seen = || {
+            drop(knock());
+            registrar.log().contains(year).then_some(())
+        };
+        assert!(wait_for(LIMIT, seen).is_some(), "{}", registrar.log());
+    }
+    assert!(registrar.lives() && element.0.try_wait().unwrap().is_none());
+    let _ = fs::remove_file(&clock);
+}
+
+/// Ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

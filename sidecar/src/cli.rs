@@ -53,7 +53,8 @@ pub struct Args {
     /// multicast:GROUP:PORT, to find those that announce themselves; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required_unless_present = "keeper")]
     pub registrar: Vec<Registrar>,
-    /// Member selection policy: rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD (such as 30%)
+    /// Member selection policy: rr, wrr:WEIGHT, rand, wrand:WEIGHT, prio:PRIORITY, lu:LOAD (such as 30%), rlu:LOAD,
+    /// lud:LOAD:DEGRADATION or plu:LOAD:DEGRADATION
     #[arg(long, value_name = "POLICY", default_value = "rr", value_parser = parse_policy)]
     pub policy: Policy<'static>,
     /// How health is found out: tcp (accepts connections), sip (answers OPTIONS),

@@ -101,36 +101,50 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads `rr`, `wrr:WEIGHT`, `rand`, `prio:PRIORITY` or `lu:LOAD`; LOAD is a percentage (`30%`) or a fraction of
-/// 4294967295 (RFC 5356 section 4.3).
+/// Reads a policy of RFC 5356: `rr`, `wrr:WEIGHT`, `rand`, `wrand:WEIGHT`, `prio:PRIORITY`, `lu:LOAD`, `rlu:LOAD`,
+/// `lud:LOAD:DEGRADATION` or `plu:LOAD:DEGRADATION`; LOAD and DEGRADATION are percentages (`30%`) or fractions of
+/// 4294967295.
 pub fn parse_policy(text: &str) -> Result<Policy<'static>, String> {
     let number = |text: &str, what: &str| {
         text.parse::<u32>()
             .map_err(|_| format!("{what} {text:?}; use an integer from 0 to 4294967295"))
     };
-    match text.split_once(':') {
-        None if text == "rr" => Ok(Policy::RoundRobin),
-        None if text == "rand" => Ok(Policy::Random),
-        Some(("wrr", weight)) => {
-            Ok(Policy::WeightedRoundRobin { weight: number(weight, "weight")? })
+    let part = |text: &str, what: &str| match text.strip_suffix('%') {
+        None => number(text, what),
+        Some(percent) => match percent.parse::<u32>() {
+            Ok(percent @ 0..=100) => Ok((u64::from(u32::MAX) * u64::from(percent) / 100) as u32),
+            _ => Err(format!("{what} {text:?}; use 0% to 100%")),
+        },
+    };
+    let load = |text: &str| part(text, "load");
+    let degradation = |text: &str| part(text, "degradation");
+    let mut parts = text.splitn(3, ':');
+    Ok(match (parts.next().unwrap_or_default(), parts.next(), parts.next()) {
+        ("rr", None, None) => Policy::RoundRobin,
+        ("rand", None, None) => Policy::Random,
+        ("wrr", Some(weight), None) => {
+            Policy::WeightedRoundRobin { weight: number(weight, "weight")? }
         }
-        Some(("prio", priority)) => {
-            Ok(Policy::Priority { priority: number(priority, "priority")? })
+        ("wrand", Some(weight), None) => {
+            Policy::WeightedRandom { weight: number(weight, "weight")? }
         }
-        Some(("lu", load)) => Ok(Policy::LeastUsed {
-            load: match load.strip_suffix('%') {
-                None => number(load, "load")?,
-                Some(percent) => match percent.parse::<u32>() {
-                    Ok(percent @ 0..=100) => {
-                        (u64::from(u32::MAX) * u64::from(percent) / 100) as u32
-                    }
-                    _ => return Err(format!("load {load:?}; use 0% to 100%")),
-                },
-            },
-        }),
-        _ => Err("use rr, wrr:WEIGHT, rand, prio:PRIORITY or lu:LOAD".to_owned()),
-    }
+        ("prio", Some(priority), None) => {
+            Policy::Priority { priority: number(priority, "priority")? }
+        }
+        ("lu", Some(text), None) => Policy::LeastUsed { load: load(text)? },
+        ("rlu", Some(text), None) => Policy::RandomizedLeastUsed { load: load(text)? },
+        ("lud", Some(text), Some(more)) => {
+            Policy::LeastUsedDegradation { load: load(text)?, degradation: degradation(more)? }
+        }
+        ("plu", Some(text), Some(more)) => {
+            Policy::PriorityLeastUsed { load: load(text)?, degradation: degradation(more)? }
+        }
+        _ => return Err(format!("use {POLICIES}")),
+    })
 }
+
+const POLICIES: &str = "rr, wrr:WEIGHT, rand, wrand:WEIGHT, prio:PRIORITY, lu:LOAD, rlu:LOAD, lud:LOAD:DEGRADATION or \
+                        plu:LOAD:DEGRADATION";
 
 /// How the server's health is found out: `tcp`, `sip`, `ng`, `sqlite:PATH`, `mysql:FILE` or `galera:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,7 +266,17 @@ mod tests {
         assert_eq!(parse_policy("wrr:3"), Ok(Policy::WeightedRoundRobin { weight: 3 }));
         assert_eq!(parse_policy("lu:100%"), Ok(Policy::LeastUsed { load: u32::MAX }));
         assert_eq!(parse_policy("lu:7"), Ok(Policy::LeastUsed { load: 7 }));
-        for wrong in ["", "wrr", "wrr:-1", "lu:101%", "rr:1", "best"] {
+        assert_eq!(parse_policy("wrand:2"), Ok(Policy::WeightedRandom { weight: 2 }));
+        assert_eq!(parse_policy("rlu:0%"), Ok(Policy::RandomizedLeastUsed { load: 0 }));
+        let (load, degradation) = (7, u32::MAX);
+        assert_eq!(
+            parse_policy("lud:7:100%"),
+            Ok(Policy::LeastUsedDegradation { load, degradation })
+        );
+        assert_eq!(parse_policy("plu:7:100%"), Ok(Policy::PriorityLeastUsed { load, degradation }));
+        for wrong in
+            ["", "wrr", "wrr:-1", "lu:101%", "rr:1", "best", "lud:1", "plu:1:101%", "lu:1:2"]
+        {
             assert!(parse_policy(wrong).is_err(), "{wrong}");
         }
     }
