@@ -146,7 +146,7 @@ fn a_clock_that_jumps_ends_no_registration() {
         .find(|path| Path::new(path).exists());
     let Some(library) = library else { return netns::missing("faketime", "not installed") };
     let slice = Slice::any_free().unwrap();
-    let clock = env::temp_dir().join(format!("dialtone-clock-{}", std::process::id()));
+    let clock = env::temp_dir().join(format!("dialtone-time-{}", std::process::id()));
     let set = |time: &str| fs::write(&clock, format!("@{time}\n")).unwrap();
     set("2030-01-01 12:00:00");
     // Of what a processor counts only the time of day is changed, as by who sets a clock.
