@@ -74,7 +74,8 @@ pub struct ElementsConfig {
     pub jitter: Duration,
     /// Changed policy values are registered no more often than this.
     pub update_interval: Duration,
-    /// Keep-alives from a registrar that is not the home lead to a registration there, no more often than this.
+    /// Keep-alives by which another registrar, or the home anew, claims the element lead to a registration with the home,
+    /// no more often than this.
     pub nudge_interval: Duration,
     /// First wait after a rejection for lack of resources; doubles up to `retry_max`.
     pub retry_initial: Duration,

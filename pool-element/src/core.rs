@@ -320,7 +320,8 @@ impl Elements {
             let t4 = now + self.config.t4(element.config.lifetime);
             element.due = Some(match element.sent {
                 Some(sent) if element.dirty => now.max(sent + self.config.update_interval),
-                _ => t4,
+                // Somebody may have asked meanwhile.
+                _ => element.due.map_or(t4, |due| due.min(t4)),
             });
             set_state(&mut self.events, &key, element, State::Registered { home: home.addr() });
         }
@@ -381,14 +382,12 @@ impl Elements {
         let by_home =
             from.is_home || cx.home().is_some_and(|home| home.server_id == Some(probe.server_id));
         if by_home {
-            // It took us over from somebody, whose word for us may be older than what we told it before. Not when we
-            // have just registered with it for that reason.
-            let again = probe.claims && !cx.home_is_recent();
             for key in &own {
-                if let Some(element) = self.elements.get_mut(key) {
-                    element.heard = now;
-                }
-                if again {
+                let Some(element) = self.elements.get_mut(key) else { continue };
+                element.heard = now;
+                // It took us over from somebody, whose word for us may be older than what we told it before. A
+                // registration under way tells it.
+                if probe.claims && element.pending.is_none() {
                     self.nudge(cx, key);
                 } else {
                     self.run(cx, key);
@@ -406,21 +405,30 @@ impl Elements {
         let newer_elsewhere = registered && cx.home_is_recent();
         if probe.claims && !newer_elsewhere {
             cx.adopt(from.assoc, probe.server_id);
-        } else if registered {
+        } else if registered || own.iter().any(|key| self.is_registering(key)) {
             for key in &own {
                 self.nudge(cx, key);
             }
         }
     }
 
-    /// Registers with the present home again, so that a registrar which believes to own the element hears of it.
+    /// The home has been told and has not answered yet.
+    fn is_registering(&self, key: &ElementKey) -> bool {
+        self.elements.get(key).is_some_and(|element| element.pending.is_some())
+    }
+
+    /// Registers with the present home again, so that a registrar which believes to own the element hears of it. Asked
+    /// too often, it does so later: what was told before says nothing about who has claimed the element since.
     fn nudge(&mut self, cx: &mut Context<'_>, key: &ElementKey) {
         let now = cx.now();
         let Some(element) = self.elements.get_mut(key) else { return };
-        if element.goal == Goal::In && element.nudge_from.is_none_or(|from| from <= now) {
-            element.nudge_from = Some(now + self.config.nudge_interval);
-            let at = now + jitter(cx.rng(), self.config.jitter);
-            element.due = Some(element.due.map_or(at, |due| due.min(at)));
+        if element.goal == Goal::In {
+            let from = element.nudge_from.map_or(now, |from| from.max(now));
+            let at = from + jitter(cx.rng(), self.config.jitter);
+            if element.due.is_none_or(|due| at < due) {
+                element.due = Some(at);
+                element.nudge_from = Some(from + self.config.nudge_interval);
+            }
         }
         self.run(cx, key);
     }

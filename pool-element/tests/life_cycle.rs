@@ -184,18 +184,42 @@ fn a_claim_with_h_moves_the_elements_there_and_each_registers_once() {
 }
 
 #[test]
-fn a_claim_of_the_home_itself_makes_the_element_register_again_once() {
+fn a_claim_of_the_home_itself_makes_the_element_register_again() {
+    // Whether it became the home long ago or has just done so.
+    for since in [ms(1000), ms(10_000)] {
+        let mut world = registered(2);
+        world.run(since);
+        let home = world.home().unwrap();
+        let before = registrations_at(&world, home);
+        let assoc = world.client.home().unwrap().assoc;
+        world.probe(assoc, home, POOL.as_bytes(), true);
+        world.run(ms(50));
+        world.probe(assoc, home, POOL.as_bytes(), true);
+        world.run(ms(500));
+        assert_eq!(registrations_at(&world, home), before + 1);
+        // It was taken from the home again, and is its own again: that is news, not to be forgotten.
+        world.probe(assoc, home, POOL.as_bytes(), true);
+        world.run(ms(500));
+        assert_eq!(registrations_at(&world, home), before + 1, "not that often");
+        world.run(ms(1500));
+        assert_eq!(registrations_at(&world, home), before + 2);
+        assert_eq!((world.home(), world.client.counters().adoptions), (Some(home), 0));
+    }
+}
+
+#[test]
+fn a_claim_that_crosses_the_registration_is_settled_by_it() {
     let mut world = registered(2);
-    world.run(ms(10_000));
     let home = world.home().unwrap();
     let before = registrations_at(&world, home);
     let assoc = world.client.home().unwrap().assoc;
     world.probe(assoc, home, POOL.as_bytes(), true);
-    world.run(ms(50));
-    world.probe(assoc, home, POOL.as_bytes(), true);
-    world.run(ms(500));
+    world.command(Command::Register(config(1)));
+    world.run(ms(300));
     assert_eq!(registrations_at(&world, home), before + 1);
-    assert_eq!((world.home(), world.client.counters().adoptions), (Some(home), 0));
+    world.probe(assoc, home, POOL.as_bytes(), true);
+    world.run(ms(300));
+    assert_eq!(registrations_at(&world, home), before + 2, "the next one is news");
 }
 
 #[test]
@@ -232,6 +256,20 @@ fn a_former_home_that_probes_on_makes_the_home_speak_but_not_flood() {
     let sent = registrations_at(&world, home) - before;
     assert!((1..=2).contains(&sent), "{sent} in two seconds");
     assert_eq!(world.home(), Some(home));
+}
+
+/// The home's news of the registration under way may have crossed the former home's.
+#[test]
+fn a_former_home_that_probes_while_the_home_has_not_answered_makes_it_speak_again() {
+    let mut world = registered(2);
+    let home = world.home().unwrap();
+    let before = registrations_at(&world, home);
+    let assoc = world.dial(3 - home);
+    world.run(ms(50));
+    world.probe(assoc, 3 - home, POOL.as_bytes(), false);
+    world.command(Command::Register(config(1)));
+    world.run(ms(300));
+    assert_eq!(registrations_at(&world, home), before + 2);
 }
 
 #[test]

@@ -516,8 +516,13 @@ async fn what_is_changed_on_the_way_is_not_taken_and_nobody_reads_it() {
         let said = tape.borrow()[handshake..].to_vec();
         assert!(said.len() > 60, "a record with a registration: {}", said.len());
         assert!(!said.windows(4).any(|bytes| bytes == b"echo"), "{said:?}");
-        registrar.until("the connection ended", |snapshot| snapshot.clients == 0).await;
+        let ended = |snapshot: &Arc<Snapshot>| {
+            (snapshot.clients, snapshot.counters.registrations) == (0, 1)
+        };
+        registrar.until("one registration, and the connection ended", ended).await;
     }
+    let known = registrar.elements().await;
+    assert!(known.iter().all(|(pe_id, _)| *pe_id != 8), "{known:?}");
     let counters = registrar.view.snapshots.borrow().counters;
     assert_eq!((counters.registrations, counters.rejects), (1, 0));
     registrar.stop().await;

@@ -107,6 +107,21 @@ impl Registrar {
         Some(id)
     }
 
+    /// The element is somebody else's, by an update. If it has just registered here, that may have crossed ours, and the
+    /// other registrar has given the element up to us in turn. The element decides: asked by a registrar that is not its
+    /// home, it registers with its home again.
+    pub(super) fn gave_up(&mut self, now: Instant, key: &Key) {
+        let registered = self.watches.get(key).and_then(|watch| watch.registered);
+        let assoc = self.unwatch(key);
+        if registered.is_some_and(|at| now < at + self.config.timers.no_response) {
+            match assoc {
+                Some(id) => self.attach(key, id),
+                None => drop(self.watches.entry(key.clone()).or_default()),
+            }
+            self.probe(now, key);
+        }
+    }
+
     /// Asks whether the element lives, unless that is being asked already.
     pub(super) fn probe(&mut self, now: Instant, key: &Key) {
         let min = self.config.timers.keep_alive_min;

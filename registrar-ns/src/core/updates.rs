@@ -198,7 +198,7 @@ impl Registrar {
             Imported::Replaced(old) => {
                 if old.home == self.id && element.home != self.id {
                     // The registration is newer than ours: the element belongs to another home now (G16).
-                    self.unwatch(&key);
+                    self.gave_up(now, &key);
                     self.event(Event::Removed {
                         pool: key.0.clone(),
                         pe: key.1,

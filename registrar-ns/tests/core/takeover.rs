@@ -253,6 +253,33 @@ fn g15_late_deletion_from_a_former_home() {
     assert!((1..=3).all(|n| world.home_of(n, &name) == Some(2)));
 }
 
+/// A registrar that stood still takes a registration late, when the element has moved on: the two updates cross, and each
+/// registrar gives the element up to the other.
+#[test]
+fn g16_registrations_that_cross_lose_no_element() {
+    let mut world = World::with_registrars(3);
+    let element = Element::new("echo", 1, &[1]);
+    let (addr, name) = (element.addr, element.name.clone());
+    world.add_element(element);
+    world.run(ms(500));
+    world.element(addr).register();
+    world.drain(addr);
+    world.freeze(reg(1));
+    world.run(ms(10));
+    world.element(addr).move_to(2);
+    world.drain(addr);
+    world.until(ms(100), |world| world.home_of(2, &name) == Some(2));
+    world.thaw(reg(1));
+    world.until(ms(10), |world| world.home_of(2, &name) == Some(1));
+    assert_eq!(world.home_of(1, &name), Some(2), "they have crossed");
+    let settled = |world: &World| (1..=3).all(|n| world.home_of(n, &name) == Some(2));
+    world.until(ms(500), settled);
+    for _ in 0..1000 {
+        world.run(ms(10));
+        assert!(settled(&world), "{}", world.story(&name));
+    }
+}
+
 /// G17: two registrars create a pool with different policies at the same moment.
 #[test]
 fn g17_pools_created_twice() {
