@@ -272,7 +272,7 @@ impl Registrar {
         }
         self.event(Event::Starved { millis: u64::try_from(late.as_millis()).unwrap_or(u64::MAX) });
         let t = &self.config.timers;
-        let watches = &self.watches;
+        let (contacts, watches) = (&self.contacts, &self.watches);
         self.timers.postpone(now + t.no_response.max(t.keep_alive_timeout), |timer| match timer {
             Timer::Life(_)
             | Timer::Orphans(_)
@@ -285,7 +285,11 @@ impl Registrar {
                 .map(|_| now + t.keep_alive_timeout),
             Timer::Session(_) => Some(now + t.session),
             Timer::Takeover(_) => Some(now + t.takeover_ack),
-            Timer::Account(_) | Timer::Contact(_) | Timer::Heartbeat | Timer::Push(_) => None,
+            Timer::Contact(addr) => contacts
+                .get(addr)
+                .filter(|contact| !contact.assocs.is_empty())
+                .map(|_| now + t.no_response),
+            Timer::Account(_) | Timer::Heartbeat | Timer::Push(_) => None,
         });
         if late > t.last_heard {
             self.resume(now);

@@ -87,6 +87,24 @@ fn registrars_meet_again_after_a_cut() {
     world.until(ms(3000), |world| peers(world, 1) == 1 && peers(world, 2) == 1);
 }
 
+/// Who was found has answered while the finder got no CPU: it is not taken for silent.
+#[test]
+fn who_answers_a_starved_registrar_is_one() {
+    let mut world = World::new();
+    world.add_configured(1, 1, alone(1));
+    world.add_configured(2, 2, Config { multicast: false, ..alone(2) });
+    world.cut(reg(1), reg(2));
+    world.until(ms(4000), |world| (1..=2).all(|n| world.registrar(n).in_service()));
+    world.heal(reg(1), reg(2));
+    world.present(reg(2), &presence(2, reg(2).ip()));
+    world.until(ms(100), |world| peers(world, 2) == 1);
+    assert_eq!(peers(&world, 1), 0, "the answer is on its way");
+    world.freeze(reg(1));
+    world.run(ms(1200));
+    world.thaw(reg(1));
+    world.until(ms(5), |world| peers(world, 1) == 1);
+}
+
 /// Datagrams prove nothing. A flood of them costs a few dials at a time, makes nobody a peer, keeps nobody alive, and
 /// does not keep a real registrar out for long.
 #[test]
