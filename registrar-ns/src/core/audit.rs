@@ -19,7 +19,7 @@ pub(super) struct Audit {
     pub(super) theirs: Option<u16>,
     running: Option<Running>,
     /// How long after a resync the next difference has to wait; doubles while resyncs do not help.
-    pause: Duration,
+    pub(super) pause: Duration,
     not_before: Option<Instant>,
     /// Whose elements it has claimed.
     claimed_from: BTreeSet<ServerId>,

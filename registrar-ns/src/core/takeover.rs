@@ -248,6 +248,11 @@ impl Registrar {
         if self.config.bugs.no_resync_on_return {
             return;
         }
+        // What resyncs over former associations were worth says nothing about this one.
+        let pause = self.config.timers.resync;
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.audit.pause = pause;
+        }
         let told_by_other = successor.filter(|by| *by != self.id && self.link(*by).is_some());
         match told_by_other {
             // Before its successor has told it, it would claim what is not its own any more.

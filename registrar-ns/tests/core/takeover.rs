@@ -410,6 +410,32 @@ fn older_values_do_not_survive_a_takeover() {
     }
 }
 
+/// Resyncs that do not help come more and more seldom, until the peer has a new association.
+#[test]
+fn a_peer_that_returns_does_not_pay_for_former_resyncs() {
+    let mut world = World::with_registrars(1);
+    let mailbox = Element::enrp_mailbox(50, 1);
+    let addr = mailbox.addr;
+    world.add_element(mailbox);
+    world.run(ms(20));
+    let differs = || Body::Presence { reply_required: false, checksum: Some(1), server: None };
+    let table = || Body::HandleTableResponse { reject: false, more: false, pools: Vec::new() };
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        asked.push(tables_asked(&mut world, 50, differs()));
+        tables_asked(&mut world, 50, table());
+        world.run(ms(1000));
+    }
+    assert_eq!(asked, [1, 1, 0, 1, 0, 0, 0, 1]);
+    world.element(addr).move_to(1);
+    world.drain(addr);
+    world.run(ms(20));
+    assert_eq!(tables_asked(&mut world, 50, differs()), 1, "it has returned");
+    tables_asked(&mut world, 50, table());
+    world.run(ms(1000));
+    assert_eq!(tables_asked(&mut world, 50, differs()), 1);
+}
+
 /// A mailbox says something as a registrar; how often it is asked for its table then.
 fn tables_asked(world: &mut World, sender: u8, body: Body<'_>) -> usize {
     let addr = Element::enrp_mailbox(sender, 1).addr;
