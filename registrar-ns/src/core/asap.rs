@@ -98,7 +98,9 @@ impl Registrar {
         handle: PoolHandle<'_>,
         element: PoolElement<'_>,
     ) {
-        let Some(remote) = self.assocs.get(&id).map(|assoc| assoc.remote) else { return };
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        assoc.is_home = true;
+        let remote = assoc.remote;
         let pe_id = element.pe_id;
         let Ok(pool) = self.space.handle(handle.0) else {
             self.counters.rejects += 1;

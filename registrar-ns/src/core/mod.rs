@@ -143,6 +143,8 @@ struct Assoc {
     draining: bool,
     /// ASAP: heartbeats without use.
     idle: u8,
+    /// ASAP: who is there registers over it, refused or not, so that we are its home.
+    is_home: bool,
     /// ENRP: who is there, once it spoke.
     peer: Option<ServerId>,
     /// ASAP: elements that are watched over it.
@@ -461,6 +463,7 @@ impl Assoc {
             closing: false,
             draining: false,
             idle: 0,
+            is_home: false,
             peer: None,
             elements: BTreeSet::new(),
             subscriptions: BTreeMap::new(),

@@ -234,12 +234,14 @@ impl Registrar {
         }
     }
 
-    /// Ends what we dialled to ask an element that is nobody's business here any more.
+    /// Ends what we dialled to ask an element that is nobody's business here any more. Whose home we are looks for
+    /// another then, which is not for us to start: if it was refused, it would ask there with the same policy.
     pub(super) fn end_idle(&mut self) {
         let mut idle = Vec::new();
         for (id, assoc) in &mut self.assocs {
             if assoc.protocol == Protocol::Asap && assoc.dialled && assoc.up && !assoc.draining {
-                let used = !assoc.elements.is_empty() || !assoc.subscriptions.is_empty();
+                let used =
+                    assoc.is_home || !assoc.elements.is_empty() || !assoc.subscriptions.is_empty();
                 assoc.idle = if used { 0 } else { assoc.idle + 1 };
                 if assoc.idle > IDLE_HEARTBEATS {
                     assoc.draining = true;

@@ -185,16 +185,22 @@ impl Registrar {
     pub(super) fn dial_contact(&mut self, now: Instant, addr: SocketAddr) {
         let Some(contact) = self.contacts.get(&addr) else { return };
         if !contact.assocs.is_empty() {
+            if contact.origin != Origin::Heard {
+                // The peer's own association is to be replaced.
+                return self.dial_there(addr);
+            }
             // Whoever was found by multicast and says nothing is no registrar.
-            let silent = contact.origin == Origin::Heard;
-            let ids = contact.assocs.clone();
-            return ids.into_iter().filter(|_| silent).for_each(|id| self.abort(id));
+            return contact.assocs.clone().into_iter().for_each(|id| self.abort(id));
         }
-        let remote = contact.remote;
         if contact.peer.is_some_and(|peer| self.link(peer).is_some()) {
             // Connected by another way; look again later.
             return self.timers.set(Timer::Contact(addr), now + 5 * self.config.timers.heartbeat);
         }
+        self.dial_there(addr);
+    }
+
+    fn dial_there(&mut self, addr: SocketAddr) {
+        let Some(remote) = self.contacts.get(&addr).map(|contact| contact.remote) else { return };
         let id = self.dial(Protocol::Enrp, remote);
         if let Some(contact) = self.contacts.get_mut(&addr) {
             contact.assocs.insert(id);
@@ -276,6 +282,12 @@ impl Registrar {
             entry.assoc = other;
         }
         if other.is_some() {
+            // The peer dialled that one when it had lost ours, and has not heard what we sent since. A new one, which
+            // stays instead, makes both ask for all; checksums would not show what has only changed.
+            if assoc.dialled && self.id < peer {
+                let wait = self.spread(self.config.timers.retry);
+                self.timers.set_earlier(Timer::Contact(addr), now + wait);
+            }
             return self.start_resync(now, peer);
         }
         tracing::debug!(?peer, ?addr, ?cause, "association with a peer ended");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dialtone_registrar_ns::core::{Event, Removal};
 use dialtone_transport::Link;
 use dialtone_wire::asap::Message;
-use dialtone_wire::{PeId, PoolHandle};
+use dialtone_wire::{PeId, Policy, PoolHandle};
 
 use crate::element::Element;
 use crate::world::{World, ms, reg};
@@ -215,4 +215,37 @@ fn an_element_whose_association_ends_is_asked() {
     world.drain(addr);
     world.kill(addr);
     world.until(ms(500), |world| world.home_of(1, &name).is_none());
+}
+
+/// A registrar that has dialled an element becomes its home, and stays it when it refuses the element: with another home
+/// the element would ask for the same again.
+#[test]
+fn a_refused_element_keeps_its_home() {
+    let mut world = World::with_registrars(2);
+    let element = Element::new("echo", 1, &[1]);
+    let (addr, name) = (element.addr, element.name.clone());
+    world.add_element(element);
+    world.add_element(Element::new("echo", 2, &[2]));
+    world.run(ms(500));
+    world.kill(reg(1));
+    world.until(ms(3000), |world| world.home_of(2, &name) == Some(2));
+    world.run(ms(2000));
+    world.element(addr).policy = Policy::LeastUsed { load: 0 };
+    let leave = Message::Deregistration { handle: PoolHandle(b"echo"), pe_id: PeId(name.1) };
+    world.element(addr).say(&leave);
+    world.element(addr).register();
+    world.drain(addr);
+    world.run(ms(100));
+    let refused = |world: &mut World| {
+        let received = world.element(addr).take();
+        received.iter().any(|payload| {
+            let message = Message::decode(payload).unwrap().message;
+            matches!(message, Message::RegistrationResponse { reject: true, .. })
+        })
+    };
+    assert!(refused(&mut world) && world.home_of(2, &name).is_none());
+    let downs = world.element(addr).downs;
+    world.run(ms(70_000));
+    assert_eq!(world.element(addr).downs, downs);
+    assert!(world.element(addr).is_connected() && world.home_of(2, &name).is_none());
 }

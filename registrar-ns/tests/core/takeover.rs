@@ -365,6 +365,33 @@ fn attributes_are_resynced_after_a_cut() {
     assert_eq!((load(1), load(2)), (Some(2), Some(2)));
 }
 
+/// A peer that has lost an association dials another, over which it asks for the table. What goes into the old one
+/// afterwards is lost, and neither checksums nor another association show it.
+#[test]
+fn what_went_into_a_lost_association_is_asked_for() {
+    let mut world = World::with_registrars(2);
+    let element = Element::new("echo", 1, &[1]).with(Policy::LeastUsed { load: 1 });
+    let (addr, id) = (element.addr, PeId(element.name.1));
+    world.add_element(element);
+    world.run(ms(500));
+    let start = world.now;
+    world.sever(reg(2), reg(1));
+    let again = |e: &Event| matches!(e, Event::ResyncDone { .. });
+    world.until(ms(1400), |world| world.when(2, start, again).is_some());
+    world.element(addr).policy = Policy::LeastUsed { load: 2 };
+    world.element(addr).register();
+    world.drain(addr);
+    world.run(ms(100));
+    let loads = |world: &World| {
+        [1, 2].map(|n| world.registrar(n).handlespace().get(b"echo", id).unwrap().policy.load())
+    };
+    assert_eq!(loads(&world), [Some(2), Some(1)], "the update is lost");
+    world.run(ms(3000));
+    assert_eq!(loads(&world), [Some(2), Some(2)]);
+    let taken = |e: &Event| matches!(e, Event::TakeoverWon { .. });
+    assert!([1, 2].iter().all(|n| world.when(*n, start, taken).is_none()));
+}
+
 /// What a dead registrar had claimed of its successor's came with its own, older word for the element. Its successor is
 /// asked, and nobody else.
 #[test]

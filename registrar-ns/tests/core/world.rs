@@ -43,6 +43,8 @@ struct Node {
 struct End {
     peer: (SocketAddr, AssocId),
     protocol: Protocol,
+    /// The other side has ended it, and this side has not heard of that.
+    severed: bool,
     /// Cannot be delivered at the moment.
     stuck: Vec<Vec<u8>>,
     stuck_since: Option<Instant>,
@@ -237,6 +239,19 @@ impl World {
         self.cuts.insert((b, a));
     }
 
+    /// `a` loses its associations with `b`, which does not notice.
+    pub(crate) fn sever(&mut self, a: SocketAddr, b: SocketAddr) {
+        let lost: Vec<_> = self.ends.keys().filter(|(owner, _)| *owner == a).copied().collect();
+        for side in lost {
+            let peer = self.ends[&side].peer;
+            if let Some(end) = self.ends.get_mut(&peer).filter(|_| peer.0 == b) {
+                end.severed = true;
+                self.ends.remove(&side);
+                self.deliver(a, NetEvent::Down { assoc: side.1, cause: DownCause::Closed });
+            }
+        }
+    }
+
     pub(crate) fn heal(&mut self, a: SocketAddr, b: SocketAddr) {
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
@@ -404,7 +419,7 @@ impl World {
         let now = self.now;
         let Some(end) = self.ends.get_mut(&side) else { return };
         let (peer, peer_assoc) = end.peer;
-        let blocked = self.cuts.contains(&(side.0, peer));
+        let blocked = end.severed || self.cuts.contains(&(side.0, peer));
         let frozen = self.nodes.get(&peer).is_some_and(|node| node.frozen);
         let dead = !self.nodes.contains_key(&peer);
         if end.protocol == Protocol::Enrp && !blocked && !frozen && !dead {
@@ -465,8 +480,13 @@ impl World {
                     Some(node) if !node.frozen && !blocked => {
                         node.accepted += 1;
                         let theirs = (remote.addr, AssocId::accepted(node.accepted));
-                        let end =
-                            |peer| End { peer, protocol, stuck: Vec::new(), stuck_since: None };
+                        let end = |peer| End {
+                            peer,
+                            protocol,
+                            severed: false,
+                            stuck: Vec::new(),
+                            stuck_since: None,
+                        };
                         self.ends.insert(from, end(theirs));
                         self.ends.insert(theirs, end(from));
                         let caller = Remote { addr, ..remote };
