@@ -38,7 +38,8 @@ pub enum State {
     Registering,
     /// In the pool.
     Registered { home: SocketAddr },
-    /// Refused. Tried again after a change of the registration, with another home, or, for lack of resources, later.
+    /// Refused. Tried again after a change of the registration, with another home, for lack of resources later, and
+    /// after a refusal for the policy when another registrar asks the element as a member of the pool.
     Rejected { causes: Vec<CauseCode> },
     /// MAX-REG-ATTEMPT was reached; tried again after a change of the registration only.
     GaveUp,
@@ -405,7 +406,9 @@ impl Elements {
         let newer_elsewhere = registered && cx.home_is_recent();
         if probe.claims && !newer_elsewhere {
             cx.adopt(from.assoc, probe.server_id);
-        } else if registered || own.iter().any(|key| self.is_registering(key)) {
+        } else if registered
+            || own.iter().any(|key| self.is_registering(key) || self.is_outvoted(key))
+        {
             for key in &own {
                 self.nudge(cx, key);
             }
@@ -415,6 +418,13 @@ impl Elements {
     /// The home has been told and has not answered yet.
     fn is_registering(&self, key: &ElementKey) -> bool {
         self.elements.get(key).is_some_and(|element| element.pending.is_some())
+    }
+
+    /// Refused for its policy: whoever asks it nevertheless has it in a pool, which may have that policy by now.
+    fn is_outvoted(&self, key: &ElementKey) -> bool {
+        self.elements.get(key).is_some_and(|element| {
+            matches!(&element.state, State::Rejected { causes } if causes.contains(&CauseCode::INCONSISTENT_POLICY))
+        })
     }
 
     /// Registers with the present home again, so that a registrar which believes to own the element hears of it. Asked

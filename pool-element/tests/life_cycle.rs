@@ -339,6 +339,29 @@ fn a_rejection_is_reported_and_not_repeated() {
     world.run_until(ms(1100), |world| is_registered(world, 1));
 }
 
+/// Another registrar has the element in a pool of its policy, which the home's pool may have got from there meanwhile.
+#[test]
+fn who_is_refused_and_asked_as_a_member_asks_its_home_again() {
+    for cause in [CauseCode::INCONSISTENT_POLICY, CauseCode::INVALID_VALUES] {
+        let mut world = world(2);
+        (1..=2).for_each(|n| world.registrar(n).rejects = Some(cause));
+        world.command(Command::Register(config(1)));
+        world.run(ms(5000));
+        assert_eq!((last(&world), registrations(&world)), (&refused(cause), 1));
+        let home = world.home().unwrap();
+        (1..=2).for_each(|n| world.registrar(n).rejects = None);
+        world.dial_and_probe(3 - home, POOL, false);
+        world.run(ms(1000));
+        let policy = cause == CauseCode::INCONSISTENT_POLICY;
+        assert_eq!(is_registered(&world, 1), policy);
+        assert_eq!((world.home(), registrations(&world)), (Some(home), 1 + usize::from(policy)));
+    }
+}
+
+fn refused(cause: CauseCode) -> State {
+    State::Rejected { causes: vec![cause] }
+}
+
 #[test]
 fn lack_of_resources_is_tried_again_with_growing_patience() {
     let mut world = world(1);

@@ -33,7 +33,8 @@ fn two_hundred_seeds_hold_the_invariants() {
 fn seeds_that_failed_once_hold_the_invariants() {
     for seed in [
         386, 1136, 2598, 51_936, 101_009, 202_091, 205_674, 206_026, 207_117, 207_394, 211_617,
-        212_816, 213_729, 313_993, 502_054, 507_903, 550_139, 562_675, 563_782,
+        212_816, 213_729, 313_993, 502_054, 507_903, 550_139, 562_675, 563_782, 581_191, 584_793,
+        585_107,
     ] {
         assert_eq!(run(seed, Options::default()).violations, [], "seed {seed}");
     }
