@@ -144,21 +144,25 @@ fn oversized(rng: &mut Rng) -> Vec<u8> {
     datagram
 }
 
+/// Makes one datagram.
+type Make = fn(&mut Rng) -> Vec<u8>;
+
+/// What strangers send to a port of media.
+pub(super) const STRANGE: [(&str, Make); 4] = [
+    ("RTP of strangers", rtp),
+    ("RTCP of strangers", rtcp),
+    ("random bytes", material::random),
+    ("STUN garbage", material::stun),
+];
+
 /// Everything for the ports of a call: one of its own is at `ng`, its parties in the slice.
 pub(super) fn media(
     ng: SocketAddr,
     source: &dyn Fn(u8) -> IpAddr,
     weight: u64,
 ) -> io::Result<Vec<Attack>> {
-    type Make = fn(&mut Rng) -> Vec<u8>;
-    let kinds: [(&'static str, Make); 4] = [
-        ("RTP of strangers", rtp),
-        ("RTCP of strangers", rtcp),
-        ("random bytes", material::random),
-        ("STUN garbage", material::stun),
-    ];
     let mut attacks = Vec::new();
-    for (kind, make) in kinds {
+    for (kind, make) in STRANGE {
         let mut call = Call::new(ng, source)?;
         attacks.push(Attack {
             port: format!("UDP {} (media)", ng.ip()),
@@ -182,13 +186,13 @@ pub(super) fn media_address(sdp: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, word("m=audio ")?.parse().ok()?))
 }
 
-pub(super) fn rtp(rng: &mut Rng) -> Vec<u8> {
+fn rtp(rng: &mut Rng) -> Vec<u8> {
     let mut packet = vec![0x80, rng.u8(..128) & 0x3f];
     packet.extend(material::bytes(rng, 10 + 160));
     packet
 }
 
-pub(super) fn rtcp(rng: &mut Rng) -> Vec<u8> {
+fn rtcp(rng: &mut Rng) -> Vec<u8> {
     let length = rng.u8(..);
     let mut packet = vec![0x80 | (rng.u8(..) & 0x1f), rng.u8(200..=204), 0, length];
     let given = rng.usize(..200);

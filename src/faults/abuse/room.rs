@@ -11,8 +11,7 @@ use fastrand::Rng;
 
 use super::{
     attack::{Attack, Budget, Sent},
-    material,
-    media::{media_address, rtcp, rtp},
+    media::{STRANGE, media_address},
 };
 
 /// Packets of strangers between two that the guest hears. A server looks at them as often as it mixes.
@@ -28,15 +27,8 @@ pub(super) fn media(
     source: &dyn Fn(u8) -> IpAddr,
     weight: u64,
 ) -> io::Result<Vec<Attack>> {
-    type Make = fn(&mut Rng) -> Vec<u8>;
-    let kinds: [(&'static str, Make); 4] = [
-        ("RTP of strangers", rtp),
-        ("RTCP of strangers", rtcp),
-        ("random bytes", material::random),
-        ("STUN garbage", material::stun),
-    ];
     let mut attacks = Vec::new();
-    for (kind, make) in kinds {
+    for (kind, make) in STRANGE {
         let mut guest = Guest::new(core, source)?;
         attacks.push(Attack {
             port: format!("UDP {} (room)", core.ip()),
