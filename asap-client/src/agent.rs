@@ -11,7 +11,6 @@
 //! State for readers leaves through watch channels that the sinks hold.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +21,7 @@ use dialtone_transport::tls::{Tls, TlsConfig, TlsError};
 use dialtone_transport::{Endpoint, EndpointConfig, Secure, SessionSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span};
 
 use crate::config::{ClientConfig, Registrar, over_tls};
 use crate::core::{Client, Either, Home, Output, Role};
@@ -244,7 +243,7 @@ struct Inputs<C> {
     stopped: oneshot::Receiver<()>,
 }
 
-async fn hear(announcements: &mut Option<Listener>) -> io::Result<(&[u8], SocketAddr)> {
+async fn hear(announcements: &mut Option<Listener>) -> (&[u8], SocketAddr) {
     match announcements {
         Some(listener) => listener.receive().await,
         None => std::future::pending().await,
@@ -289,13 +288,9 @@ impl<R: Facade> Driver<R> {
                     }
                 },
                 Some(command) = inputs.commands.recv() => self.client.handle_command(clock(), command),
-                heard = hear(&mut inputs.announcements) => match heard {
-                    Ok((message, from)) => self.client.handle_announce(clock(), from, message),
-                    Err(error) => {
-                        warn!(%error, "no more announcements of registrars are heard");
-                        inputs.announcements = None;
-                    }
-                },
+                (message, from) = hear(&mut inputs.announcements) => {
+                    self.client.handle_announce(clock(), from, message);
+                }
                 () = timer => {}
             }
             self.drain();

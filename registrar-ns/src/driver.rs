@@ -99,8 +99,7 @@ impl Question {
 #[derive(Debug)]
 pub struct Group {
     announcer: Announcer,
-    /// `None` after it failed.
-    listener: Option<Listener>,
+    listener: Listener,
     failing: bool,
 }
 
@@ -111,7 +110,7 @@ impl Group {
     /// There is no such interface, or the system refuses it.
     pub fn join(group: SocketAddr, interface: IpAddr) -> io::Result<Self> {
         let announcer = Announcer::bind(group, interface, HOPS)?;
-        let listener = Some(Listener::join(group, interface)?);
+        let listener = Listener::join(group, interface)?;
         Ok(Self { announcer, listener, failing: false })
     }
 
@@ -129,9 +128,9 @@ impl Group {
 /// Multicast stays on the local network.
 pub(crate) const HOPS: u32 = 1;
 
-async fn hear(group: &mut Option<Group>) -> io::Result<(&[u8], SocketAddr)> {
-    match group.as_mut().and_then(|group| group.listener.as_mut()) {
-        Some(listener) => listener.receive().await,
+async fn hear(group: &mut Option<Group>) -> (&[u8], SocketAddr) {
+    match group {
+        Some(group) => group.listener.receive().await,
         None => std::future::pending().await,
     }
 }
@@ -175,13 +174,7 @@ pub async fn run(
                     break;
                 }
             },
-            heard = hear(&mut group) => match heard {
-                Ok((presence, from)) => core.handle_presence(now(), from, presence),
-                Err(error) => {
-                    tracing::warn!(%error, "no more presences are heard by multicast");
-                    group.iter_mut().for_each(|group| group.listener = None);
-                }
-            },
+            (presence, from) = hear(&mut group) => core.handle_presence(now(), from, presence),
             Some(question) = viewed.questions.recv() => question.answer(&core),
             () = tokio::time::sleep_until(wake.into()) => {}
         }

@@ -5,14 +5,20 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::time::Sleep;
 
 /// Longest message with its padding; longer datagrams cannot be received.
 const LONGEST: usize = 65_536;
+
+/// After the socket failed, it is read again after this time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Group and port of ASAP_SERVER_ANNOUNCE (RFC 5352 8.4) for the family of `interface`; the IPv6 one stays on the link.
 pub fn asap_group(interface: IpAddr) -> SocketAddr {
@@ -88,6 +94,8 @@ impl Announcer {
 pub struct Listener {
     socket: UdpSocket,
     buffer: Vec<u8>,
+    /// The socket failed and is left alone until this ends.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Listener {
@@ -113,16 +121,30 @@ impl Listener {
                 socket.join_multicast_v6(&to, index)?;
             }
         }
-        Ok(Self { socket: UdpSocket::from_std(socket.into())?, buffer: vec![0; LONGEST] })
+        Ok(Self::on(UdpSocket::from_std(socket.into())?))
     }
 
-    /// The next message and who sent it. Cancel safe.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub async fn receive(&mut self) -> io::Result<(&[u8], SocketAddr)> {
-        let (length, from) = self.socket.recv_from(&mut self.buffer).await?;
-        Ok((&self.buffer[..length], from))
+    fn on(socket: UdpSocket) -> Self {
+        Self { socket, buffer: vec![0; LONGEST], pause: None }
+    }
+
+    /// The next message and who sent it. Cancel safe. A socket that fails is read again after a second, since
+    /// who was not configured with addresses has nothing else.
+    pub async fn receive(&mut self) -> (&[u8], SocketAddr) {
+        let (length, from) = loop {
+            if let Some(pause) = &mut self.pause {
+                pause.await;
+                self.pause = None;
+            }
+            match self.socket.recv_from(&mut self.buffer).await {
+                Ok(received) => break received,
+                Err(error) => {
+                    tracing::warn!(%error, "multicast is not heard; it is tried again");
+                    self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+                }
+            }
+        };
+        (&self.buffer[..length], from)
     }
 }
 
@@ -173,7 +195,7 @@ mod tests {
         let sender = announcer.socket.local_addr().unwrap();
         for listener in &mut listeners {
             let heard = tokio::time::timeout(Duration::from_secs(5), listener.receive());
-            let (message, from) = heard.await.expect("nothing heard").unwrap();
+            let (message, from) = heard.await.expect("nothing heard");
             assert_eq!((message, from.ip(), from.port()), (&b"here"[..], interface, sender.port()));
         }
     }
@@ -197,6 +219,25 @@ mod tests {
         };
         let group = SocketAddr::new("ff01::113:77".parse().unwrap(), crate::ASAP_PORT);
         everybody_hears(group, interface.into()).await;
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_fails_is_read_again() {
+        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let socket = UdpSocket::bind(loopback).await.unwrap();
+        let (ours, closed) = (socket.local_addr().unwrap(), UdpSocket::bind(loopback).await);
+        let there = closed.unwrap().local_addr().unwrap();
+        socket.connect(there).await.unwrap();
+        socket.send(b"anybody there?").await.unwrap();
+        let mut listener = Listener::on(socket);
+        // Whoever is called off in between hears no less.
+        let soon = tokio::time::timeout(PAUSE / 10, listener.receive()).await;
+        soon.expect_err("nobody has spoken");
+        assert!(listener.pause.is_some(), "the error was not seen");
+        let socket = UdpSocket::bind(there).await.unwrap();
+        socket.send_to(b"here", ours).await.unwrap();
+        let heard = tokio::time::timeout(PAUSE * 10, listener.receive());
+        assert_eq!(heard.await.expect("nothing heard"), (&b"here"[..], there));
     }
 
     #[tokio::test]
