@@ -11,7 +11,8 @@
 //! State for readers leaves through watch channels that the sinks hold.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,6 +95,18 @@ impl AgentConfig {
         }
         Ok(self)
     }
+}
+
+/// The own address from which packets to `peer` leave: what an endpoint binds that nobody gave an address. Nothing is
+/// sent.
+///
+/// # Errors
+/// There is no route.
+pub fn source_towards(peer: SocketAddr) -> io::Result<IpAddr> {
+    let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(peer)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Hands commands of one role to the agent's task.

@@ -16,7 +16,7 @@ pub mod core;
 mod error;
 mod metrics;
 
-pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade};
+pub use agent::{Agent, AgentConfig, Announcements, CommandSender, Facade, source_towards};
 pub use config::{ClientConfig, Registrar, parse_registrar, registrar_sctp, registrar_tcp};
 pub use dialtone_transport::tls::{TlsConfig, TlsError};
 pub use error::{AgentError, ParseRegistrarError};

@@ -1,7 +1,7 @@
 //! The sidecar at work: the checker's findings open and close the gate, the registration follows it.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dialtone_asap_client::{Agent, AgentConfig, Registrar};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar, source_towards};
 use dialtone_daemon::{Context, DataDir, Error, admin, bind};
 use dialtone_handlespace::Handle;
 use dialtone_pool_element::{
@@ -275,10 +275,7 @@ pub(crate) fn no_address() -> Error {
 }
 
 pub(crate) fn routed_to(peer: SocketAddr) -> Result<IpAddr, Error> {
-    let any: SocketAddr = if peer.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
-    UdpSocket::bind(any)
-        .and_then(|socket| socket.connect(peer).and_then(|()| socket.local_addr()))
-        .map(|address| address.ip())
+    source_towards(peer)
         .map_err(|error| Error::Unavailable(format!("no route to the registrar {peer}: {error}")))
 }
 

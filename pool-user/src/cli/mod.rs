@@ -10,12 +10,12 @@ mod tls;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dialtone_asap_client::{Agent, AgentConfig, Registrar, parse_registrar};
+use dialtone_asap_client::{Agent, AgentConfig, Registrar, parse_registrar, source_towards};
 use dialtone_daemon::exit;
 use dialtone_handlespace::Handle;
 use dialtone_transport::model::Link;
@@ -228,17 +228,6 @@ fn group_of(registrars: &[Registrar]) -> Option<SocketAddr> {
         Registrar::At(_) => None,
     });
     group.filter(SocketAddr::is_ipv4)
-}
-
-/// The own address from which packets to `peer` leave. Nothing is sent.
-fn source_towards(peer: SocketAddr) -> io::Result<IpAddr> {
-    let any: SocketAddr = match peer {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(peer)?;
-    Ok(socket.local_addr()?.ip())
 }
 
 async fn resolve(
