@@ -59,6 +59,10 @@ impl Packets {
         self.faults = Faults::default();
     }
 
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.faults.loss > 0.0
+    }
+
     pub(crate) fn protocol_of(&self, process: usize, assoc: AssocId) -> Option<Protocol> {
         let (protocol, ending) = self.assocs.get(&(process, assoc))?;
         (!ending).then_some(*protocol)

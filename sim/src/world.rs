@@ -237,6 +237,7 @@ impl World {
             registered: None,
             reported: None,
             blamed: [None; 2],
+            missed: None,
             server_id: None,
         });
     }

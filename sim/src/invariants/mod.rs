@@ -53,6 +53,7 @@ pub(crate) fn observe(world: &mut World) {
 pub(crate) fn registrar_said(world: &mut World, process: usize, event: &Event) {
     world.tally.said(world.now, world.healed, process, event);
     count(world, event);
+    resolvable::removed(world, event);
     let wrong = [heard::check(world, process, event), spared::check(world, process, event)];
     for (invariant, what) in wrong.into_iter().flatten() {
         world.violation(invariant, what);

@@ -3,16 +3,33 @@
 //! keep-alive, and is back 2 s after it has noticed. A registrar that was frozen knows everything again after 3 s, one
 //! that starts is in service after 6 s; one that lost associations with peers forgets nothing. After partitions and
 //! after the loss of all registrars it may take 12 s.
+//!
+//! While datagrams are lost, all copies of an answer to a keep-alive can be, and SCTP keeps what follows back: the
+//! element is removed as its registrar must, and is back 2 s after that.
 
 use std::time::Duration;
 
+use dialtone_registrar_ns::core::{Event, Removal};
+
 use super::TOLERANCE;
+use crate::packets::Packets;
 use crate::process::Life;
 use crate::schedule::{Episode, SILENT_BREAK};
 use crate::world::{World, ms};
 
 const BACK: Duration = Duration::from_secs(2);
 pub(super) const SETTLED: Duration = Duration::from_secs(12);
+
+/// A registrar said something: notes elements that it removes since their answers are lost.
+pub(super) fn removed(world: &mut World, event: &Event) {
+    let Event::Removed { pool, pe, reason: Removal::KeepAlive } = event else { return };
+    if !world.packets.as_ref().is_some_and(Packets::is_lossy) {
+        return;
+    }
+    if let Some(&index) = world.elements.get(&(pool.clone(), *pe)) {
+        world.processes[index].missed = Some(world.now);
+    }
+}
 
 pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
     let settled = match world.episode {
@@ -54,7 +71,8 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
                 }
                 _ => Duration::ZERO,
             };
-            if process.leaving || world.now <= back {
+            let missed = process.missed.map_or(Duration::ZERO, |at| at + BACK + TOLERANCE);
+            if process.leaving || world.now <= back.max(missed) {
                 continue;
             }
             for (handle, pe_id) in process.elements() {
