@@ -194,8 +194,8 @@ pub(crate) struct Process {
     pub(crate) reported: Option<Duration>,
     /// When a report about it was sent last, and last before the present episode.
     pub(crate) blamed: [Option<Duration>; 2],
-    /// Elements: when a registrar last missed their answers to keep-alives while the network lost datagrams.
-    pub(crate) missed: Option<Duration>,
+    /// Elements: when a registrar last removed one that lives, as it must.
+    pub(crate) removed: Option<Duration>,
     /// Registrars: identifier of this life, or of the last one.
     pub(crate) server_id: Option<ServerId>,
 }

@@ -237,7 +237,7 @@ impl World {
             registered: None,
             reported: None,
             blamed: [None; 2],
-            missed: None,
+            removed: None,
             server_id: None,
         });
     }

@@ -5,13 +5,14 @@
 //! after the loss of all registrars it may take 12 s.
 //!
 //! While datagrams are lost, all copies of an answer to a keep-alive can be, and SCTP keeps what follows back: the
-//! element is removed as its registrar must, and is back 2 s after that.
+//! element is removed as its registrar must, and is back 2 s after that. So is one that reports of an earlier trouble
+//! removed (`spared`).
 
 use std::time::Duration;
 
 use dialtone_registrar_ns::core::{Event, Removal};
 
-use super::TOLERANCE;
+use super::{TOLERANCE, spared};
 use crate::packets::Packets;
 use crate::process::Life;
 use crate::schedule::{Episode, SILENT_BREAK};
@@ -20,14 +21,17 @@ use crate::world::{World, ms};
 const BACK: Duration = Duration::from_secs(2);
 pub(super) const SETTLED: Duration = Duration::from_secs(12);
 
-/// A registrar said something: notes elements that it removes since their answers are lost.
+/// A registrar said something: notes elements that it had to remove.
 pub(super) fn removed(world: &mut World, event: &Event) {
-    let Event::Removed { pool, pe, reason: Removal::KeepAlive } = event else { return };
-    if !world.packets.as_ref().is_some_and(Packets::is_lossy) {
-        return;
-    }
-    if let Some(&index) = world.elements.get(&(pool.clone(), *pe)) {
-        world.processes[index].missed = Some(world.now);
+    let Event::Removed { pool, pe, reason } = event else { return };
+    let Some(&index) = world.elements.get(&(pool.clone(), *pe)) else { return };
+    let had_to = match reason {
+        Removal::KeepAlive => world.packets.as_ref().is_some_and(Packets::is_lossy),
+        Removal::Reports => spared::was_reported_earlier(world, index),
+        _ => false,
+    };
+    if had_to {
+        world.processes[index].removed = Some(world.now);
     }
 }
 
@@ -71,8 +75,8 @@ pub(super) fn check(world: &World, wrong: &mut Vec<(&'static str, String)>) {
                 }
                 _ => Duration::ZERO,
             };
-            let missed = process.missed.map_or(Duration::ZERO, |at| at + BACK + TOLERANCE);
-            if process.leaving || world.now <= back.max(missed) {
+            let removed = process.removed.map_or(Duration::ZERO, |at| at + BACK + TOLERANCE);
+            if process.leaving || world.now <= back.max(removed) {
                 continue;
             }
             for (handle, pe_id) in process.elements() {

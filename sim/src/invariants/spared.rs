@@ -49,9 +49,8 @@ pub(super) fn check(
             // Who cannot be asked for longer than two keep-alives take is removed, and comes back by itself.
             let cut_off = world.episode == Episode::Cuts && *reason == Removal::KeepAlive;
             let excused = touched(index) && (world.episode == Episode::Elements || cut_off);
-            // Reports of a trouble before this one still count (RFC 5352 section 3.5).
-            let earlier = process.blamed[1].is_some_and(|at| world.now < at + REMEMBERED);
-            let excused = excused || (*reason == Removal::Reports && earlier);
+            let earlier = *reason == Removal::Reports && was_reported_earlier(world, index);
+            let excused = excused || earlier;
             (lives && !excused && !process.leaving).then(|| {
                 (
                     "spared",
@@ -73,4 +72,9 @@ pub(super) fn check(
         }
         _ => None,
     }
+}
+
+/// Reports of a trouble before this one still count (RFC 5352 section 3.5).
+pub(super) fn was_reported_earlier(world: &World, element: usize) -> bool {
+    world.processes[element].blamed[1].is_some_and(|at| world.now < at + REMEMBERED)
 }
