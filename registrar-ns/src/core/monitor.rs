@@ -107,17 +107,18 @@ impl Registrar {
         Some(id)
     }
 
-    /// The element is somebody else's, by an update. If it has just registered here, that may have crossed ours, and the
-    /// other registrar has given the element up to us in turn. The element decides: asked by a registrar that is not its
-    /// home, it registers with its home again.
+    /// The element is somebody else's, by an update. If it has registered here since that can have been sent, updates may
+    /// have crossed, and the other registrar has given the element up to us in turn. The element decides: asked with H=1,
+    /// it registers again, with us if we are its home, and with its home if that is new.
     pub(super) fn gave_up(&mut self, now: Instant, key: &Key) {
         let registered = self.watches.get(key).and_then(|watch| watch.registered);
         let assoc = self.unwatch(key);
-        if registered.is_some_and(|at| now < at + self.config.timers.no_response) {
-            match assoc {
-                Some(id) => self.attach(key, id),
-                None => drop(self.watches.entry(key.clone()).or_default()),
+        // No update is longer on its way than its sender can be silent.
+        if registered.is_some_and(|at| now < at + self.config.timers.last_heard) {
+            if let Some(id) = assoc {
+                self.attach(key, id);
             }
+            self.watches.entry(key.clone()).or_default().adopt = true;
             self.probe(now, key);
         }
     }

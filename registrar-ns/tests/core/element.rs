@@ -28,6 +28,8 @@ pub(crate) struct Element {
     home: Option<AssocId>,
     dialled: u64,
     dial_at: Option<Instant>,
+    /// Its home is new: who claims the element has not heard of that.
+    moved: bool,
     probed_at: Option<Instant>,
     pub(crate) answers_keep_alives: bool,
     /// Everything received, as sent.
@@ -55,6 +57,7 @@ impl Element {
             home: None,
             dialled: 0,
             dial_at: None,
+            moved: false,
             probed_at: None,
             answers_keep_alives: true,
             received: Vec::new(),
@@ -118,6 +121,7 @@ impl Element {
             self.out.push_back(NetCommand::Shutdown { assoc });
         }
         self.registrars = vec![registrar];
+        self.moved = true;
         self.dial();
     }
 
@@ -177,11 +181,14 @@ impl Element {
         self.probed_at = Some(now);
         let ack = Message::EndpointKeepAliveAck { handle, pe_id: PeId(self.name.1) };
         self.out.push_back(NetCommand::Send { assoc, payload: ack.encode().unwrap() });
-        if home && self.home != Some(assoc) {
+        if home && self.home != Some(assoc) && !self.moved {
             if let Some(old) = self.home.replace(assoc) {
                 self.out.push_back(NetCommand::Shutdown { assoc: old });
             }
             self.dial_at = None;
+            self.register();
+        } else if home && self.home == Some(assoc) {
+            // What it was told before may be older than what somebody else has said since.
             self.register();
         } else if self.home != Some(assoc) && self.home.is_some_and(|home| self.up.contains(&home))
         {

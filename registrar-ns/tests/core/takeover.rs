@@ -280,6 +280,37 @@ fn g16_registrations_that_cross_lose_no_element() {
     }
 }
 
+/// The update of a former home is on its way while the element registers with its new one, and the new one's as well.
+/// The former home cannot ask the element.
+#[test]
+fn g16_an_update_that_comes_late_loses_no_element() {
+    let mut world = World::with_registrars(3);
+    let element = Element::new("echo", 1, &[1]);
+    let (addr, name) = (element.addr, element.name.clone());
+    world.add_element(element);
+    world.run(ms(500));
+    world.cut(reg(1), reg(2));
+    world.cut(reg(1), reg(3));
+    world.element(addr).register();
+    world.drain(addr);
+    world.run(ms(200));
+    world.cut(addr, reg(1));
+    world.element(addr).move_to(2);
+    world.drain(addr);
+    world.run(ms(1150));
+    assert_eq!([1, 2, 3].map(|n| world.home_of(n, &name)), [Some(1), Some(2), Some(2)]);
+    world.heal(reg(1), reg(2));
+    world.heal(reg(1), reg(3));
+    world.until(ms(20), |world| world.home_of(2, &name) == Some(1));
+    assert_eq!(world.home_of(1, &name), Some(2), "they have crossed");
+    let settled = |world: &World| (1..=3).all(|n| world.home_of(n, &name) == Some(2));
+    world.until(ms(500), settled);
+    for _ in 0..1000 {
+        world.run(ms(10));
+        assert!(settled(&world), "{}", world.story(&name));
+    }
+}
+
 /// G17: two registrars create a pool with different policies at the same moment.
 #[test]
 fn g17_pools_created_twice() {
