@@ -19,7 +19,7 @@ pub(super) struct Audit {
     pub(super) theirs: Option<u16>,
     running: Option<Running>,
     /// How long after a resync the next difference has to wait; doubles while resyncs do not help.
-    pub(super) pause: Duration,
+    pause: Duration,
     not_before: Option<Instant>,
     /// Whose elements it has claimed.
     claimed_from: BTreeSet<ServerId>,
@@ -43,6 +43,11 @@ pub(super) struct Orphans {
 impl Audit {
     pub(super) fn new(pause: Duration) -> Self {
         Self { theirs: None, running: None, pause, not_before: None, claimed_from: BTreeSet::new() }
+    }
+
+    /// What resyncs were worth so far counts for nothing.
+    pub(super) fn begin_anew(&mut self, pause: Duration) {
+        (self.pause, self.not_before) = (pause, None);
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -74,8 +79,7 @@ impl Registrar {
         entry.audit.theirs = Some(theirs);
         if Checksum::same(ours, theirs) {
             if entry.audit.not_before.is_some_and(|at| now >= at) {
-                entry.audit.not_before = None;
-                entry.audit.pause = first_pause;
+                entry.audit.begin_anew(first_pause);
             }
             return;
         }
@@ -339,7 +343,12 @@ impl Registrar {
     }
 }
 
+/// A difference that remains has to wait from now on. How long, a resync decides that has waited itself: one before that
+/// had another reason, and says nothing about what such resyncs are worth.
 fn back_off(audit: &mut Audit, now: Instant, max: Duration) -> Duration {
+    if let Some(at) = audit.not_before.filter(|at| now < *at) {
+        return at - now;
+    }
     let wait = audit.pause;
     audit.not_before = Some(now + wait);
     audit.pause = (wait * 2).min(max);

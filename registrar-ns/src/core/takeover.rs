@@ -251,7 +251,7 @@ impl Registrar {
         // What resyncs over former associations were worth says nothing about this one.
         let pause = self.config.timers.resync;
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.audit.pause = pause;
+            entry.audit.begin_anew(pause);
         }
         let told_by_other = successor.filter(|by| *by != self.id && self.link(*by).is_some());
         match told_by_other {

@@ -494,6 +494,49 @@ fn a_peer_that_returns_does_not_pay_for_former_resyncs() {
     assert_eq!(tables_asked(&mut world, 50, differs()), 1);
 }
 
+/// A peer that is asked again and again for other reasons than a difference is asked about a difference in time.
+#[test]
+fn resyncs_for_other_reasons_do_not_hold_back_one_for_a_difference() {
+    let mut world = World::with_registrars(1);
+    let claimants = 51..=55;
+    for n in 50..=55 {
+        world.add_element(Element::enrp_mailbox(n, 1));
+    }
+    world.run(ms(20));
+    let handle = PoolHandle(b"echo");
+    let element = |home: u8, n: u8| {
+        let element = Element::new("echo", n, &[1]).pool_element();
+        PoolElement { home: ServerId(home.into()), ..element }
+    };
+    let add = |home, n| Body::HandleUpdate {
+        takeover_suggested: false,
+        action: UpdateAction::ADD_PE,
+        handle,
+        element: Box::new(element(home, n)),
+    };
+    let table = |elements: Vec<PoolElement<'static>>| {
+        let pools = vec![PoolEntry { handle, elements }];
+        Body::HandleTableResponse { reject: false, more: false, pools }
+    };
+    let nothing = || Body::HandleTableResponse { reject: false, more: false, pools: Vec::new() };
+    for n in 50..=55 {
+        assert_eq!(tables_asked(&mut world, n, Body::ListRequest), 1, "{n} is new");
+        tables_asked(&mut world, n, nothing());
+    }
+    for n in claimants.clone() {
+        tables_asked(&mut world, 50, add(50, n));
+        tables_asked(&mut world, n, add(n, n));
+    }
+    for n in claimants {
+        let takeover = Body::TakeoverServer { target: ServerId(n.into()) };
+        assert_eq!(tables_asked(&mut world, 50, takeover), 1, "for the sake of {n}'s");
+        tables_asked(&mut world, 50, table((51..=n).map(|n| element(50, n)).collect()));
+    }
+    world.run(ms(2000));
+    let differs = Body::Presence { reply_required: false, checksum: Some(1), server: None };
+    assert_eq!(tables_asked(&mut world, 50, differs), 1);
+}
+
 /// A mailbox says something as a registrar; how often it is asked for its table then.
 fn tables_asked(world: &mut World, sender: u8, body: Body<'_>) -> usize {
     let addr = Element::enrp_mailbox(sender, 1).addr;
