@@ -139,7 +139,7 @@ impl Registrar {
         self.peers.get(&home).is_some_and(|entry| entry.audit.claimed_from.contains(&former))
     }
 
-    /// A peer is to say whether it owns these, which are recorded as its own.
+    /// A peer is to say what it owns, and whether these are among it, which are recorded as its own.
     pub(super) fn recheck(&mut self, now: Instant, peer: ServerId, keys: Vec<Key>) {
         let running = self.peers.get_mut(&peer).and_then(|entry| entry.audit.running.as_mut());
         match running {

@@ -39,6 +39,8 @@ pub(super) struct Watch {
     pub(super) source: Option<Source>,
     /// Whose element it was when we took over.
     pub(super) taken_from: Option<ServerId>,
+    /// Whose table names it as well: that counts if the element does not answer us.
+    pub(super) claimed_by: Option<ServerId>,
     last_probe: Option<Instant>,
     /// The next keep-alive is sent as soon as the limit allows.
     wanted: bool,
@@ -69,6 +71,7 @@ impl Registrar {
         watch.evidence = false;
         watch.adopt = false;
         watch.reported = false;
+        watch.claimed_by = None;
         let at = if owned { at } else { now + self.config.timers.report_halving };
         self.timers.set(Timer::Probe(key.clone()), at);
     }
@@ -150,7 +153,7 @@ impl Registrar {
             self.send_probe(now, key);
         } else {
             let reason = if watch.evidence { Removal::Unreachable } else { Removal::KeepAlive };
-            self.element_failed(key, reason);
+            self.element_failed(now, key, reason);
         }
     }
 
@@ -278,7 +281,7 @@ impl Registrar {
             match cause {
                 // A dial that is refused says that the element is not there any more.
                 DownCause::Aborted | DownCause::Unreachable if !assoc.up => {
-                    self.element_failed(key, Removal::Unreachable);
+                    self.element_failed(now, key, Removal::Unreachable);
                 }
                 // Nobody answered: the keep-alive's own timer goes on and dials again.
                 _ if probing => {}
@@ -302,7 +305,7 @@ impl Registrar {
         let evidence_wait = self.config.timers.keep_alive_evidence;
         let Some(watch) = self.watches.get_mut(key) else { return };
         if watch.evidence && watch.probing > 0 {
-            return self.element_failed(key, Removal::Unreachable);
+            return self.element_failed(now, key, Removal::Unreachable);
         }
         watch.evidence = true;
         if watch.probing == 0 {
@@ -357,17 +360,22 @@ impl Registrar {
             watch.reports.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0) + 1;
         watch.reports_at = Some(now);
         if watch.reports > max {
-            self.element_failed(key, Removal::Reports);
+            self.element_failed(now, key, Removal::Reports);
         } else {
             self.probe(now, key);
         }
     }
 
     /// The element is gone. If it is ours it leaves every handlespace; if not, its home is told (G32).
-    fn element_failed(&mut self, key: &Key, reason: Removal) {
+    fn element_failed(&mut self, now: Instant, key: &Key, reason: Removal) {
         if self.owns(key) {
-            let assoc = self.watches.get(key).and_then(|watch| watch.assoc);
+            let watch = self.watches.get(key);
+            let claimant = watch.and_then(|watch| watch.claimed_by);
+            let assoc = watch.and_then(|watch| watch.assoc);
             self.remove_owned(key, reason);
+            if let Some(peer) = claimant {
+                self.recheck(now, peer, Vec::new());
+            }
             // A removed element that lives finds out by this and registers again.
             if let Some(id) = assoc {
                 self.abort(id);

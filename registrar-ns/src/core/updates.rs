@@ -156,6 +156,9 @@ impl Registrar {
                     self.send_enrp(id, sender, update(&key.0, &element, UpdateAction::ADD_PE));
                 }
             } else {
+                if let Some(watch) = self.watches.get_mut(&key) {
+                    watch.claimed_by = Some(sender);
+                }
                 self.probe(now, &key);
             }
             return false;

@@ -311,6 +311,31 @@ fn g16_an_update_that_comes_late_loses_no_element() {
     }
 }
 
+/// The former home did not hear that an element moved, and cannot ask it: when it removes the element for that, it knows
+/// at once whose it is.
+#[test]
+fn an_element_that_moved_unheard_is_not_lost_with_its_former_home() {
+    let mut world = World::with_registrars(2);
+    let element = Element::new("echo", 1, &[1]);
+    let (addr, name) = (element.addr, element.name.clone());
+    world.add_element(element);
+    world.run(ms(500));
+    let at = world.now;
+    world.cut(reg(1), reg(2));
+    world.sever(addr, reg(1));
+    world.element(addr).move_to(2);
+    world.drain(addr);
+    world.run(ms(100));
+    world.sever(reg(1), reg(2));
+    world.heal(reg(1), reg(2));
+    world.run(ms(100));
+    assert_eq!([1, 2].map(|n| world.home_of(n, &name)), [Some(1), Some(2)]);
+    let removed = |e: &Event| matches!(e, Event::Removed { reason: Removal::KeepAlive, .. });
+    world.until(ms(3000), |world| world.when(1, at, removed).is_some());
+    world.run(ms(10));
+    assert_eq!(world.home_of(1, &name), Some(2));
+}
+
 /// G17: two registrars create a pool with different policies at the same moment.
 #[test]
 fn g17_pools_created_twice() {
