@@ -1,6 +1,7 @@
 //! The frame of a daemon that is one element of a pool: in the pool once it can serve, out of it before it ends.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use dialtone_asap_client::{Agent, AgentConfig, AgentError, Facade, TlsConfig, parse_registrar};
 use dialtone_daemon::{CancellationToken, Context, Error};
@@ -10,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::ElementConfig;
 use crate::registration::PoolElement;
+
+/// How long the users of a pool take to hear that an element has left, at most; a registrar tells them at once.
+const HEARD: Duration = Duration::from_millis(200);
 
 /// Starts the agent of a daemon, with the keys `registrars` and `tls` of its configuration. `None`: it has no registrars.
 ///
@@ -55,7 +59,8 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Enters the pool when it `can_serve`, stays until the process is asked to stop, leaves the pool, and drains.
+    /// Enters the pool when it `can_serve`, stays until the process is asked to stop, leaves the pool, and drains when
+    /// the pool's users have heard of that.
     ///
     /// # Errors
     /// The pool does not take it, the ready file cannot be written, or the task has ended by itself.
@@ -88,10 +93,14 @@ impl Server<'_> {
                 },
             }
         }
-        // Out of the pool first, then what is under way is ended.
+        // Out of the pool first, then what is under way is ended: whoever loses it comes back at once, and must not be
+        // sent here.
         context.ready.out_of_service();
         if let Some(registration) = registration {
             registration.deregister().await;
+            if ended.is_none() {
+                ended = tokio::time::timeout(HEARD, &mut task).await.ok();
+            }
         }
         drain.cancel();
         let asked = ended.is_none();
