@@ -297,7 +297,10 @@ impl Elements {
         let now = cx.now();
         let Some(home) = cx.home() else { return };
         let Some(element) = self.elements.get_mut(&key) else { return };
-        if element.goal != Goal::In || element.pending.is_none() {
+        // A home that stood still answers every copy of the request when it runs again, and each answer tells what it
+        // thought then: what grants counts after what refused.
+        let later_grant = !reject && matches!(element.state, State::Rejected { .. });
+        if element.goal != Goal::In || (element.pending.is_none() && !later_grant) {
             return;
         }
         // RFC 5352 section 3.1: the response stops T2.

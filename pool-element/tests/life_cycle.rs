@@ -358,6 +358,31 @@ fn who_is_refused_and_asked_as_a_member_asks_its_home_again() {
     }
 }
 
+/// A home that stood still answers several copies of one registration, and its pool's policy may change in between.
+#[test]
+fn a_grant_that_follows_a_refusal_counts() {
+    let mut world = world(1);
+    world.registrar(1).rejects = Some(CauseCode::INCONSISTENT_POLICY);
+    world.command(Command::Register(config(1)));
+    world.run(ms(1000));
+    assert_eq!(last(&world), &refused(CauseCode::INCONSISTENT_POLICY));
+    let assoc = world.client.home().unwrap().assoc;
+    world.reply(
+        assoc,
+        &dialtone_wire::asap::Message::RegistrationResponse {
+            reject: false,
+            handle: handle(POOL).to_wire(),
+            pe_id: PeId(1),
+            error: None,
+        },
+    );
+    world.run(ms(50));
+    assert!(is_registered(&world, 1));
+    assert_eq!(registrations(&world), 1);
+    world.registrar(1).rejects = None;
+    world.run_until(ms(60_000), |world| registrations(world) > 1);
+}
+
 fn refused(cause: CauseCode) -> State {
     State::Rejected { causes: vec![cause] }
 }
