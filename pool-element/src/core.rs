@@ -435,7 +435,8 @@ impl Elements {
     fn nudge(&mut self, cx: &mut Context<'_>, key: &ElementKey) {
         let now = cx.now();
         let Some(element) = self.elements.get_mut(key) else { return };
-        if element.goal == Goal::In {
+        // The next home is told as soon as there is one.
+        if element.goal == Goal::In && cx.home().is_some() {
             let from = element.nudge_from.map_or(now, |from| from.max(now));
             let at = from + jitter(cx.rng(), self.config.jitter);
             if element.due.is_none_or(|due| at < due) {
