@@ -467,16 +467,10 @@ impl Role for Elements {
         message: &Message<'_>,
     ) -> bool {
         match message {
-            // A former home's late answers say nothing about the present one. What they grant was told before: the home
-            // is told again, so that nothing older stays in its place. It may even be the same registrar, over another
-            // association.
+            // A former home's late answers say nothing about the present one.
             Message::RegistrationResponse { reject, handle, pe_id, error } => {
-                if let Some(key) = key(*handle, *pe_id) {
-                    if from.is_home {
-                        self.handle_registration_response(cx, key, *reject, error.as_ref());
-                    } else if !reject {
-                        self.nudge(cx, &key);
-                    }
+                if let Some(key) = key(*handle, *pe_id).filter(|_| from.is_home) {
+                    self.handle_registration_response(cx, key, *reject, error.as_ref());
                 }
             }
             Message::DeregistrationResponse { handle, pe_id, error } => {

@@ -383,31 +383,6 @@ fn a_grant_that_follows_a_refusal_counts() {
     world.run_until(ms(60_000), |world| registrations(world) > 1);
 }
 
-/// What was told over a slow association arrives after what was told over the next one.
-#[test]
-fn a_late_grant_over_a_former_association_makes_the_element_register_again() {
-    let mut world = registered(2);
-    world.run(ms(10_000));
-    let home = world.home().unwrap();
-    let former = world.dial(3 - home);
-    world.run(ms(50));
-    let before = registrations_at(&world, home);
-    for (reject, more) in [(true, 0), (false, 1)] {
-        world.reply(
-            former,
-            &dialtone_wire::asap::Message::RegistrationResponse {
-                reject,
-                handle: handle(POOL).to_wire(),
-                pe_id: PeId(1),
-                error: None,
-            },
-        );
-        world.run(ms(200));
-        assert_eq!(registrations_at(&world, home) - before, more, "refused: {reject}");
-    }
-    assert_eq!(world.home(), Some(home));
-}
-
 fn refused(cause: CauseCode) -> State {
     State::Rejected { causes: vec![cause] }
 }
