@@ -272,12 +272,7 @@ fn g16_registrations_that_cross_lose_no_element() {
     world.thaw(reg(1));
     world.until(ms(10), |world| world.home_of(2, &name) == Some(1));
     assert_eq!(world.home_of(1, &name), Some(2), "they have crossed");
-    let settled = |world: &World| (1..=3).all(|n| world.home_of(n, &name) == Some(2));
-    world.until(ms(500), settled);
-    for _ in 0..1000 {
-        world.run(ms(10));
-        assert!(settled(&world), "{}", world.story(&name));
-    }
+    settles(&mut world, &name, 2);
 }
 
 /// The update of a former home is on its way while the element registers with its new one, and the new one's as well.
@@ -303,12 +298,7 @@ fn g16_an_update_that_comes_late_loses_no_element() {
     world.heal(reg(1), reg(3));
     world.until(ms(20), |world| world.home_of(2, &name) == Some(1));
     assert_eq!(world.home_of(1, &name), Some(2), "they have crossed");
-    let settled = |world: &World| (1..=3).all(|n| world.home_of(n, &name) == Some(2));
-    world.until(ms(500), settled);
-    for _ in 0..1000 {
-        world.run(ms(10));
-        assert!(settled(&world), "{}", world.story(&name));
-    }
+    settles(&mut world, &name, 2);
 }
 
 /// The former home did not hear that an element moved, and cannot ask it: when it removes the element for that, it knows
@@ -560,6 +550,16 @@ fn resyncs_for_other_reasons_do_not_hold_back_one_for_a_difference() {
     world.run(ms(2000));
     let differs = Body::Presence { reply_required: false, checksum: Some(1), server: None };
     assert_eq!(tables_asked(&mut world, 50, differs), 1);
+}
+
+/// Everybody soon knows that this is the element's home, and goes on knowing it.
+fn settles(world: &mut World, name: &Name, home: u32) {
+    let settled = |world: &World| (1..=3).all(|n| world.home_of(n, name) == Some(home));
+    world.until(ms(500), settled);
+    for _ in 0..1000 {
+        world.run(ms(10));
+        assert!(settled(world), "{}", world.story(name));
+    }
 }
 
 /// A mailbox says something as a registrar; how often it is asked for its table then.

@@ -49,8 +49,8 @@ pub(super) fn check(
             // Who cannot be asked for longer than two keep-alives take is removed, and comes back by itself.
             let cut_off = world.episode == Episode::Cuts && *reason == Removal::KeepAlive;
             let excused = touched(index) && (world.episode == Episode::Elements || cut_off);
-            let earlier = *reason == Removal::Reports && was_reported_earlier(world, index);
-            let excused = excused || earlier;
+            let excused =
+                excused || (*reason == Removal::Reports && was_reported_earlier(world, index));
             (lives && !excused && !process.leaving).then(|| {
                 (
                     "spared",
