@@ -467,10 +467,15 @@ impl Role for Elements {
         message: &Message<'_>,
     ) -> bool {
         match message {
-            // A former home's late answers say nothing about the present one.
+            // A former home's late answers say nothing about the present one. The same registrar's do, over an earlier
+            // association: it took what was told there last, in the place of something newer perhaps.
             Message::RegistrationResponse { reject, handle, pe_id, error } => {
-                if let Some(key) = key(*handle, *pe_id).filter(|_| from.is_home) {
-                    self.handle_registration_response(cx, key, *reject, error.as_ref());
+                if let Some(key) = key(*handle, *pe_id) {
+                    if from.is_home {
+                        self.handle_registration_response(cx, key, *reject, error.as_ref());
+                    } else if from.is_home_registrar && !reject {
+                        self.nudge(cx, &key);
+                    }
                 }
             }
             Message::DeregistrationResponse { handle, pe_id, error } => {

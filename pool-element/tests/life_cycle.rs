@@ -8,6 +8,8 @@ use dialtone_handlespace::Handle;
 use dialtone_pool_element::{
     Command, ElementConfig, ElementKey, Elements, ElementsConfig, State, StateChange,
 };
+use dialtone_transport::model::AssocId;
+use dialtone_wire::asap::Message;
 use dialtone_wire::{CauseCode, PeId, Policy};
 
 const POOL: &str = "sip-proxy";
@@ -293,7 +295,7 @@ fn expiry_told_by_the_registrar_leads_to_a_registration() {
     world.remove(POOL.as_bytes(), 1);
     world.reply(
         assoc,
-        &dialtone_wire::asap::Message::DeregistrationResponse {
+        &Message::DeregistrationResponse {
             handle: handle(POOL).to_wire(),
             pe_id: PeId(1),
             error: None,
@@ -367,20 +369,36 @@ fn a_grant_that_follows_a_refusal_counts() {
     world.run(ms(1000));
     assert_eq!(last(&world), &refused(CauseCode::INCONSISTENT_POLICY));
     let assoc = world.client.home().unwrap().assoc;
-    world.reply(
-        assoc,
-        &dialtone_wire::asap::Message::RegistrationResponse {
-            reject: false,
-            handle: handle(POOL).to_wire(),
-            pe_id: PeId(1),
-            error: None,
-        },
-    );
+    answer(&mut world, assoc, false);
     world.run(ms(50));
     assert!(is_registered(&world, 1));
     assert_eq!(registrations(&world), 1);
     world.registrar(1).rejects = None;
     world.run_until(ms(60_000), |world| registrations(world) > 1);
+}
+
+/// What was told over a slow association arrives after what was told over the next one, with the same registrar.
+#[test]
+fn a_late_grant_of_the_home_over_a_former_association_makes_the_element_register_again() {
+    let mut world = registered(2);
+    world.run(ms(10_000));
+    let home = world.home().unwrap();
+    let [former, elsewhere] = [home, 3 - home].map(|n| world.dial(n));
+    world.run(ms(50));
+    let before = registrations(&world);
+    for (assoc, reject, more) in [(elsewhere, false, 0), (former, true, 0), (former, false, 1)] {
+        answer(&mut world, assoc, reject);
+        world.run(ms(200));
+        assert_eq!(registrations_at(&world, home), before + more, "{assoc:?}, refused: {reject}");
+    }
+    assert_eq!((world.home(), registrations(&world)), (Some(home), before + 1));
+}
+
+/// A registrar answers a registration of element 1.
+fn answer(world: &mut World<Elements>, assoc: AssocId, reject: bool) {
+    let handle = handle(POOL);
+    let (handle, pe_id) = (handle.to_wire(), PeId(1));
+    world.reply(assoc, &Message::RegistrationResponse { reject, handle, pe_id, error: None });
 }
 
 fn refused(cause: CauseCode) -> State {

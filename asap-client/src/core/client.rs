@@ -272,9 +272,9 @@ impl<R: Role> Client<R> {
     }
 
     fn handle_message(&mut self, now: Instant, assoc: AssocId, payload: &[u8]) {
-        if !self.associations.contains_key(&assoc) {
+        let Some(source) = self.associations.get(&assoc).map(|known| known.remote.addr) else {
             return;
-        }
+        };
         self.counters.messages += 1;
         let decoded = match Message::decode_with(payload, self.config.compat) {
             Ok(decoded) => decoded,
@@ -298,7 +298,8 @@ impl<R: Role> Client<R> {
         if is_home {
             self.confirm_home(&decoded.message);
         }
-        let from = Sender { assoc, is_home };
+        let is_home_registrar = self.home.is_some_and(|home| home.addr() == source);
+        let from = Sender { assoc, is_home, is_home_registrar };
         let mut taken = false;
         self.with_role(now, |role, cx| taken = role.handle_message(cx, from, &decoded.message));
         if !taken {

@@ -40,8 +40,11 @@ pub enum HomeChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     pub assoc: AssocId,
-    /// It came over the association with the home registrar.
+    /// It came over the home association.
     pub is_home: bool,
+    /// It came from where the home registrar is, over whichever association: there are two with one registrar when both
+    /// have dialled.
+    pub is_home_registrar: bool,
 }
 
 /// A protocol role on top of the one home association.
