@@ -129,7 +129,12 @@ fn the_whole_system_runs_on_certificates() {
         options[2].clone(),
     ];
     let wrong: Vec<&str> = ask.iter().copied().chain(wrong.iter().map(String::as_str)).collect();
-    assert_eq!(dialtone(&wrong).0, Some(69));
+    let (code, _, error) = dialtone(&wrong);
+    assert_eq!(code, Some(69), "{error}");
+    assert!(
+        error.contains(&format!("peer={registrar}:")) && error.contains("UnknownCA"),
+        "{error}"
+    );
 
     // A sidecar in the pool that its certificate is granted, and one in a pool that it is not.
     let sidecar = |name: &str, pool: &str, host: u8| {

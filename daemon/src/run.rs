@@ -105,7 +105,7 @@ where
         let _ = nix::sys::prctl::set_name(&name);
     }
     raise_descriptor_limit();
-    logging::init();
+    logging::init("info");
     metrics::init();
     // One thread: whoever receives, decides and sends is woken without the kernel, and what arrives together is answered
     // together. The system call that wakes another thread costs more than most messages do. What blocks (database, SCTP

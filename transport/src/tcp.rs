@@ -407,6 +407,7 @@ impl Tcp {
         stream: &mut S,
         inbox: &mut Inbox,
     ) -> Result<DownCause, DownCause> {
+        let peer = stream.socket().peer_addr();
         let (mut read, mut write) = stream.halves();
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ];
@@ -478,7 +479,10 @@ impl Tcp {
                     Err(error) if ended && error.kind() == io::ErrorKind::UnexpectedEof => {
                         return Ok(DownCause::Local);
                     }
-                    Err(error) => return Ok(cause_of(&error)),
+                    Err(error) => {
+                        self.read_failed(&error, &peer);
+                        return Ok(cause_of(&error));
+                    }
                 },
                 // Once more: what has waited while this process was frozen was in time, and is read first.
                 () = &mut partial, if is_partial => {
@@ -507,6 +511,18 @@ impl Tcp {
                     }
                     Err(error) => return Ok(cause_of(&error)),
                 },
+            }
+        }
+    }
+
+    /// In TLS 1.3 a callee judges its caller's certificate when the caller's handshake has ended: its verdict comes here.
+    fn read_failed(&self, error: &io::Error, peer: &io::Result<SocketAddr>) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            add(&self.counters.tls_failed);
+            if let Ok(peer) = peer
+                && self.refusals.allows(clock())
+            {
+                tracing::warn!(%peer, %error, "TLS connection refused or broken");
             }
         }
     }

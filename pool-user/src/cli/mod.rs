@@ -116,14 +116,12 @@ struct Asap {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
-    // Whoever wants to see more than answers asks for it.
-    if std::env::var_os("RUST_LOG").is_some() {
-        dialtone_daemon::logging::init();
-    }
+    // Whoever wants to see more than answers, and what is in their way, asks for it.
+    dialtone_daemon::logging::init("warn");
     let outcome = match args.command {
-        Command::Resolve { handle, key, asap, json } => {
-            with_user(&asap, async |user| resolve(&user, &handle, key.as_deref(), json).await)
-        }
+        Command::Resolve { handle, key, asap, json } => with_user(&asap, async |user| {
+            resolve(&user, &asap, &handle, key.as_deref(), json).await
+        }),
         Command::Watch { handle, asap, count, json } => with_user(&asap, async |user| {
             tokio::select! {
                 end = watch(&user, &handle, count, json) => end,
@@ -232,17 +230,21 @@ fn group_of(registrars: &[Registrar]) -> Option<SocketAddr> {
 
 async fn resolve(
     user: &PoolUser,
+    asap: &Asap,
     handle: &Handle,
     key: Option<&str>,
     json: bool,
 ) -> Result<(), Failure> {
     let view = user.resolve(handle).await.map_err(|error| {
-        let code = match error {
-            ResolveError::UnknownPool => UNKNOWN_POOL,
-            ResolveError::NoRegistrar => exit::UNAVAILABLE,
-            _ => exit::SOFTWARE,
+        let (code, asked) = match error {
+            ResolveError::UnknownPool => (UNKNOWN_POOL, String::new()),
+            ResolveError::NoRegistrar => (
+                exit::UNAVAILABLE,
+                format!(" within {} s (asked: {})", asap.timeout, asap.registrars.join(", ")),
+            ),
+            _ => (exit::SOFTWARE, String::new()),
         };
-        Failure::new(code, format!("{handle}: {error}"))
+        Failure::new(code, format!("{handle}: {error}{asked}"))
     })?;
     let mut out = io::stdout().lock();
     if json {
