@@ -118,23 +118,28 @@ fn the_whole_system_runs_on_certificates() {
     assert_eq!(dialtone(&ask).0, Some(69), "no SCTP");
     let (code, _, error) = dialtone(&[&ask[..], &["--tcp"]].concat());
     assert!(code != Some(0), "in the clear: {error}");
-    // With another authority's certificate.
+    // The tool with another authority's certificate; then registrars that it has to refuse: of another authority, and
+    // without the name that it is told. Whoever looks reads why there is no answer.
     let folder = launcher.folder().join("other");
     let other = folder.to_str().unwrap();
     assert_eq!(dialtone(&["cert", "authority", other]).0, Some(0));
     assert_eq!(dialtone(&["cert", "issue", other, "tool"]).0, Some(0));
-    let wrong = [
-        format!("--tls-certificate={other}/tool.pem"),
-        format!("--tls-key={other}/tool.key"),
-        options[2].clone(),
-    ];
-    let wrong: Vec<&str> = ask.iter().copied().chain(wrong.iter().map(String::as_str)).collect();
-    let (code, _, error) = dialtone(&wrong);
-    assert_eq!(code, Some(69), "{error}");
-    assert!(
-        error.contains(&format!("peer={registrar}:")) && error.contains("UnknownCA"),
-        "{error}"
-    );
+    let [certificate, key, authority] = &options[..] else { panic!("{options:?}") };
+    let foreign = |option: &str, file: &str| format!("--tls-{option}={other}/{file}");
+    let of_other = [foreign("certificate", "tool.pem"), foreign("key", "tool.key")];
+    let by_other = foreign("authority", "authority.pem");
+    let name = "--tls-registrar-name=wrong.example";
+    for (tls, why) in [
+        (vec![&of_other[0], &of_other[1], authority], "received fatal alert: UnknownCA"),
+        (vec![certificate, key, &by_other], "invalid peer certificate: UnknownIssuer"),
+        (vec![certificate, key, authority, &name.to_owned()], "not valid for name"),
+    ] {
+        let tls: Vec<&str> =
+            ask.iter().copied().chain(tls.into_iter().map(String::as_str)).collect();
+        let (code, _, error) = dialtone(&tls);
+        assert_eq!(code, Some(69), "{error}");
+        assert!(error.contains(&registrar) && error.contains(why), "{error}");
+    }
 
     // A sidecar in the pool that its certificate is granted, and one in a pool that it is not.
     let sidecar = |name: &str, pool: &str, host: u8| {

@@ -475,6 +475,26 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
+    /// Each process draws with a generator of its own, as a daemon does.
+    ///
+    /// Proves E-009.
+    #[test]
+    fn identifiers_are_random_unless_the_file_names_one() {
+        let settings = parse("address = \"192.0.2.1\"\n").unwrap();
+        let mut ids: Vec<u32> =
+            (0..1000).map(|_| settings.identifier(&mut fastrand::Rng::new()).0).collect();
+        for bit in 0..32 {
+            let ones = ids.iter().filter(|id| *id >> bit & 1 == 1).count();
+            // Six standard deviations.
+            assert!((405..=595).contains(&ones), "bit {bit}: {ones} of 1000");
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(ids.len() >= 999 && ids[0] != 0, "{}", ids.len());
+        let named = parse("address = \"192.0.2.1\"\nserver_id = \"0x1a\"\n").unwrap();
+        assert_eq!(named.identifier(&mut fastrand::Rng::new()), ServerId(0x1a));
+    }
+
     #[test]
     fn the_shipped_example_is_right() {
         let settings = parse(include_str!("../../packaging/examples/registrar-ns.toml")).unwrap();

@@ -20,7 +20,10 @@ use dialtone_transport::{
     EndpointConfig, Link, NetCommand, NetEvent, Protocol, Remote, Secure,
 };
 use dialtone_wire::asap::Message;
-use dialtone_wire::{CauseCode, PeId, Policy, PoolElement, PoolHandle, ServerId, Transport};
+use dialtone_wire::{
+    Addrs, CauseCode, PeId, Policy, PoolElement, PoolHandle, SctpTransport, ServerId, Transport,
+    TransportUse, UpdateAction, enrp,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -173,10 +176,13 @@ impl Peer {
     }
 
     fn dial(&mut self, remote: Remote) {
+        self.dial_with(Protocol::Asap, remote);
+    }
+
+    fn dial_with(&mut self, protocol: Protocol, remote: Remote) {
         self.dialled += 1;
         self.home = AssocId::dialled(self.dialled);
-        let command = NetCommand::Connect { assoc: self.home, protocol: Protocol::Asap, remote };
-        self.endpoint.execute(command);
+        self.endpoint.execute(NetCommand::Connect { assoc: self.home, protocol, remote });
     }
 
     /// Dials by TLS, and is up.
@@ -197,7 +203,10 @@ impl Peer {
     }
 
     fn send(&self, message: &Message<'_>) {
-        let payload = message.encode().unwrap();
+        self.send_bytes(message.encode().unwrap());
+    }
+
+    fn send_bytes(&self, payload: Vec<u8>) {
         self.endpoint.execute(NetCommand::Send { assoc: self.home, payload });
     }
 
@@ -219,8 +228,8 @@ impl Peer {
     }
 }
 
-fn registration(pool: &str, id: u32, ip: IpAddr) -> Message<'_> {
-    let element = PoolElement {
+fn element(id: u32, ip: IpAddr) -> PoolElement<'static> {
+    PoolElement {
         pe_id: PeId(id),
         home: ServerId::NONE,
         life: 300,
@@ -228,8 +237,11 @@ fn registration(pool: &str, id: u32, ip: IpAddr) -> Message<'_> {
         policy: Policy::RoundRobin,
         asap_transport: None,
         encaps_port: None,
-    };
-    Message::Registration { handle: PoolHandle(pool.as_bytes()), element }
+    }
+}
+
+fn registration(pool: &str, id: u32, ip: IpAddr) -> Message<'_> {
+    Message::Registration { handle: PoolHandle(pool.as_bytes()), element: element(id, ip) }
 }
 
 fn cause(answer: &[u8]) -> Option<CauseCode> {
@@ -528,10 +540,66 @@ async fn what_is_changed_on_the_way_is_not_taken_and_nobody_reads_it() {
     registrar.stop().await;
 }
 
+/// Between registrars likewise.
+///
+/// Proves S-026, S-027.
+#[tokio::test]
+async fn what_is_changed_between_registrars_is_not_taken_and_nobody_reads_it() {
+    let pki = Pki::new(10);
+    let mut registrar = pki.registrar(1, &[2]).await;
+    let listener = TcpListener::bind((pki.ip(2), 0)).await.unwrap();
+    let files = pki.files(&pki.ns(2));
+    let files = TlsConfig { registrar_names: vec!["ns1.example.org".to_owned()], ..files };
+    let mut peer = pki.element_with(2, files).await;
+    let remote = Remote { link: Link::Tcp, addr: listener.local_addr().unwrap(), sctp_port: 0 };
+    let enrp = SocketAddr::new(pki.ip(1), ENRP_TLS_PORT);
+    for (id, spoilt) in [(7, false), (8, true)] {
+        peer.dial_with(Protocol::Enrp, remote);
+        let (carrier, tape, spoil) = wiretap(&listener, enrp).await;
+        assert!(matches!(peer.next().await, NetEvent::Up { .. }));
+        spoil.store(spoilt, Ordering::Relaxed);
+        let handshake = tape.borrow().len();
+        let transport = SctpTransport {
+            port: ASAP_PORT,
+            use_: TransportUse::DATA_ONLY,
+            addrs: Addrs::from(pki.ip(2)),
+        };
+        let added = PoolElement {
+            home: ServerId(2),
+            asap_transport: Some(transport),
+            ..element(id, pki.ip(60))
+        };
+        let update = enrp::Message {
+            sender: ServerId(2),
+            receiver: ServerId(1),
+            body: enrp::Body::HandleUpdate {
+                takeover_suggested: false,
+                action: UpdateAction::ADD_PE,
+                handle: PoolHandle(b"echo"),
+                element: Box::new(added),
+            },
+        };
+        peer.send_bytes(update.encode().unwrap());
+        if spoilt {
+            while !matches!(peer.next().await, NetEvent::Down { .. }) {}
+        } else {
+            registrar.until("told", |snapshot| snapshot.elements == 1).await;
+            carrier.abort();
+            while !matches!(peer.next().await, NetEvent::Down { .. }) {}
+        }
+        let said = tape.borrow()[handshake..].to_vec();
+        assert!(said.len() > 60, "a record with an update: {}", said.len());
+        assert!(!said.windows(4).any(|bytes| bytes == b"echo"), "{said:?}");
+    }
+    let known = registrar.elements().await;
+    assert!(known.iter().all(|(pe_id, _)| *pe_id != 8), "{known:?}");
+    registrar.stop().await;
+}
+
 /// Whoever says by multicast to be a registrar is one if its certificate says so, too: a registrar of another authority,
 /// and an element that has a certificate of this one, are dialled and left.
 ///
-/// Proves S-028.
+/// Proves S-023, S-028.
 #[tokio::test]
 async fn an_announced_registrar_has_to_prove_what_it_is() {
     let pki = Pki::new(7);
