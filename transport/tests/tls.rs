@@ -3,11 +3,12 @@
 #[allow(dead_code, reason = "each test has use for a part of it")]
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use dialtone_cert::{Authority, Request};
@@ -36,6 +37,10 @@ struct Pki {
 
 impl Pki {
     fn new(test: u8) -> Self {
+        // Tests with the same number would remove each other's files.
+        static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
+        let free = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(test);
+        assert!(free, "another test has number {test}");
         let folder =
             std::env::temp_dir().join(format!("dialtone-tls-{}-{test}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
@@ -430,9 +435,9 @@ async fn a_flood_of_handshakes_is_limited() {
 /// However many connections one address makes, an element at another one gets in at once.
 #[tokio::test]
 async fn a_flood_from_one_address_keeps_nobody_else_out() {
-    let pki = Pki::new(12);
-    let addr = SocketAddr::new(ip(12, 1), 0);
-    let tls = Tls::load(pki.files(&ns1(12))).unwrap();
+    let pki = Pki::new(14);
+    let addr = SocketAddr::new(ip(14, 1), 0);
+    let tls = Tls::load(pki.files(&ns1(14))).unwrap();
     let secure = Secure {
         max_handshakes_per_second: 40,
         max_handshakes_per_address: 20,
