@@ -53,13 +53,7 @@ impl Pki {
     }
 
     async fn registrar(&self, host: u8, config: TlsConfig) -> Peer {
-        let addr = SocketAddr::new(ip(self.test, host), 0);
-        let secure = Secure::registrar(Tls::load(config).unwrap(), addr, addr);
-        Peer::bind(EndpointConfig {
-            secure: Some(secure),
-            ..EndpointConfig::registrar(addr, Some(addr))
-        })
-        .await
+        registrar_at(ip(self.test, host), config).await
     }
 
     /// The registrar that is host 1, with all as it should be.
@@ -68,9 +62,7 @@ impl Pki {
     }
 
     async fn element(&self, host: u8, config: TlsConfig) -> Peer {
-        let secure = Secure::element(Tls::load(config).unwrap());
-        let addr = SocketAddr::new(ip(self.test, host), 0);
-        Peer::bind(EndpointConfig { secure: Some(secure), ..EndpointConfig::element(addr) }).await
+        element_at(ip(self.test, host), config).await
     }
 }
 
@@ -78,6 +70,19 @@ impl Drop for Pki {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+async fn registrar_at(ip: IpAddr, config: TlsConfig) -> Peer {
+    let addr = SocketAddr::new(ip, 0);
+    let secure = Secure::registrar(Tls::load(config).unwrap(), addr, addr);
+    let config = EndpointConfig::registrar(addr, Some(addr));
+    Peer::bind(EndpointConfig { secure: Some(secure), ..config }).await
+}
+
+async fn element_at(ip: IpAddr, config: TlsConfig) -> Peer {
+    let secure = Secure::element(Tls::load(config).unwrap());
+    let config = EndpointConfig::element(SocketAddr::new(ip, 0));
+    Peer::bind(EndpointConfig { secure: Some(secure), ..config }).await
 }
 
 fn files(folder: &Path, authority: &Authority, trusted: &Path, request: &Request) -> TlsConfig {
@@ -306,6 +311,50 @@ async fn peers_are_registrars_with_the_address_or_name_of_one() {
         two.dial_with(Protocol::Enrp, one.remote(Protocol::Enrp));
         assert_eq!(two.up().await.1.name(), Some("ns1.example.org"));
         assert_eq!(one.up().await.1.name(), Some("ns2.example.org"));
+    }
+}
+
+/// All 16 octets of an IPv6 address count, and 4 never mean the same as 16: not the last ones, and not an IPv4 address
+/// that is written as IPv6. Elements look at registrars so, and registrars at each other.
+///
+/// Proves S-014.
+#[tokio::test]
+async fn ipv6_addresses_of_registrars_are_compared_octet_by_octet() {
+    let pki = Pki::new(15);
+    let mapped = "::ffff:127.115.15.1";
+    for (dialled, presented, believed) in [
+        ("::1", "::1", true),
+        ("::1", "::2", false),
+        ("::1", "2001:db8::1", false),
+        ("::1", "0.0.0.1", false),
+        ("127.115.15.1", mapped, false),
+    ] {
+        let what = format!("{presented} at {dialled}");
+        let (dialled, presented): (IpAddr, IpAddr) =
+            (dialled.parse().unwrap(), presented.parse().unwrap());
+        let named = Request::registrar("ns1.example.org", presented, 1);
+        let mut registrar = registrar_at(dialled, pki.files(&named)).await;
+        let mut caller = element_at(dialled, pki.files(&Request::new("proxy-1", 1))).await;
+        if believed {
+            caller.dial(registrar.remote(Protocol::Asap));
+            caller.up().await;
+            registrar.up().await;
+        } else {
+            caller.does_not_trust(&what, &mut registrar).await;
+        }
+
+        // Now the caller is the registrar whose address is looked at.
+        let genuine = Request::registrar("ns2.example.org", dialled, 1);
+        let config = TlsConfig { peers: vec![dialled], ..pki.files(&genuine) };
+        let mut registrar = registrar_at(dialled, config).await;
+        let mut caller = registrar_at(dialled, pki.files(&named)).await;
+        if believed {
+            caller.dial_with(Protocol::Enrp, registrar.remote(Protocol::Enrp));
+            caller.up().await;
+            assert_eq!(registrar.up().await.1.name(), Some("ns1.example.org"));
+        } else {
+            caller.is_not_trusted(&what, Protocol::Enrp, &mut registrar).await;
+        }
     }
 }
 
