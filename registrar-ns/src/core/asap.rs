@@ -10,6 +10,7 @@ use dialtone_wire::{
     Cause, CauseCode, OperationError, PeId, PoolElement, PoolHandle, SctpTransport, TransportUse,
 };
 
+use super::budget::COST_BYTES;
 use super::output::{Event, Reject, Removal};
 use super::{Key, Registrar, Timer};
 
@@ -42,14 +43,10 @@ impl Registrar {
             Err(error) => {
                 tracing::debug!(%error, "ASAP message discarded");
                 self.counters.dropped += 1;
-                let reply =
-                    error.cause().and_then(|cause| asap::error_reply(std::slice::from_ref(cause)));
-                return reply.into_iter().for_each(|reply| self.send(id, reply));
+                return self.complain(now, id, error.cause().map_or(&[], std::slice::from_ref));
             }
         };
-        if let Some(reply) = asap::error_reply(&decoded.unrecognized) {
-            self.send(id, reply);
-        }
+        self.complain(now, id, &decoded.unrecognized);
         if !self.is_protected(id) {
             return self.unprotected(id, &decoded.message);
         }
@@ -64,8 +61,9 @@ impl Registrar {
                 self.resolution(id, handle, subscribe, items);
             }
             Message::EndpointKeepAliveAck { handle, pe_id } => {
-                if let Ok(handle) = self.space.handle(handle.0) {
-                    self.keep_alive_ack(now, id, &(handle, pe_id));
+                let key = self.space.handle(handle.0).map(|handle| (handle, pe_id));
+                if !key.is_ok_and(|key| self.keep_alive_ack(now, id, &key)) {
+                    self.spend(now, id);
                 }
             }
             Message::EndpointUnreachable { handle, pe_id } => {
@@ -81,6 +79,17 @@ impl Registrar {
             | Message::HandleResolutionResponse { .. }
             | Message::RegistrationResponse { .. }
             | Message::ServerAnnounce { .. } => self.counters.dropped += 1,
+        }
+    }
+
+    /// What was not understood is reported if its type asks for that (RFC 5352 section 2.2.14), and costs its sender one
+    /// request more, and the answer.
+    fn complain(&mut self, now: Instant, id: AssocId, causes: &[Cause<'_>]) {
+        if let Some(reply) = asap::error_reply(causes)
+            && self.spend(now, id)
+        {
+            self.charge(id, reply.len());
+            self.send(id, reply);
         }
     }
 
@@ -297,8 +306,28 @@ impl Registrar {
         }
     }
 
-    /// The element's NAT binding moved: whoever takes over must find it at the new port.
-    pub(super) fn element_moved(&mut self, now: Instant, key: &Key, remote: Remote) {
+    /// The NAT binding of elements moved: whoever takes over must find them at the new port. Anybody can move from packet
+    /// to packet, and the peers hear of each element, so they are not told more often than of loads.
+    pub(super) fn tell_moved(&mut self, now: Instant, id: AssocId) {
+        let Some(assoc) = self.assocs.get(&id).filter(|assoc| !assoc.elements.is_empty()) else {
+            return;
+        };
+        let allowed = assoc.moved.map_or(now, |told| now.max(told + self.config.timers.push));
+        self.timers.set_earlier(Timer::Moved(id), allowed);
+    }
+
+    pub(super) fn moved_due(&mut self, now: Instant, id: AssocId) {
+        let Some(assoc) = self.assocs.get_mut(&id) else { return };
+        assoc.moved = Some(now);
+        let (remote, keys) = (assoc.remote, assoc.elements.clone());
+        // As much as registering them again.
+        self.charge(id, keys.len() * COST_BYTES);
+        for key in keys {
+            self.element_moved(now, &key, remote);
+        }
+    }
+
+    fn element_moved(&mut self, now: Instant, key: &Key, remote: Remote) {
         if !self.owns(key) {
             return;
         }

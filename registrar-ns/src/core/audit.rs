@@ -97,6 +97,10 @@ impl Registrar {
             return;
         }
         let Some(id) = self.link(peer) else { return };
+        if let Some(over) = self.table_session(now, id) {
+            self.stop_resync(peer);
+            return self.timers.set(Timer::Resync(peer), over);
+        }
         let marked = self.keys_of(peer).into_iter().collect();
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         if entry.status == Status::Target {
@@ -186,6 +190,12 @@ impl Registrar {
         }
     }
 
+    /// Until when a table that is asked for over this association would begin in the middle: the last one from there was
+    /// not read to its end, and requests do not say where to begin.
+    pub(super) fn table_session(&self, now: Instant, id: AssocId) -> Option<Instant> {
+        self.assocs.get(&id)?.table_until.filter(|until| now < *until)
+    }
+
     pub(super) fn table_response(
         &mut self,
         now: Instant,
@@ -195,6 +205,9 @@ impl Registrar {
         more: bool,
         pools: Vec<PoolEntry<'_>>,
     ) {
+        if let Some(assoc) = self.assocs.get_mut(&id) {
+            assoc.table_until = more.then(|| now + self.config.timers.session);
+        }
         if self.startup_table(now, id, sender, reject, more, &pools) {
             return;
         }

@@ -2,7 +2,7 @@
 //!
 //! Anybody who reaches the port can open associations, so what is limited is not one of them but all from one address
 //! together. What goes beyond a limit is refused where the protocol has an answer for that, else dropped and counted;
-//! who goes on in spite of it is hung up. Answers to our own keep-alives and what configured peers say cost nothing: a
+//! who goes on in spite of it is hung up. Elements' answers to keep-alives and what configured peers say cost nothing: a
 //! neighbour at the same address must not be able to get an element removed.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use super::peers::Origin;
 use super::{Registrar, Timer};
 
 /// An answer costs one request more for each of so many bytes.
-const COST_BYTES: usize = 1024;
+pub(super) const COST_BYTES: usize = 1024;
 
 /// Whose requests were dropped as often in this time as it has requests a second is hung up; and for so long an account
 /// is kept without associations, so that dialling again brings no new budget.
@@ -156,14 +156,21 @@ impl Registrar {
 
     /// Whether a message is to be looked at.
     pub(super) fn admit(&mut self, now: Instant, id: AssocId, payload: &[u8]) -> bool {
-        let rate = self.config.limits.requests_per_second;
         let Some(assoc) = self.assocs.get(&id) else { return false };
-        let solicited = payload.first() == Some(&AsapType::ENDPOINT_KEEP_ALIVE_ACK.0)
+        // Those of elements that are not watched over this association cost something as soon as they are read.
+        let is_answer = payload.first() == Some(&AsapType::ENDPOINT_KEEP_ALIVE_ACK.0)
+            && payload.len() <= COST_BYTES
             && assoc.protocol == Protocol::Asap
             && !assoc.elements.is_empty();
-        if solicited || self.is_configured(id) {
+        is_answer || self.spend(now, id)
+    }
+
+    /// Takes one request from where this association comes from; `false` when there is none left.
+    pub(super) fn spend(&mut self, now: Instant, id: AssocId) -> bool {
+        if self.is_configured(id) {
             return true;
         }
+        let rate = self.config.limits.requests_per_second;
         let Some(source) = self.source(id) else { return false };
         let Some(account) = self.accounts.get_mut(&source) else { return false };
         if account.requests.take(now, rate) {

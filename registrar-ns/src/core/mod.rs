@@ -109,6 +109,8 @@ enum Timer {
     Heartbeat,
     /// Registration life.
     Life(Key),
+    /// Peers are told where the elements of an association are now.
+    Moved(AssocId),
     /// A peer's silence, its answer to a reply-required presence, or another's takeover of it.
     Peer(ServerId),
     /// Next keep-alive, or the answer to one.
@@ -147,8 +149,12 @@ struct Assoc {
     is_home: bool,
     /// ENRP: who is there, once it spoke.
     peer: Option<ServerId>,
+    /// ENRP: until then the other side may go on with a table that it has begun to send, whoever asks for one.
+    table_until: Option<Instant>,
     /// ASAP: elements that are watched over it.
     elements: BTreeSet<Key>,
+    /// ASAP: when the peers were last told that it had moved.
+    moved: Option<Instant>,
     /// ASAP: pools with the number of items that were asked for.
     subscriptions: BTreeMap<Handle, usize>,
 }
@@ -291,7 +297,7 @@ impl Registrar {
                 .get(addr)
                 .filter(|contact| !contact.assocs.is_empty())
                 .map(|_| now + t.no_response),
-            Timer::Account(_) | Timer::Heartbeat | Timer::Push(_) => None,
+            Timer::Account(_) | Timer::Heartbeat | Timer::Moved(_) | Timer::Push(_) => None,
         });
         if late > t.last_heard {
             self.resume(now);
@@ -323,6 +329,7 @@ impl Registrar {
                 Timer::Contact(addr) => self.dial_contact(now, addr),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Life(key) => self.life_ended(&key),
+                Timer::Moved(assoc) => self.moved_due(now, assoc),
                 Timer::Orphans(peer) => self.drop_orphans(peer),
                 Timer::Peer(peer) => self.peer_due(now, peer),
                 Timer::Probe(key) => self.probe_due(now, &key),
@@ -394,15 +401,14 @@ impl Registrar {
                 self.by_remote.remove(&old);
                 self.by_remote.insert(remote, id);
             }
-            for key in assoc.elements.clone() {
-                self.element_moved(now, &key, remote);
-            }
+            self.tell_moved(now, id);
         }
     }
 
     fn down(&mut self, now: Instant, id: AssocId, cause: DownCause) {
         let Some(assoc) = self.assocs.remove(&id) else { return };
         self.close_account(now, id, assoc.remote.addr.ip());
+        self.timers.cancel(&Timer::Moved(id));
         match assoc.protocol {
             Protocol::Asap => self.element_down(now, id, assoc, cause),
             Protocol::Enrp => self.enrp_down(now, id, assoc, cause),
@@ -465,7 +471,9 @@ impl Assoc {
             idle: 0,
             is_home: false,
             peer: None,
+            table_until: None,
             elements: BTreeSet::new(),
+            moved: None,
             subscriptions: BTreeMap::new(),
         }
     }

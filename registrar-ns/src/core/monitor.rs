@@ -211,12 +211,14 @@ impl Registrar {
         self.send_asap(id, &message);
     }
 
-    /// RFC 5352 section 3.4: an answer counts when it comes from where the element is.
-    pub(super) fn keep_alive_ack(&mut self, now: Instant, id: AssocId, key: &Key) {
-        let Some(watch) = self.watches.get(key) else { return };
-        if watch.assoc == Some(id) || self.is_endpoint_of(id, key) {
+    /// RFC 5352 section 3.4: an answer counts when it comes from where the element is. `false`: it counts for nothing.
+    pub(super) fn keep_alive_ack(&mut self, now: Instant, id: AssocId, key: &Key) -> bool {
+        let Some(watch) = self.watches.get(key) else { return false };
+        let counts = watch.assoc == Some(id) || self.is_endpoint_of(id, key);
+        if counts {
             self.element_alive(now, key);
         }
+        counts
     }
 
     pub(super) fn element_up(&mut self, now: Instant, id: AssocId) {

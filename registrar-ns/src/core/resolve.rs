@@ -33,6 +33,8 @@ pub(super) struct Answers(BTreeMap<Handle, Pieces>);
 
 #[derive(Debug)]
 struct Pieces {
+    /// The overall policy that the head names: a conflict may replace a pool's (G17).
+    policy: PolicyType,
     /// Message header, pool handle and overall policy; flags and length are filled in per answer.
     head: Vec<u8>,
     /// Pool Element parameters with the padding after them.
@@ -141,11 +143,11 @@ impl Registrar {
         // RFC 5352 section 2.2.6: a positive answer names an element. All of them may say that they cannot serve.
         let mut order = selected.iter();
         let first = order.next().ok_or(CauseCode::LACK_OF_RESOURCES)?;
-        if !self.answers.0.contains_key(handle) {
+        if self.answers.0.get(handle).is_none_or(|pieces| pieces.policy != policy) {
             let pool = Handle::new(handle).map_err(|_| CauseCode::UNKNOWN_POOL_HANDLE)?;
             let (head, _) =
                 pieces(handle, policy, first, compat).ok_or(CauseCode::LACK_OF_RESOURCES)?;
-            self.answers.0.insert(pool, Pieces { head, elements: BTreeMap::new() });
+            self.answers.0.insert(pool, Pieces { policy, head, elements: BTreeMap::new() });
         }
         let cached = self.answers.0.get_mut(handle).ok_or(CauseCode::LACK_OF_RESOURCES)?;
         let mut answer = Vec::with_capacity(cached.head.len() + 96 * selected.len());

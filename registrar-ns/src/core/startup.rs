@@ -166,8 +166,7 @@ impl Registrar {
         starting.step = Step::Looking;
         self.space = empty_space(&self.config);
         self.answers = Default::default();
-        // RFC 5353 section 3.2.2.2: some time before the same mentor is asked again. A session that it may still
-        // have for us is over by then.
+        // RFC 5353 section 3.2.2.2: some time before the same mentor is asked again.
         self.timers.set(Timer::Startup, now + self.config.timers.retry);
     }
 
@@ -214,13 +213,28 @@ impl Registrar {
             return self.mentor_failed(now);
         }
         starting.starting_too.remove(&sender);
+        self.mentor_answered(now);
         for server in servers {
             self.learn_server(now, server);
         }
         self.ask_table(now, id);
     }
 
+    /// Who has a mentor that answers is not alone, however long its table takes.
+    fn mentor_answered(&mut self, now: Instant) {
+        if let Stage::Starting(starting) = &mut self.stage {
+            starting.alone_at = self.config.alone_after.map(|after| now + after);
+        }
+    }
+
     fn ask_table(&mut self, now: Instant, mentor: AssocId) {
+        let anew = matches!(&self.stage, Stage::Starting(starting) if starting.step == (Step::List { mentor }));
+        if let Some(over) = self.table_session(now, mentor).filter(|_| anew) {
+            if let Stage::Starting(starting) = &mut self.stage {
+                starting.step = Step::Looking;
+            }
+            return self.timers.set(Timer::Startup, over);
+        }
         self.ask(
             now,
             Step::Table { mentor },
@@ -247,6 +261,7 @@ impl Registrar {
             self.mentor_failed(now);
             return true;
         }
+        self.mentor_answered(now);
         for entry in pools {
             for element in &entry.elements {
                 self.import(now, sender, entry.handle, element, false);

@@ -306,6 +306,81 @@ fn keep_alives_are_heard_beside_a_flood() {
     assert_eq!(alone.core.handlespace().len(), 1);
 }
 
+/// Answers to keep-alives cost nothing as far as they are such: elements of one pool in one process all answer each of
+/// them. Others cost what any message does, and what has to be answered with an error costs that as well.
+#[test]
+fn floods_of_keep_alive_answers() {
+    let ack = |pe_id| Message::EndpointKeepAliveAck { handle: PoolHandle(b"echo"), pe_id };
+    let known = ack(PeId(1)).encode().unwrap();
+    let unknown = ack(PeId(2)).encode().unwrap();
+    // A parameter that nobody knows and that is to be reported.
+    let mut odd = known.clone();
+    odd.extend([0xff, 0xf0, 0x00, 0x04]);
+    odd[3] += 4;
+    let mut large = known.clone();
+    large.extend([0xbf, 0xf0, 0x08, 0x00]);
+    large.resize(known.len() + 0x800, 0);
+    let length = u16::try_from(large.len()).unwrap();
+    large[2..4].copy_from_slice(&length.to_be_bytes());
+    for (what, payload, hung_up) in [
+        ("of an element", &known, false),
+        ("of nobody", &unknown, true),
+        ("with an unknown parameter", &odd, true),
+        ("large", &large, true),
+    ] {
+        let mut alone = Alone::new(Limits { requests_per_second: 100, ..Limits::default() });
+        let element = alone.element("10.0.0.1");
+        assert_eq!(alone.register(element, "echo", 1, "10.0.0.1"), None);
+        let mut answers = 0;
+        for _ in 0..1000 {
+            if alone.is_open(element) {
+                answers += alone.say(element, payload).len();
+            }
+        }
+        assert!(answers <= 100, "{what}: {answers} answers");
+        assert_eq!(alone.is_open(element), !hung_up, "{what}");
+    }
+}
+
+/// Anybody can move from packet to packet; the peers hear of it once a second at most, where the elements are then.
+#[test]
+fn floods_of_moves() {
+    let peers = vec!["10.0.0.7:9899".parse().unwrap()];
+    let timers = TimerConfig { keep_alive: ms(3_600_000), ..TimerConfig::telephony() };
+    let mut alone = Alone::with(Config { peers, timers, ..Config::new([127, 0, 0, 1].into()) });
+    let peer = alone.connect("10.0.0.7", Protocol::Enrp, Link::Sctp);
+    let body = Body::Presence { reply_required: false, checksum: Some(0xffff), server: None };
+    alone.say(peer, &peer_says(7, body));
+    let element = alone.element("10.0.0.1");
+    for pe in 1..=100 {
+        assert_eq!(alone.register(element, "echo", pe, "10.0.0.1"), None);
+    }
+    alone.sent.clear();
+    let mut port = 0;
+    for n in 0..2000u16 {
+        port = 20_000 + n;
+        let addr = SocketAddr::new([10, 0, 0, 1].into(), port);
+        let remote = Remote { link: Link::Sctp, addr, sctp_port: ASAP_PORT };
+        alone.core.handle_net(alone.now, NetEvent::Moved { assoc: element, remote });
+        alone.drain();
+        // 2.5 s in all: at once, and after 1 and 2 s.
+        alone.pass(Duration::from_micros(1250));
+    }
+    let updates = |alone: &Alone| {
+        let told = alone.sent.iter().filter(|(to, bytes)| *to == peer && bytes[0] == 0x04);
+        told.map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(updates(&alone).len(), 300);
+    alone.sent.clear();
+    alone.pass(ms(1000));
+    let last = updates(&alone);
+    assert_eq!(last.len(), 100);
+    let Body::HandleUpdate { element, .. } = Enrp::decode(&last[0]).unwrap().message.body else {
+        panic!("{last:?}");
+    };
+    assert_eq!(element.encaps_port, Some(port));
+}
+
 /// Subscriptions of an association, of an address, and in all; beyond them answers come without the promise of more.
 #[test]
 fn floods_of_subscriptions() {

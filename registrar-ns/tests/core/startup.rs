@@ -2,6 +2,7 @@
 
 use dialtone_registrar_ns::core::{Config, Event, Limits};
 use dialtone_wire::ServerId;
+use dialtone_wire::enrp::{Body, Message as Enrp};
 
 use crate::element::Element;
 use crate::world::{World, ms, reg};
@@ -139,4 +140,71 @@ fn e_026_frozen_mentor_is_given_up() {
     world.run(ms(1900));
     let mentor = |e: &Event| matches!(e, Event::InService { mentor: Some(ServerId(2)) });
     assert!(world.when(3, start, mentor).is_some(), "{:?}", world.events(3));
+}
+
+/// RFC 5353 section 3.2.3: who has a mentor is not alone, however long the download takes, and what is asked for again
+/// begins at the beginning, whatever session the mentor still has.
+#[test]
+fn a_slow_mentor_gives_the_whole_table() {
+    let steady = [300; 8];
+    for freezes in [&[300; 40][..], &[&steady[..], &[1300]].concat(), &[1300], &[1990]] {
+        let mut world = World::new();
+        world.add_configured(1, 1, small_chunks(1, vec![reg(1)]));
+        world.run(ms(3000));
+        (1..=30).for_each(|id| world.add_element(Element::new("echo", id, &[1])));
+        world.run(ms(1000));
+        world.add_configured(2, 2, small_chunks(2, vec![reg(1)]));
+        world.until(ms(500), |world| world.registrar(2).handlespace().len() > 2);
+        let start = world.now;
+        // In between there is time for a chunk.
+        for freeze in freezes {
+            if world.registrar(2).in_service() {
+                break;
+            }
+            world.freeze(reg(1));
+            world.run(ms(*freeze));
+            world.thaw(reg(1));
+            world.run(ms(1));
+        }
+        world.until(ms(5000), |world| world.registrar(2).in_service());
+        let mentor = |e: &Event| matches!(e, Event::InService { mentor: Some(ServerId(1)) });
+        assert!(world.when(2, start, mentor).is_some(), "{freezes:?}: {:?}", world.events(2));
+        assert_eq!(world.registrar(2).handlespace().len(), 30, "{freezes:?}");
+    }
+}
+
+/// A table that was given up in the middle is asked for again when its sender's session is over: begun there, it would
+/// leave out what had come before, and that would be taken for gone.
+#[test]
+fn a_resync_that_was_interrupted_begins_at_the_beginning() {
+    let mut world = World::new();
+    for n in [1, 2] {
+        world.add_configured(n, u32::from(n), small_chunks(n, vec![reg(1), reg(2)]));
+    }
+    world.run(ms(3000));
+    let stranger = Element::enrp_mailbox(50, 2);
+    let addr = stranger.addr;
+    world.add_element(stranger);
+    (1..=30).for_each(|id| world.add_element(Element::new("echo", id, &[1])));
+    world.run(ms(1000));
+    assert_eq!(world.registrar(2).handlespace().len(), 30);
+    let start = world.now;
+    world.sever(reg(2), reg(1));
+    let resync = |e: &Event| matches!(e, Event::ResyncStarted { .. });
+    world.until(ms(3000), |world| world.when(2, start, resync).is_some());
+    world.run(ms(5));
+    // Somebody says to take the sender over, which is heard of a moment later.
+    let body = Body::InitTakeover { target: ServerId(1) };
+    let message = Enrp { sender: ServerId(9), receiver: ServerId(2), body };
+    world.element(addr).say_bytes(message.encode().unwrap());
+    world.drain(addr);
+    let mut resyncs = 0;
+    for _ in 0..5000 {
+        world.run(ms(1));
+        assert_eq!(world.registrar(2).handlespace().len(), 30);
+        resyncs = world.events(2).iter().filter(|(at, e)| *at >= start && resync(e)).count();
+    }
+    assert!(resyncs >= 2, "{resyncs}");
+    let done = |e: &Event| matches!(e, Event::ResyncDone { changed: 0, removed: 0, .. });
+    assert!(world.when(2, start, done).is_some(), "{:?}", world.events(2));
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use dialtone_registrar_ns::core::{Event, Removal};
+use dialtone_transport::Link;
+use dialtone_wire::asap::Message as Ask;
 use dialtone_wire::enrp::{Body, Message, PoolEntry};
 use dialtone_wire::{PeId, Policy, PolicyType, PoolElement, PoolHandle, ServerId, UpdateAction};
 
@@ -351,6 +353,39 @@ fn g17_pools_created_twice() {
     world.run(ms(20_000));
     let noise = |e: &Event| matches!(e, Event::ResyncStarted { .. } | Event::PoolConflict { .. });
     assert!((1..=3).all(|n| world.when(n, quiet, noise).is_none()), "no endless resync");
+}
+
+/// G17 between registrars that have answered already: answers name the policy that won.
+#[test]
+fn g17_answers_name_the_policy_that_won() {
+    let mut world = World::with_registrars(2);
+    let user = Element::mailbox(99, 2, Link::Sctp);
+    let user_addr = user.addr;
+    world.add_element(user);
+    world.run(ms(20));
+    let overall = |world: &mut World| -> Option<Policy<'static>> {
+        let question =
+            Ask::HandleResolution { subscribe: false, handle: PoolHandle(b"echo"), items: None };
+        world.element(user_addr).take();
+        world.element(user_addr).say(&question);
+        world.drain(user_addr);
+        world.run(ms(10));
+        let answers = world.element(user_addr).take();
+        match Ask::decode(&answers[0]).unwrap().message {
+            Ask::HandleResolutionResponse { outcome: Ok(found), .. } => {
+                found.policy.map(Policy::into_owned)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    world.cut(reg(1), reg(2));
+    world.add_element(Element::new("echo", 1, &[2]).with(Policy::LeastUsed { load: 7 }));
+    world.add_element(Element::new("echo", 2, &[1]));
+    world.run(ms(100));
+    assert!(matches!(overall(&mut world), Some(Policy::LeastUsed { .. })));
+    world.heal(reg(1), reg(2));
+    world.run(ms(3000));
+    assert_eq!(overall(&mut world), None, "round robin, the smaller home's");
 }
 
 /// E-088 to E-100: updates that were lost are found by the checksum.
