@@ -139,6 +139,9 @@ impl Elements {
         element.pending = None;
         element.retry = retry;
         element.due = cx.home().map(|_| now);
+        // Whoever changes a registration waits for the answer to the change.
+        let state = if cx.home().is_some() { State::Registering } else { State::Searching };
+        set_state(&mut self.events, &key, element, state);
         self.run(cx, &key);
     }
 
@@ -435,8 +438,8 @@ impl Elements {
     fn nudge(&mut self, cx: &mut Context<'_>, key: &ElementKey) {
         let now = cx.now();
         let Some(element) = self.elements.get_mut(key) else { return };
-        // The next home is told as soon as there is one.
-        if element.goal == Goal::In && cx.home().is_some() {
+        // The next home is told as soon as there is one; whoever gave up waits for a change.
+        if element.goal == Goal::In && element.state != State::GaveUp && cx.home().is_some() {
             let from = element.nudge_from.map_or(now, |from| from.max(now));
             let at = from + jitter(cx.rng(), self.config.jitter);
             if element.due.is_none_or(|due| at < due) {
@@ -505,6 +508,8 @@ impl Role for Elements {
             element.attempts = 0;
             element.heard = now;
             if element.state == State::GaveUp {
+                element.due = cx.home().filter(|_| element.dirty).map(|_| now);
+                self.run(cx, &key);
                 continue;
             }
             element.due = match (change, element.goal) {

@@ -377,6 +377,47 @@ fn a_grant_that_follows_a_refusal_counts() {
     world.run_until(ms(60_000), |world| registrations(world) > 1);
 }
 
+/// Whoever changes a registration sees when the change has been granted.
+#[test]
+fn a_known_element_that_is_registered_anew_says_when_that_is_granted() {
+    let mut world = registered(1);
+    world.run(ms(5000));
+    let before = world.events.len();
+    let mut changed = config(1);
+    changed.lifetime = ms(77_000);
+    world.command(Command::Register(changed));
+    assert_eq!(world.client.role().state(&key(1)), Some(&State::Registering));
+    world.run(ms(20));
+    let states: Vec<_> = world.events[before..].iter().map(|(_, change)| &change.state).collect();
+    assert!(matches!(states[..], [State::Registering, State::Registered { .. }]), "{states:?}");
+}
+
+/// Who has given up is nobody's to wake, claims or not, and is heard of again when its registration is changed, also when
+/// that was before there was a home.
+#[test]
+fn who_gave_up_registers_when_something_changes() {
+    let mut world =
+        World::new(1, Elements::new(ElementsConfig { t2: ms(1000), ..ElementsConfig::rfc() }));
+    world.run_until(ms(100), |world| world.home().is_some());
+    world.registrar(1).life = Life::Frozen;
+    world.command(Command::Register(config(1)));
+    world.run(ms(20_000));
+    assert_eq!(last(&world), &State::GaveUp);
+    world.thaw(1);
+    world.run_until(ms(60_000), |world| world.home().is_some());
+    let before = registrations(&world);
+    world.dial_and_probe(1, POOL, true);
+    // The home ends while the answer to the claim would still wait.
+    world.run(ms(10));
+    world.kill(1, true);
+    world.run(ms(2000));
+    assert_eq!((world.home(), registrations(&world)), (None, before), "nothing was changed");
+    world.command(Command::UpdatePolicy { key: key(1), policy: Policy::Random });
+    world.run(ms(2000));
+    world.registrar(1).life = Life::Alive;
+    world.run_until(ms(120_000), |world| is_registered(world, 1));
+}
+
 /// What was told over a slow association arrives after what was told over the next one, with the same registrar.
 #[test]
 fn a_late_grant_of_the_home_over_a_former_association_makes_the_element_register_again() {
