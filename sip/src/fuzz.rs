@@ -5,12 +5,14 @@ use bytes::Bytes;
 use crate::digest::{Algorithm, Authorization, Challenge, Hash};
 use crate::sdp::{Sdp, SdpEdit};
 use crate::{
-    Contact, Edit, Frame, HeaderName, Message, NameAddr, ResponseBuilder, SipUri, StreamFramer,
-    Uri, Via, ack_for, cancel_for, stun_response,
+    Contact, Frame, Message, NameAddr, ResponseBuilder, SipUri, StreamFramer, Uri, Via, ack_for,
+    cancel_for, stun_response,
 };
 
+mod edits;
+
 /// Any bytes as a message: whatever reads it does not panic, what it says of places in the message is right, and
-/// edits read back.
+/// edits that its last bytes choose change what they are to change, and no other byte.
 pub fn message(bytes: &[u8]) {
     let (message, whole) = match Message::parse(Bytes::copy_from_slice(bytes)) {
         Ok(message) => (message, true),
@@ -45,16 +47,7 @@ pub fn message(bytes: &[u8]) {
     let source = ([203, 0, 113, 9], 31_000).into();
     let _ = ResponseBuilder::new(&message, 400).source(source).to_tag("t").build();
     let _ = (cancel_for(&message), ack_for(&message, &message));
-    let mut edit = Edit::new(&message);
-    edit.stamp_via(source).push_via("SIP/2.0/UDP x").set_max_forwards(1).set_request_uri("sip:a@b");
-    edit.remove_values(HeaderName::Route, 1).set_body(&b"x"[..]).add_bottom("X", "y");
-    let out = edit.finish();
-    if whole {
-        let out = Message::parse(out).expect("edits keep the structure");
-        assert_eq!(out.top_via().expect("a Via").host.to_string(), "x");
-        assert_eq!(out.max_forwards(), Ok(Some(1)));
-        assert_eq!(out.body(), b"x");
-    }
+    let _ = edits::drawn(&message, whole, bytes);
 }
 
 /// Any bytes as a stream: however it is torn, the same frames come out.
@@ -134,4 +127,26 @@ pub fn sdp(bytes: &[u8]) {
     let edited = edit.finish();
     let Ok(again) = Sdp::parse(&edited) else { panic!("an edited description is one") };
     assert_eq!(again.medias().count(), sdp.medias().count());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole messages of the corpus have every operation of the edit list, all of them changing something.
+    #[test]
+    fn the_corpus_draws_every_operation() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/sip_message");
+        let mut drawn = std::collections::BTreeMap::<edits::Operation, usize>::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let Ok(message) = Message::parse(Bytes::copy_from_slice(&bytes)) else { continue };
+            for operation in edits::drawn(&message, true, &bytes) {
+                *drawn.entry(operation).or_default() += 1;
+            }
+        }
+        println!("table: {drawn:?}");
+        let missing = edits::Operation::ALL.iter().find(|operation| !drawn.contains_key(operation));
+        assert_eq!(missing, None);
+    }
 }

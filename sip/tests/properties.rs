@@ -7,6 +7,20 @@ use common::{invite, parse};
 use dialtone_sip::{Edit, Frame, Message, NameAddr, StreamFramer, Uri, fuzz};
 use proptest::prelude::*;
 
+/// Whole messages with lists over several lines, folded lines, repeated, empty and compact headers.
+const MESSAGES: [&str; 5] = [
+    "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP a;rport;branch=z9hG4bK1 , SIP/2.0/TCP b,\r\n SIP/2.0/UDP c\r\n\
+     v: SIP/2.0/UDP d;received=192.0.2.1\r\nRoute: <sip:a,b;lr>, \"x, y\" <sip:c>,, <sip:d>\r\nX: 1\r\nRoute:\r\n\
+     Route: <sip:e>\r\nMax-Forwards: 70\r\nX: 2\r\nm: <sip:f>;q=0.5, sip:g\r\nSubject: folded\r\n  twice\r\n \r\n\
+     Supported: 100rel , path\r\nSupported: gruu\r\nl: 4\r\nContent-Length: 4\r\n\r\nv=0\n",
+    "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK1\r\nExpires: \r\nMax-Forwards: 1\r\n\
+     Max-Forwards: 2\r\nContent-Length: 0\r\n\r\n",
+    "OPTIONS sip:a@b SIP/2.0\nRecord-Route: <sip:a>\nVia:SIP/2.0/UDP [2001:db8::1]:5061;rport=7;received=\nTo: \n\
+     Contact: *\nl: 0\n\n",
+    "ACK sip:a@b SIP/2.0\r\nv: SIP/2.0/UDP a:5070;branch=z9hG4bK2;received=192.0.2.1\r\nl: 0\r\n\r\n",
+    "SIP/2.0 100 \r\nContent-Length: 0\r\n\r\n",
+];
+
 fn frames(mut framer: StreamFramer, stream: &[u8], cuts: &[usize]) -> (Vec<Frame>, bool) {
     let mut out = Vec::new();
     let mut at = 0;
@@ -131,6 +145,20 @@ proptest! {
         };
         expect(frames(StreamFramer::accepting(8192), stream.as_bytes(), &cuts).0, 3, 0);
         expect(frames(StreamFramer::dialled(8192), stream.as_bytes(), &cuts).0, 0, 8);
+    }
+}
+
+proptest! {
+    // Eight operations out of eighteen, and their arguments: few cases would have few of the combinations.
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What follows a body is dropped by who reads the message: here it says how the message is edited.
+    #[test]
+    fn drawn_edits_change_what_they_say(
+        text in 0..MESSAGES.len(),
+        tail in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        fuzz::message(&[MESSAGES[text].as_bytes(), &tail].concat());
     }
 }
 
