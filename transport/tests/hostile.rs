@@ -13,8 +13,14 @@ use socket2::{Domain, Socket, Type};
 use support::{LIMIT, Peer, now};
 use tokio::time::timeout;
 
-/// How long somebody new, or the reader of a flood, may take.
+/// How long the reader of a flood may take.
 const BOUND: Duration = Duration::from_secs(5);
+/// What docs/transport.md shows, three times, since machines differ and are busy: how long somebody new waits who has to
+/// send again, and what a packet costs.
+const NEW: Duration = Duration::from_millis(3 * 300);
+const EACH_US: f64 = 3.0 * 9.4;
+/// The same of memory at its peak: less than 100 bytes for each packet of a flood.
+const GROWTH_KB: u64 = 3 * 6 * 1024;
 
 fn local(net: u8, host: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 201, net, host), 0))
@@ -37,10 +43,16 @@ fn packet(tag: u32, kind: u8, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn resident_kb() -> u64 {
+/// The most that was resident since the peak was last forgotten.
+fn peak_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What is resident now is the peak.
+fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
 /// Processor time of the threads that run SCTP.
@@ -89,7 +101,8 @@ async fn flood_on_real_sockets() {
         }
     });
 
-    let (before, spent) = (resident_kb(), cpu());
+    forget_peak();
+    let (before, spent) = (peak_kb(), cpu());
     let over = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicU64::new(0));
     let flood = std::thread::spawn({
@@ -148,6 +161,7 @@ async fn flood_on_real_sockets() {
     }
     flood.join().unwrap();
     let spent = (cpu() - spent).as_secs_f64() * 1e6 / PACKETS as f64;
+    let peak = peak_kb();
     rounds.sort_unstable();
     let (median, most) = (rounds[rounds.len() / 2], rounds[rounds.len() - 1]);
     let counters = endpoint.counters();
@@ -156,10 +170,11 @@ async fn flood_on_real_sockets() {
          somebody new was in after {:.1?}; memory grew by {} kB",
         rounds.len(),
         came.unwrap(),
-        resident_kb().saturating_sub(before),
+        peak.saturating_sub(before),
     );
-    assert!(came.unwrap() < BOUND);
-    assert!(resident_kb() < before + 32 * 1024, "{before} kB before, {} after", resident_kb());
+    assert!(came.unwrap() < NEW, "somebody new was in after {came:?}");
+    assert!(spent < EACH_US, "{spent:.2} µs each");
+    assert!(peak < before + GROWTH_KB, "{before} kB before, {peak} at most");
     assert_eq!((counters.ups, counters.downs, counters.faults), (2, 0, 0));
     assert!(counters.bad_cookie > 1_000 && counters.out_of_the_blue > 1_000, "{counters:?}");
     drop((element, guest));
