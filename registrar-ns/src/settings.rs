@@ -452,6 +452,10 @@ impl Settings {
         let mut config = EndpointConfig::registrar(udp, tcp);
         config.max_associations = self.limits.associations.unwrap_or(config.max_associations);
         config.max_connections = self.limits.connections.unwrap_or(config.max_connections);
+        // The core counts elements and users apart from registrars, and answers; this only keeps what it may have.
+        let core = self.core_limits();
+        let one = core.associations_per_address + core.registrar_associations_per_address;
+        config.max_associations_per_address = config.max_associations_per_address.max(one);
         let Some(tls) = &self.tls else { return Ok(config) };
         let peers = self.peers.iter().map(|peer| peer.ip).filter(|ip| *ip != self.address);
         let loaded = Tls::load(tls.config(peers.collect()))?;
@@ -473,6 +477,19 @@ mod tests {
     fn parse(text: &str) -> Result<Settings, String> {
         dialtone_daemon::config::parse(Path::new("registrar-ns.toml"), text)
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_one_address_may_have_reaches_the_endpoint() {
+        let endpoint = |limits: &str| {
+            let text = format!("address = \"192.0.2.1\"\n{limits}");
+            parse(&text).unwrap().endpoint_config().unwrap().max_associations_per_address
+        };
+        assert_eq!(endpoint("[limits]\nassociations_per_address = 50000\n"), 50_008);
+        assert_eq!(
+            endpoint(""),
+            EndpointConfig::element(([0; 4], 0).into()).max_associations_per_address
+        );
     }
 
     /// Each process draws with a generator of its own, as a daemon does.

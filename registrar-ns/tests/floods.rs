@@ -18,6 +18,7 @@ use dialtone_transport::{
 use dialtone_wire::asap::Message;
 use dialtone_wire::enrp::{Body, Message as Enrp};
 use dialtone_wire::{PeId, Policy, PoolElement, PoolHandle, ServerId, Transport};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 /// How long each flood goes on.
@@ -25,6 +26,9 @@ const FLOOD: Duration = Duration::from_secs(2);
 /// An element hears from its registrar in this time, before it would be given up. On a quiet machine it is a tenth; here the
 /// senders want the processors, too.
 const IN_TIME: Duration = Duration::from_millis(2500);
+/// What a flood may add to the memory of this process, which is the registrar and the flooders with what they have not sent
+/// yet: three times what it is on a quiet machine.
+const MEMORY: usize = 48 << 20;
 /// Messages of one flooder that may be under way.
 const UNDER_WAY: usize = 256;
 
@@ -220,6 +224,44 @@ fn flood_multicast(host: u8, stop: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
+/// INITs from addresses that do not ask for an association: the bytes of an endpoint's own, which say nothing about where it
+/// is. About as many as fill 100 Mbit/s: what the socket's buffer has no room for is lost, an element's packets as well.
+fn flood_inits(host: u8, runtime: &Runtime, stop: &AtomicBool, sent: &AtomicU64) {
+    let mut init = vec![0; 2048];
+    let length = runtime.block_on(async {
+        let ear = tokio::net::UdpSocket::bind(SocketAddr::new(ip(host), 0)).await.unwrap();
+        let config = EndpointConfig::element(SocketAddr::new(ip(host), 0));
+        let (endpoint, _events) = Endpoint::bind(config).await.unwrap();
+        let protocol = Protocol::Asap;
+        let remote = Remote { addr: ear.local_addr().unwrap(), ..remote(protocol) };
+        endpoint.execute(NetCommand::Connect { assoc: AssocId::dialled(0), protocol, remote });
+        let heard = tokio::time::timeout(Duration::from_secs(8), ear.recv(&mut init)).await;
+        heard.expect("no INIT").unwrap()
+    });
+    let spoofed: Vec<_> = (0..=255)
+        .map(|n| std::net::UdpSocket::bind(SocketAddr::from(([127, 114, host, n], 0))).unwrap())
+        .collect();
+    while !stop.load(Ordering::Relaxed) {
+        for socket in &spoofed {
+            let to = SocketAddr::new(ip(1), ENCAPSULATION_PORT);
+            let is_sent = socket.send_to(&init[..length], to).is_ok();
+            sent.fetch_add(u64::from(is_sent), Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_millis(6));
+    }
+}
+
+/// Peak of this process's resident memory since it was last asked for, and what is resident now, in bytes.
+fn resident() -> (usize, usize) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    };
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    (field("VmHWM:"), field("VmRSS:"))
+}
+
 /// A handle resolution, with the option that asks for all.
 fn resolution(pool: &[u8], subscribe: bool) -> Vec<u8> {
     let handle = PoolHandle(pool);
@@ -229,6 +271,7 @@ fn resolution(pool: &[u8], subscribe: bool) -> Vec<u8> {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Announcements,
+    Inits,
     NewPools,
     Registrations,
     Reports,
@@ -245,6 +288,7 @@ fn flood(kind: Kind, host: u8, stop: &AtomicBool, sent: &AtomicU64) {
     };
     match kind {
         Kind::Announcements => flood_multicast(host, stop, sent),
+        Kind::Inits => flood_inits(host, &runtime, stop, sent),
         Kind::NewPools => sctp(Protocol::Asap, &|n| registration(&n.to_be_bytes(), n, host)),
         Kind::Registrations => sctp(Protocol::Asap, &|n| registration(b"crowd", n, host)),
         Kind::Reports => sctp(Protocol::Asap, &|_| {
@@ -275,6 +319,7 @@ fn elements_are_answered_in_time_during_floods() {
         element.register().await.unwrap();
         for kind in [
             Kind::Announcements,
+            Kind::Inits,
             Kind::NewPools,
             Kind::Registrations,
             Kind::Reports,
@@ -294,6 +339,7 @@ fn elements_are_answered_in_time_during_floods() {
                 })
                 .collect();
             (element.slowest, element.answers) = (Duration::ZERO, 0);
+            let (_, before) = resident();
             let start = now();
             while now() < start + FLOOD {
                 let answered = element.register().await;
@@ -305,11 +351,13 @@ fn elements_are_answered_in_time_during_floods() {
                 tokio::task::spawn_blocking(|| flood.join().unwrap()).await.unwrap();
             }
             let snapshot = running.snapshots.borrow().clone();
+            let grown = resident().0.saturating_sub(before);
             println!(
-                "table: {kind:?}: {} messages sent; slowest of {} answers to the element {:?}; {} elements, {} peers, {} limited, {} hung up",
+                "table: {kind:?}: {} messages sent; slowest of {} answers to the element {:?}; {} MB more at most; {} elements, {} peers, {} limited, {} hung up",
                 sent.load(Ordering::Relaxed),
                 element.answers,
                 element.slowest,
+                grown >> 20,
                 snapshot.elements,
                 snapshot.peers.len(),
                 snapshot.counters.requests_limited + snapshot.counters.reports_limited,
@@ -319,6 +367,7 @@ fn elements_are_answered_in_time_during_floods() {
             assert!(element.slowest < IN_TIME, "{kind:?}: {:?}", element.slowest);
             assert!(snapshot.elements <= 2 * 1000 + 1, "{kind:?}: {}", snapshot.elements);
             assert!(snapshot.peers.len() <= 64 && snapshot.contacts <= 200);
+            assert!(grown < MEMORY, "{kind:?}: {grown} bytes");
         }
         // Who has gone leaves nothing behind.
         let mut snapshots = running.snapshots.clone();

@@ -40,6 +40,8 @@ pub struct EndpointConfig {
     /// Bytes that wait for one peer at most. A peer that drains more slowly loses its association
     /// ([`crate::DownCause::TimedOut`]).
     pub send_buffer: usize,
+    /// The same for another registrar, which is told of every element of one host that ends: 100 bytes for each, at once.
+    pub enrp_send_buffer: usize,
     /// Bytes that all SCTP peers together may make this endpoint hold, for each direction. Beyond it the one that
     /// holds most loses its association.
     pub max_held: usize,
@@ -134,6 +136,7 @@ impl EndpointConfig {
             max_handshakes_per_address: 100,
             max_out_of_the_blue_per_second: 100,
             send_buffer: 1 << 20,
+            enrp_send_buffer: 1 << 20,
             max_held: 64 << 20,
             receive_window: 1 << 18,
             command_queue: 4096,
@@ -153,6 +156,7 @@ impl EndpointConfig {
             max_handshakes_per_second: 20_000,
             max_handshakes_per_address: 1_000,
             max_out_of_the_blue_per_second: 1_000,
+            enrp_send_buffer: 8 << 20,
             command_queue: 65_536,
             event_queue: 16_384,
             max_held: 256 << 20,

@@ -76,6 +76,7 @@ impl Endpoint {
             local: tcp_addr.unwrap_or(udp_addr),
             max_connections: config.max_connections,
             send_buffer: config.send_buffer,
+            enrp_send_buffer: config.enrp_send_buffer,
             shutdown: config.timers.shutdown,
             secure,
         };

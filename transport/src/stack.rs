@@ -462,7 +462,8 @@ impl Stack {
     }
 
     fn insert(&mut self, now: Instant, id: AssocId, key: Key, protocol: Protocol, peer_tag: u32) {
-        let socket = Socket::new("association", &self.options(key.local_port, key.peer_port));
+        let options = self.options(protocol, key.local_port, key.peer_port);
+        let socket = Socket::new("association", &options);
         let assoc = Assoc {
             socket,
             created: now,

@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) local: SocketAddr,
     pub(crate) max_connections: usize,
     pub(crate) send_buffer: usize,
+    pub(crate) enrp_send_buffer: usize,
     pub(crate) shutdown: Duration,
     /// Dialled connections have TLS.
     pub(crate) secure: Option<Secure>,
@@ -76,6 +77,7 @@ struct Connection {
     queue: mpsc::UnboundedSender<Vec<u8>>,
     /// Bytes that were handed over and not written; bounded by the send buffer's size.
     waiting: Arc<AtomicUsize>,
+    send_buffer: usize,
     wish: watch::Sender<Wish>,
 }
 
@@ -188,7 +190,8 @@ impl Tcp {
         let id = AssocId::accepted(self.accepted.fetch_add(1, Ordering::Relaxed));
         // In secure mode who has proven nothing may not take all places.
         let reserved = if self.settings.secure.is_some() && identity.is_none() { 2 } else { 1 };
-        let Some(inbox) = self.register(id, self.settings.max_connections / reserved) else {
+        let Some(inbox) = self.register(id, protocol, self.settings.max_connections / reserved)
+        else {
             add(&self.counters.associations_refused);
             return reset(stream.socket());
         };
@@ -231,7 +234,7 @@ impl Tcp {
     }
 
     pub(crate) fn connect(self: &Arc<Self>, id: AssocId, protocol: Protocol, remote: Remote) {
-        let inbox = self.register(id, self.settings.max_connections);
+        let inbox = self.register(id, protocol, self.settings.max_connections);
         let tcp = Arc::clone(self);
         tokio::spawn(async move {
             let Some(mut inbox) = inbox else {
@@ -336,8 +339,7 @@ impl Tcp {
         let mut payload = std::mem::take(payload);
         payload.resize(payload.len().next_multiple_of(4), 0);
         let length = payload.len();
-        if connection.waiting.fetch_add(length, Ordering::Relaxed) + length
-            > self.settings.send_buffer
+        if connection.waiting.fetch_add(length, Ordering::Relaxed) + length > connection.send_buffer
         {
             add(&self.counters.slow_peers);
             connection.want(Wish::Abort(DownCause::TimedOut));
@@ -370,7 +372,7 @@ impl Tcp {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, id: AssocId, places: usize) -> Option<Inbox> {
+    fn register(&self, id: AssocId, protocol: Protocol, places: usize) -> Option<Inbox> {
         let mut connections = self.connections();
         // A handshake may end after everything else was told to.
         let closing = *self.closing.borrow();
@@ -380,7 +382,12 @@ impl Tcp {
         let (queue, inbox) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (wish, wished) = watch::channel(Wish::Live);
-        connections.insert(id, Connection { queue, waiting: Arc::clone(&waiting), wish });
+        let send_buffer = match protocol {
+            Protocol::Asap => self.settings.send_buffer,
+            Protocol::Enrp => self.settings.enrp_send_buffer,
+        };
+        let connection = Connection { queue, waiting: Arc::clone(&waiting), send_buffer, wish };
+        connections.insert(id, connection);
         Some(Inbox { queue: inbox, waiting, wish: wished })
     }
 

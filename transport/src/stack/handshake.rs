@@ -39,17 +39,17 @@ impl Stack {
             return self.operate(now, id, |socket| socket.handle_input(init.bytes));
         }
         let is_session = self.is_session_port(key.local_port);
-        if self.protocol(key.local_port).is_none() {
+        let Some(protocol) = self.protocol(key.local_port) else {
             add(&self.counters.out_of_the_blue);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &[]);
-        }
+        };
         if known.is_none() && self.is_full(is_session, key.peer.ip()) {
             add(&self.counters.associations_refused);
             let cause = packet::cause(packet::CAUSE_OUT_OF_RESOURCE, None);
             return self.answer_stranger(now, key, initiate_tag, packet::ABORT, 0, &cause);
         }
         // A peer that restarted is answered like a new one; its COOKIE ECHO ends the old association.
-        let options = self.options(key.local_port, 0);
+        let options = self.options(protocol, key.local_port, 0);
         let responder = self
             .responders
             .entry(key.local_port)

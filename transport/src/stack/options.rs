@@ -5,10 +5,15 @@ use std::time::Duration;
 use dcsctp::api::Options;
 
 use super::{MAX_MESSAGE, STREAMS, Stack};
+use crate::model::Protocol;
 
 impl Stack {
-    pub(super) fn options(&self, local_port: u16, remote_port: u16) -> Options {
+    pub(super) fn options(&self, protocol: Protocol, local_port: u16, remote_port: u16) -> Options {
         let timers = &self.config.timers;
+        let send_buffer = match protocol {
+            Protocol::Asap => self.config.send_buffer,
+            Protocol::Enrp => self.config.enrp_send_buffer,
+        };
         Options {
             local_port,
             remote_port,
@@ -17,8 +22,8 @@ impl Stack {
             mtu: self.config.mtu,
             max_message_size: MAX_MESSAGE,
             max_receiver_window_buffer_size: self.config.receive_window,
-            max_send_buffer_size: self.config.send_buffer,
-            per_stream_send_queue_limit: self.config.send_buffer,
+            max_send_buffer_size: send_buffer,
+            per_stream_send_queue_limit: send_buffer,
             rto_initial: timers.rto_initial,
             rto_min: timers.rto_min,
             rto_max: timers.rto_max,
