@@ -9,7 +9,7 @@ use std::time::Duration;
 use dialtone_sip::Method;
 
 use super::store::Mood;
-use super::world::{Act, FIRST_FOCUS, FOCUSES, GATEWAYS, PROCESSES, World};
+use super::world::{Act, FIRST_FOCUS, FOCUSES, GATEWAYS, Move, PROCESSES, World};
 use super::{Inflight, Options, outcome};
 use crate::Outcome;
 
@@ -214,9 +214,25 @@ fn check(world: &mut World, visit: &Visit, faults: &[Fault], trouble: Trouble) -
     Some(Stay { name, room, focus, began, answered, troubled })
 }
 
+/// Whether somebody came by the memory of a proxy to a server that has stood still, and was given up meanwhile by the other
+/// proxy, which moved the room. Without the database neither hears of the other, for as long as that lasts and however
+/// long ago it was that the server stood still: so it does not matter which of two who do not meet was misled.
+fn is_misled(moves: &[Move], stay: &Stay, fault: &Fault) -> bool {
+    let claim = format!("conference/{}", stay.room);
+    let while_it_lasted = fault.from..=fault.to;
+    let moved = |step: &Move| {
+        *step.name == *claim && step.to != fault.process && while_it_lasted.contains(&step.at)
+    };
+    stay.troubled
+        && fault.stopped
+        && fault.process == stay.focus
+        && fault.from <= stay.began
+        && moves.iter().any(moved)
+}
+
 /// Two who came to one room are at the same server, unless that of the first was in trouble meanwhile. Nor can anything
 /// be done about a server that goes on just when it was given up, with a call that was waiting there for somebody else;
-/// nor, without the database, about one that only the other proxy has given up.
+/// nor, without the database, about one that only the other proxy has given up ([`is_misled`]).
 fn check_company(world: &mut World, stays: &[Stay], faults: &[Fault]) {
     for (number, one) in stays.iter().enumerate() {
         for other in stays[number + 1..].iter().filter(|other| other.room == one.room) {
@@ -225,8 +241,7 @@ fn check_company(world: &mut World, stays: &[Stay], faults: &[Fault]) {
             let until = second.answered.max(first.answered);
             let excused = faults.iter().any(|fault| {
                 let together = second.began <= first.answered;
-                let unseen = second.troubled && fault.stopped && fault.from <= second.began;
-                if unseen && fault.process == second.focus {
+                if [first, second].into_iter().any(|stay| is_misled(&world.moves, stay, fault)) {
                     return true;
                 }
                 (fault.process == first.focus || together && fault.process == second.focus)

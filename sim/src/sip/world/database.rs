@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use dialtone_location::{Answer, Record, Request, StoreEvent, Table, Ticket, WriterId};
+use dialtone_location::{
+    Answer, ClaimChange, Record, Request, StoreEvent, Table, Ticket, WriterId,
+};
 use dialtone_sip_proxy::core::{ClockNotice, Proxy};
 
 use super::process::{Core, EPOCH_MS, Input_};
-use super::{Act, Event, GATEWAYS, PROCESSES, World, name};
+use super::{Act, Event, GATEWAYS, Move, PROCESSES, World, name};
 use crate::sip::store::{Fate, Mood, Store};
 
 /// A request on its way through the database.
@@ -46,6 +48,11 @@ impl World {
                 }
                 _ => {}
             }
+        }
+        if let Request::Claim(ClaimChange::Swap { name, owner, .. }) = &request {
+            // No claim grows old enough here to be renewed, which would be a swap, too.
+            let to = (*owner - 100) as usize;
+            self.moves.push(Move { at: self.now, name: name.clone(), to });
         }
         if self.bugs.split_claims
             && let Request::Claim(_) = &request

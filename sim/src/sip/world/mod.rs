@@ -185,6 +185,15 @@ pub(crate) struct Blow {
     pub(crate) act: Act,
 }
 
+/// A proxy has given the server of a room up, and asks the database to give the room to another one.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    pub(crate) at: Duration,
+    /// Of the claim.
+    pub(crate) name: Box<str>,
+    pub(crate) to: usize,
+}
+
 pub(crate) struct World {
     base: Instant,
     pub(crate) now: Duration,
@@ -212,6 +221,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     /// What the database has not done because it stands still.
     held: Vec<Asked>,
+    /// Rooms that proxies wanted to have moved, whatever came of it.
+    pub(crate) moves: Vec<Move>,
     version: u64,
     pub(crate) counting: bool,
     pub(crate) blow: Option<Blow>,
@@ -258,6 +269,7 @@ impl World {
             edges: Vec::new(),
             store: Store::new(bugs.unordered_saves),
             held: Vec::new(),
+            moves: Vec::new(),
             version: 0,
             counting: false,
             blow: None,
