@@ -505,6 +505,14 @@ impl World {
         Some(end.protocol)
     }
 
+    /// What an association of this process runs on.
+    pub(crate) fn link_of(&self, process: usize, assoc: AssocId) -> Option<Link> {
+        if self.packets.is_some() {
+            return Some(Link::Sctp);
+        }
+        self.net.ends.get(&(process, assoc)).map(|end| end.key.link)
+    }
+
     /// How many associations this process has.
     pub(crate) fn count_ends(&self, process: usize) -> usize {
         if let Some(packets) = &self.packets {

@@ -1,43 +1,59 @@
 //! Every request gets exactly one answer: from a registrar in the same call, whatever it asks for; from an element to
-//! a keep-alive; and a user's question or an element's wish to leave ends once, in time.
+//! a keep-alive; and a user's question or an element's wish to leave ends once, in time, as does a takeover.
+//!
+//! | exception | why |
+//! |---|---|
+//! | ENRP for another identifier than the registrar's | RFC 5353 section 2: meant for who was here before |
+//! | elements of one pool in one process | G10: a keep-alive names a pool, each element in it answers, and one that has asked for its registration only may |
+//! | a registrar that stood still for MAX-TIME-LAST-HEARD | it serves nothing that elements said before that, and ends their associations |
+//! | a registrar that was called late | a push for the same pool that is overdue comes before the answer, and looks like one |
+//! | INIT_TAKEOVER for a target that the registrar itself takes over, with precedence | RFC 5353 section 3.5.1: who comes second is not acknowledged |
+//! | INIT_TAKEOVER for the registrar itself | RFC 5353 section 3.5.1: all peers are told that it lives |
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use dialtone_handlespace::Handle;
 use dialtone_pool_element::{ElementKey, State};
-use dialtone_transport::{AssocId, NetCommand, NetEvent, Protocol};
-use dialtone_wire::PeId;
+use dialtone_registrar_ns::core::TimerConfig;
+use dialtone_transport::{AssocId, Link, NetCommand, NetEvent, Protocol};
 use dialtone_wire::asap::Message;
 use dialtone_wire::enrp::{self, Body};
+use dialtone_wire::{PeId, ServerId};
 
 use super::TOLERANCE;
-use crate::process::{Core, Said};
+use crate::process::{Core, Life, Said};
 use crate::world::{World, ms};
 
 /// A question of a user and a departure of an element may take so long, over all registrars.
 const LIMIT: Duration = ms(3000);
-/// Called so late, a registrar pushes what was due in the same call, and ends old associations first.
-const LATE: Duration = ms(200);
+/// A takeover may take so long: announced three times, the last two of them up to a quarter late.
+const TAKEOVER: Duration = ms(3500);
 
 /// A request that is about to reach a core.
 #[derive(Debug)]
 pub(crate) struct Asked {
     assoc: AssocId,
     what: What,
+    /// How many answers are right.
+    answers: RangeInclusive<usize>,
 }
 
 #[derive(Debug)]
 enum What {
     Deregistration(Handle, PeId),
-    /// Elements of that pool here: those that are registered, and all. Each answers for itself (G10), and those that
-    /// have registered once may still be known.
-    KeepAlive(Handle, usize, usize),
-    List,
-    Presence,
+    KeepAlive(Handle),
+    List(ServerId),
+    /// By whom.
+    Presence(ServerId),
     Registration(Handle, PeId),
     Resolution(Handle),
-    Table,
+    Table(ServerId),
+    /// Of a peer, by another.
+    Takeover(ServerId, ServerId),
+    /// Of the registrar that is asked.
+    TakeoverOfItself,
 }
 
 impl Asked {
@@ -53,14 +69,10 @@ pub(crate) fn asked(world: &World, process: usize, event: &NetEvent) -> Option<A
     let core = world.processes[process].core.as_ref()?;
     // Only these types are requests; nothing else is worth decoding.
     let protocol = world.protocol_of(process, *assoc)?;
+    let mut answers = 1..=1;
     let what = match (core, protocol, kind) {
         (Core::Registrar(core), Protocol::Asap, 0x01 | 0x02 | 0x05) => {
-            let late =
-                core.next_deadline().is_some_and(|at| world.since_start(at) + LATE <= world.now);
-            if late || !core.in_service() {
-                return None;
-            }
-            match Message::decode(payload).ok()?.message {
+            let what = match Message::decode(payload).ok()?.message {
                 Message::Registration { handle, element } => {
                     What::Registration(Handle::try_from(handle).ok()?, element.pe_id)
                 }
@@ -71,17 +83,37 @@ pub(crate) fn asked(world: &World, process: usize, event: &NetEvent) -> Option<A
                     What::Resolution(Handle::try_from(handle).ok()?)
                 }
                 _ => return None,
+            };
+            let due = core.next_deadline().map(|at| world.since_start(at));
+            let late = due.map_or(Duration::ZERO, |due| world.now.saturating_sub(due));
+            let t = TimerConfig::telephony();
+            if late > t.last_heard && world.link_of(process, *assoc) == Some(Link::Sctp) {
+                answers = 0..=0;
+            } else if late >= t.starvation && matches!(what, What::Resolution(_)) {
+                answers = 1..=2;
             }
+            what
         }
-        (Core::Registrar(core), Protocol::Enrp, 0x01 | 0x02 | 0x05) => {
+        (Core::Registrar(core), Protocol::Enrp, 0x01 | 0x02 | 0x05 | 0x07) => {
             let message = enrp::Message::decode(payload).ok()?.message;
-            if message.receiver != dialtone_wire::ServerId::NONE && message.receiver != core.id() {
+            if message.receiver != ServerId::NONE && message.receiver != core.id() {
                 return None;
             }
+            let sender = message.sender;
             match message.body {
-                Body::Presence { reply_required: true, .. } => What::Presence,
-                Body::HandleTableRequest { .. } => What::Table,
-                Body::ListRequest => What::List,
+                Body::Presence { reply_required: true, .. } => What::Presence(sender),
+                Body::HandleTableRequest { .. } => What::Table(sender),
+                Body::ListRequest => What::List(sender),
+                Body::InitTakeover { target } if target == core.id() => {
+                    answers = 1..=usize::MAX;
+                    What::TakeoverOfItself
+                }
+                Body::InitTakeover { target } => {
+                    if world.heard.is_taking_over(process, target) && core.id() > sender {
+                        answers = 0..=0;
+                    }
+                    What::Takeover(target, sender)
+                }
                 _ => return None,
             }
         }
@@ -91,45 +123,51 @@ pub(crate) fn asked(world: &World, process: usize, event: &NetEvent) -> Option<A
                 return None;
             };
             let handle = Handle::try_from(handle).ok()?;
-            let registered = world.processes[process].elements().filter(|(pool, pe_id)| {
+            let here = || {
+                let elements = world.processes[process].elements();
+                elements.filter(|(pool, _)| **pool == handle)
+            };
+            let registered = here().filter(|(pool, pe_id)| {
                 let key = ElementKey { handle: (*pool).clone(), pe_id: *pe_id };
-                **pool == handle
-                    && matches!(client.role().state(&key), Some(State::Registered { .. }))
+                matches!(client.role().state(&key), Some(State::Registered { .. }))
             });
-            let registered = registered.count();
-            let here = world.processes[process].elements();
-            let here = here.filter(|(pool, _)| **pool == handle).count();
-            What::KeepAlive(handle, registered, here)
+            answers = registered.count()..=here().count();
+            What::KeepAlive(handle)
         }
         _ => return None,
     };
-    Some(Asked { assoc: *assoc, what })
+    Some(Asked { assoc: *assoc, what, answers })
 }
 
 /// The core was called with it and said this.
 pub(crate) fn check(world: &mut World, process: usize, asked: &Asked, said: &[Said]) {
-    let sent = said.iter().filter_map(|said| match said {
-        Said::Net(NetCommand::Send { assoc, payload }) if *assoc == asked.assoc => Some(payload),
+    // Who lives tells its peers over the associations that it has chosen.
+    let anywhere = matches!(asked.what, What::TakeoverOfItself);
+    // What follows the end of an association reaches nobody.
+    let ends = |said: &&Said| matches!(said, Said::Net(NetCommand::Abort { assoc }) if *assoc == asked.assoc);
+    let sent = said.iter().take_while(|said| !ends(said)).filter_map(|said| match said {
+        Said::Net(NetCommand::Send { assoc, payload }) if *assoc == asked.assoc || anywhere => {
+            Some(payload)
+        }
         _ => None,
     });
     let answers = sent.filter(|payload| asked.what.is_answered_by(payload)).count();
-    let right = match asked.what {
-        What::KeepAlive(_, registered, here) => answers >= registered && answers <= here,
-        // It may be due anyway.
-        What::Presence => answers >= 1,
-        _ => answers == 1,
-    };
+    let right = asked.answers.contains(&answers);
     if !right {
         let name = &world.processes[process].name;
-        let what = format!("{name} gives {answers} answers to {:?}", asked.what);
+        let (what, right) = (&asked.what, &asked.answers);
+        let what = format!("{name} gives {answers} answers to {what:?}, not {right:?}");
         world.violation("answered", what);
     }
 }
 
 impl What {
     fn is_answered_by(&self, payload: &[u8]) -> bool {
-        let enrp = |wanted: fn(&Body<'_>) -> bool| {
-            enrp::Message::decode(payload).is_ok_and(|decoded| wanted(&decoded.message.body))
+        // What is told to everybody is for nobody (RFC 5353 section 2.1): an announcement that is due answers nothing.
+        let enrp = |asker: ServerId, wanted: &dyn Fn(&Body<'_>) -> bool| {
+            enrp::Message::decode(payload).is_ok_and(|decoded| {
+                decoded.message.receiver == asker && wanted(&decoded.message.body)
+            })
         };
         let asap = |pool: &Handle, wanted: &dyn Fn(&Message<'_>) -> Option<Handle>| {
             Message::decode(payload)
@@ -142,7 +180,7 @@ impl What {
                 }
                 _ => None,
             }),
-            Self::KeepAlive(pool, ..) => asap(pool, &|message| match message {
+            Self::KeepAlive(pool) => asap(pool, &|message| match message {
                 Message::EndpointKeepAliveAck { handle, .. } => Handle::try_from(*handle).ok(),
                 _ => None,
             }),
@@ -156,11 +194,20 @@ impl What {
                 Message::HandleResolutionResponse { handle, .. } => Handle::try_from(*handle).ok(),
                 _ => None,
             }),
-            Self::List => enrp(|body| matches!(body, Body::ListResponse { .. })),
-            Self::Presence => {
-                enrp(|body| matches!(body, Body::Presence { reply_required: false, .. }))
+            Self::List(asker) => enrp(*asker, &|body| matches!(body, Body::ListResponse { .. })),
+            Self::Presence(asker) => {
+                enrp(*asker, &|body| matches!(body, Body::Presence { reply_required: false, .. }))
             }
-            Self::Table => enrp(|body| matches!(body, Body::HandleTableResponse { .. })),
+            Self::Table(asker) => {
+                enrp(*asker, &|body| matches!(body, Body::HandleTableResponse { .. }))
+            }
+            Self::Takeover(target, asker) => enrp(
+                *asker,
+                &|body| matches!(body, Body::InitTakeoverAck { target: other } if other == target),
+            ),
+            Self::TakeoverOfItself => enrp(ServerId::NONE, &|body| {
+                matches!(body, Body::Presence { reply_required: false, .. })
+            }),
         }
     }
 }
@@ -224,6 +271,14 @@ pub(super) fn overdue(world: &World, wrong: &mut Vec<(&'static str, String)>) {
         if asker.is_running() && world.now > *since + LIMIT + TOLERANCE {
             let name = &asker.name;
             wrong.push(("answered", format!("{name} waits for ever: {question:?}")));
+        }
+    }
+    for (process, target, started) in world.heard.takeovers() {
+        let process = &world.processes[process];
+        let Life::Running { since } = process.life else { continue };
+        if world.now > started.max(since) + TAKEOVER + TOLERANCE {
+            let name = &process.name;
+            wrong.push(("answered", format!("{name} takes {target} over without an end")));
         }
     }
 }

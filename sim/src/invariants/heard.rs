@@ -23,6 +23,15 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
+    /// Takeovers under way: whose, of whom, and since when.
+    pub(super) fn takeovers(&self) -> impl Iterator<Item = (usize, ServerId, Duration)> {
+        self.started.iter().map(|((process, target), since)| (*process, *target, *since))
+    }
+
+    pub(super) fn is_taking_over(&self, process: usize, target: ServerId) -> bool {
+        self.started.contains_key(&(process, target))
+    }
+
     /// Another life begins.
     pub(crate) fn forget(&mut self, process: usize) {
         self.last.retain(|(listener, _), _| *listener != process);
