@@ -372,9 +372,11 @@ impl World {
         {
             return;
         }
-        let Some(core) = &mut self.processes[process].core else { return };
         let timeout = matches!(input, Input::Timeout);
+        let sleeps = timeout && self.planted.as_mut().is_some_and(Planted::sleeps);
+        let Some(core) = &mut self.processes[process].core else { return };
         match (input, core) {
+            (Input::Timeout, _) if sleeps => {}
             (Input::Net(event), core) => core.handle_net(now, event),
             (Input::Timeout, core) => core.handle_timeout(now),
             (Input::Element(command), Core::Element(client)) => client.handle_command(now, command),
