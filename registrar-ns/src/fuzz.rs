@@ -1,10 +1,11 @@
 //! Body of a fuzz target as a plain function: a registrar core is fed with whatever a sequence of operations says.
 //! Corpora replay in ordinary tests. It panics on a violated property.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use dialtone_handlespace::Checksum;
 use dialtone_transport::{
     AssocId, DownCause, ENCAPSULATION_PORT, Link, NetCommand, NetEvent, Protocol, Remote,
 };
@@ -23,14 +24,33 @@ const STEPS: usize = 2_000;
 /// Outputs of one input: a handlespace of [`ELEMENTS`] told to everybody is far below.
 const MOST_OUTPUTS: usize = 20_000;
 const ELEMENTS: usize = 64;
+const PEERS: usize = 8;
+/// Kinds of events there are.
+const EVENTS: usize = 15;
 
-/// Which messages the registrar was given over an association where they belong.
+/// Which messages reached their handlers: nothing was dropped or refused for want of a budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     pub asap: BTreeSet<AsapType>,
     pub enrp: BTreeSet<EnrpType>,
     /// Kinds of events that were reported.
     pub events: BTreeSet<String>,
+}
+
+impl Reached {
+    pub fn extend(&mut self, other: Self) {
+        self.asap.extend(other.asap);
+        self.enrp.extend(other.enrp);
+        self.events.extend(other.events);
+    }
+
+    /// Whether every message that a registrar has a handler for has reached it, and every kind of event has come of it.
+    pub fn is_everything(&self) -> bool {
+        // The other messages of ASAP are for elements and users.
+        self.asap == [1, 2, 5, 8, 9, 14].map(AsapType).into()
+            && self.enrp == (1..=10).map(EnrpType).collect()
+            && self.events.len() == EVENTS
+    }
 }
 
 /// The bytes as a source of decisions; zeros when they are used up.
@@ -186,6 +206,10 @@ impl<'a> Input<'a> {
 #[derive(Default)]
 struct Net {
     up: Vec<(AssocId, Protocol)>,
+    /// Those that the registrar has aborted: it does not look at what still comes.
+    aborted: BTreeSet<AssocId>,
+    /// Where associations come from: that does not change, as far as the endpoint lets anybody know.
+    addresses: BTreeMap<AssocId, IpAddr>,
     dialled: VecDeque<(AssocId, Protocol, Remote)>,
     accepted: u64,
 }
@@ -194,7 +218,7 @@ struct Net {
 /// passes, late and early.
 ///
 /// # Panics
-/// When a deadline lies in the past, an output is addressed to nobody, a limit does not hold, or a checksum is wrong.
+/// When a deadline lies in the past, outputs have no end or cannot be read, a limit does not hold, or a checksum is wrong.
 pub fn operations(bytes: &[u8]) -> Reached {
     let mut input = Input(bytes);
     let mut now = begin();
@@ -210,7 +234,7 @@ pub fn operations(bytes: &[u8]) -> Reached {
     config.limits = Limits {
         elements: ELEMENTS,
         elements_per_pool: ELEMENTS / 2,
-        peers: 8,
+        peers: PEERS,
         ..Limits::default()
     };
     let rng = fastrand::Rng::with_seed(input.byte().into());
@@ -223,7 +247,9 @@ pub fn operations(bytes: &[u8]) -> Reached {
         }
         step(&mut input, &mut registrar, &mut net, &mut now, &mut reached);
         drain(&mut registrar, &mut net, &mut reached);
-        check(&mut registrar, now);
+        registrar.handle_timeout(now);
+        drain(&mut registrar, &mut net, &mut reached);
+        check(&registrar, now);
     }
     reached
 }
@@ -249,10 +275,12 @@ fn step(
             net.accepted += 1;
             net.up.push((assoc, protocol));
             let remote = Remote { link, ..remote(input) };
+            net.addresses.insert(assoc, remote.addr.ip());
             registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote, peer: None });
         }
         (1, _) if let Some((assoc, protocol, remote)) = net.dialled.pop_front() => {
             net.up.push((assoc, protocol));
+            net.addresses.insert(assoc, remote.addr.ip());
             registrar.handle_net(*now, NetEvent::Up { assoc, protocol, remote, peer: None });
         }
         (2, _) if let Some((assoc, ..)) = net.dialled.pop_front() => {
@@ -264,14 +292,14 @@ fn step(
         }
         (4, Some((assoc, _))) => registrar.handle_net(*now, NetEvent::Suspect { assoc }),
         (5, Some((assoc, _))) => {
-            let remote = remote(input);
+            let mut remote = remote(input);
+            remote.addr = SocketAddr::new(net.addresses[&assoc], 1024 + remote.sctp_port);
             registrar.handle_net(*now, NetEvent::Moved { assoc, remote });
         }
         (6, Some((assoc, protocol))) => {
             let payload =
                 input.take(usize::from(input.0.first().copied().unwrap_or(0)) + 1).to_vec();
-            note(protocol, &payload, reached);
-            registrar.handle_net(*now, NetEvent::Message { assoc, payload });
+            say(registrar, *now, net, (assoc, protocol), payload, reached);
         }
         (7..12, Some((assoc, protocol))) => {
             let payload = match protocol {
@@ -279,8 +307,7 @@ fn step(
                 Protocol::Enrp => input.enrp(),
             };
             if let Some(payload) = payload {
-                note(protocol, &payload, reached);
-                registrar.handle_net(*now, NetEvent::Message { assoc, payload });
+                say(registrar, *now, net, (assoc, protocol), payload, reached);
             }
         }
         (12 | 13, _) if let Some(deadline) = registrar.next_deadline() => {
@@ -310,16 +337,31 @@ fn cause(input: &mut Input<'_>) -> DownCause {
         [usize::from(input.below(4))]
 }
 
-fn note(protocol: Protocol, payload: &[u8], reached: &mut Reached) {
+fn say(
+    registrar: &mut Registrar,
+    now: Instant,
+    net: &Net,
+    (assoc, protocol): (AssocId, Protocol),
+    payload: Vec<u8>,
+    reached: &mut Reached,
+) {
     let number = payload.first().copied().unwrap_or(0);
-    match protocol {
-        Protocol::Asap if Message::decode(payload).is_ok() => {
-            reached.asap.insert(AsapType(number));
+    let valid = match protocol {
+        Protocol::Asap => Message::decode(&payload).is_ok(),
+        Protocol::Enrp => Enrp::decode(&payload).is_ok(),
+    };
+    let ignored = |registrar: &Registrar| {
+        let counters = registrar.counters();
+        let (dropped, limited) = (counters.dropped, counters.requests_limited);
+        dropped + limited + counters.reports_limited + counters.hung_up
+    };
+    let before = ignored(registrar);
+    registrar.handle_net(now, NetEvent::Message { assoc, payload });
+    if valid && !net.aborted.contains(&assoc) && ignored(registrar) == before {
+        match protocol {
+            Protocol::Asap => drop(reached.asap.insert(AsapType(number))),
+            Protocol::Enrp => drop(reached.enrp.insert(EnrpType(number))),
         }
-        Protocol::Enrp if Enrp::decode(payload).is_ok() => {
-            reached.enrp.insert(EnrpType(number));
-        }
-        _ => {}
     }
 }
 
@@ -342,7 +384,8 @@ fn drain(registrar: &mut Registrar, net: &mut Net, reached: &mut Reached) {
                     None => {}
                 }
             }
-            Output::Net(NetCommand::Abort { .. } | NetCommand::Shutdown { .. }) => {}
+            Output::Net(NetCommand::Abort { assoc }) => drop(net.aborted.insert(assoc)),
+            Output::Net(NetCommand::Shutdown { .. }) => {}
             Output::Presence(payload) => assert!(Enrp::decode(&payload).is_ok()),
             Output::Event(event) => {
                 let name = format!("{event:?}");
@@ -352,17 +395,30 @@ fn drain(registrar: &mut Registrar, net: &mut Net, reached: &mut Reached) {
     }
 }
 
-fn check(registrar: &mut Registrar, now: Instant) {
-    registrar.handle_timeout(now);
+fn check(registrar: &Registrar, now: Instant) {
     assert!(
         registrar.next_deadline().is_none_or(|deadline| deadline >= now),
         "a deadline in the past"
     );
-    while registrar.poll().is_some() {}
     let page = registrar.page(None, usize::MAX);
     let elements: usize = page.pools.iter().map(|pool| pool.elements.len()).sum();
-    assert_eq!(elements, registrar.snapshot(now).elements);
+    let snapshot = registrar.snapshot(now);
+    assert_eq!(elements, snapshot.elements);
     assert!(elements <= ELEMENTS, "{elements} elements");
+    assert!(page.pools.iter().all(|pool| pool.elements.len() <= ELEMENTS / 2), "a pool too large");
+    // Those of the configuration have their place in any case.
+    assert!(snapshot.peers.len() <= PEERS + 3, "{} peers", snapshot.peers.len());
+    let homes: BTreeSet<ServerId> =
+        page.pools.iter().flat_map(|pool| &pool.elements).map(|element| element.home).collect();
+    let space = registrar.handlespace();
+    for home in homes {
+        let mut sum = Checksum::default();
+        for pool in &page.pools {
+            let owned = pool.elements.iter().filter(|element| element.home == home);
+            owned.for_each(|element| sum.add(&pool.handle, element.pe_id));
+        }
+        assert!(Checksum::same(space.checksum(home), sum.value()), "checksum of {home}");
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
@@ -374,9 +430,6 @@ fn begin() -> Instant {
 mod tests {
     use super::*;
 
-    /// Kinds of events there are.
-    const EVENTS: usize = 15;
-
     #[test]
     fn random_operations_reach_every_handler() {
         let mut rng = fastrand::Rng::with_seed(1);
@@ -384,13 +437,8 @@ mod tests {
         for _ in 0..300 {
             let length = rng.usize(..4_000);
             let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(length).collect();
-            let Reached { asap, enrp, events } = operations(&bytes);
-            all.asap.extend(asap);
-            all.enrp.extend(enrp);
-            all.events.extend(events);
+            all.extend(operations(&bytes));
         }
-        assert_eq!(all.asap, (1..=14).map(AsapType).collect());
-        assert_eq!(all.enrp, (1..=10).map(EnrpType).collect());
-        assert_eq!(all.events.len(), EVENTS, "{:?}", all.events);
+        assert!(all.is_everything(), "{all:?}");
     }
 }

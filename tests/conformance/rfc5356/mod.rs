@@ -1,6 +1,6 @@
-//! RFC 5356, policies: what users make of the lists that registrars hand out. What registrars select is shown beside their
-//! handlespace.
+//! RFC 5356, policies: the lists that registrars hand out, and what users make of them.
 
+mod registrar;
 mod s4_static;
 mod s5_adaptive;
 
