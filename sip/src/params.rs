@@ -63,7 +63,8 @@ impl<'a> Params<'a> {
         self.find(name).is_some()
     }
 
-    /// Whether these are header parameters: each has a name, every quoted string ends (RFC 3261 section 25.1).
+    /// Whether these are header parameters: each has a name, every quoted string ends (RFC 3261 section 25.1), and so
+    /// does every bracket: what is appended would be taken for a part of the last value.
     pub(crate) fn well_formed(self) -> bool {
         let bytes = self.0.as_bytes();
         if bytes.is_empty() {
@@ -80,6 +81,10 @@ impl<'a> Params<'a> {
                     }
                     None => return false,
                 },
+                b'<' if at > 0 => {
+                    let Some(length) = memchr::memchr(b'>', &bytes[at..]) else { return false };
+                    (at, name_is_missing) = (at + length, false);
+                }
                 b';' if name_is_missing => return false,
                 b';' => name_is_missing = true,
                 byte if is_lws(byte) => {}

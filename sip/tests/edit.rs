@@ -173,3 +173,28 @@ fn an_empty_value_is_set_in_its_own_line() {
     assert_eq!(edited.header_str(HeaderName::Route), Some("y"));
     assert_eq!(edited.header_str(HeaderName::To), Some("x"));
 }
+
+/// A bracket that stays open would have what is appended for its own: neither the sender's address nor a tag could be
+/// read.
+#[test]
+fn what_is_appended_is_a_parameter_of_its_own() {
+    let source = "203.0.113.9:31000".parse().unwrap();
+    for (value, fits) in
+        [("<", false), ("<a;b", false), ("\"<\"", true), ("<a;b>", true), (">", true)]
+    {
+        let text = invite().replace(";rport\r\n", &format!(";rport;x={value}\r\n")).replace(
+            "To: \"Bob\" <sip:bob@example.com>",
+            &format!("To: <sip:bob@example.com>;x={value}"),
+        );
+        let message = parse(&text);
+        assert_eq!(message.check().is_ok(), fits, "{value}");
+        assert_eq!((message.top_via().is_ok(), message.to().is_ok()), (fits, fits), "{value}");
+        if fits {
+            let built = ResponseBuilder::new(&message, 200).source(source).to_tag("t").build();
+            let built = Message::parse(built.unwrap()).unwrap();
+            let via = built.top_via().unwrap();
+            assert_eq!((via.received(), via.rport()), (Some(source.ip()), Some(Some(31_000))));
+            assert_eq!(built.to().unwrap().tag(), Some("t"), "{value}");
+        }
+    }
+}

@@ -451,7 +451,9 @@ impl<'a> Expected<'a> {
         if let Some(length) = self.content_length {
             assert_eq!(out.content_length(), Ok(Some(length)));
         }
-        if let Some(via) = &self.pushed {
+        // A message without headers has one place for lines: there a Via may have been set before.
+        let alone = self.of(HeaderName::Via).is_empty() && self.changed.contains(&HeaderName::Via);
+        if let Some(via) = self.pushed.as_ref().filter(|_| !alone) {
             assert_eq!(out.top_via(), Via::parse(via));
         }
         if let Some(source) = self.stamped
