@@ -20,6 +20,8 @@ const PUBLISH: Duration = Duration::from_millis(50);
 const TOTALS: Duration = Duration::from_secs(1);
 /// Events taken in one go before commands leave and timers are looked at.
 const BATCH: usize = 256;
+/// Lines about elements in a second.
+const LINES: usize = 200;
 /// Elements in one answer to a reader: it takes about a millisecond.
 const PAGE: usize = 1000;
 /// Readers that wait for an answer; others wait for their turn.
@@ -145,11 +147,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let metrics = Metrics::new();
+    let mut log = Log::default();
     let mut publish_at = now();
     let mut totals_at = now();
     let mut unpublished = true;
     loop {
-        drain(&mut core, &endpoint, group.as_mut(), &metrics);
+        drain(&mut core, &endpoint, group.as_mut(), &metrics, &mut log);
         let time = now();
         if unpublished && time >= publish_at {
             let snapshot = core.snapshot(time);
@@ -201,13 +204,16 @@ fn drain(
     endpoint: &Endpoint,
     mut group: Option<&mut Group>,
     metrics: &Metrics,
+    log: &mut Log,
 ) {
     while let Some(output) = core.poll() {
         match output {
             Output::Net(command) => endpoint.execute(command),
             Output::Event(event) => {
                 metrics.event(&event);
-                log(&event);
+                if log.allows(&event, now()) {
+                    write(&event);
+                }
             }
             Output::Presence(payload) => {
                 group.iter_mut().for_each(|group| group.say(&payload));
@@ -216,7 +222,40 @@ fn drain(
     }
 }
 
-fn log(event: &Event) {
+/// What happens to elements is logged line by line, unless there is so much of it that it would fill the disk: anybody can
+/// register, or be refused, thousands of times a second. Metrics count all of it.
+#[derive(Debug, Default)]
+struct Log {
+    /// Since when lines are counted, how many there were, and how many were left out.
+    second: Option<(Instant, usize, usize)>,
+}
+
+impl Log {
+    fn allows(&mut self, event: &Event, now: Instant) -> bool {
+        let of_an_element = matches!(
+            event,
+            Event::Registered { .. } | Event::Rejected { .. } | Event::Removed { .. }
+        );
+        if !of_an_element {
+            return true;
+        }
+        let (since, lines, left_out) = self.second.get_or_insert((now, 0, 0));
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            if *left_out > 0 {
+                tracing::warn!(
+                    lines = *left_out,
+                    "registrations, refusals and removals not logged: too many a second"
+                );
+            }
+            (*since, *lines, *left_out) = (now, 0, 0);
+        }
+        let allowed = *lines < LINES;
+        *if allowed { lines } else { left_out } += 1;
+        allowed
+    }
+}
+
+fn write(event: &Event) {
     match event {
         Event::InService { mentor } => {
             tracing::info!(mentor = mentor.map(tracing::field::display), "service begins")
@@ -257,4 +296,27 @@ fn log(event: &Event) {
 #[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use dialtone_wire::{PeId, ServerId};
+
+    use super::*;
+
+    #[test]
+    fn a_flood_fills_no_log() {
+        let (mut log, start) = (Log::default(), now());
+        let pool: Handle = "echo".parse().unwrap();
+        let of_element = |n| Event::Registered { pool: pool.clone(), pe: PeId(n), from: None };
+        let mut written = 0;
+        for n in 0..10_000 {
+            let at = start + Duration::from_micros(300) * n;
+            written += usize::from(log.allows(&of_element(n), at));
+        }
+        // 3 s.
+        assert_eq!(written, 3 * LINES);
+        let end = start + Duration::from_secs(3);
+        assert!(log.allows(&Event::PeerDown { peer: ServerId(7) }, end), "others always");
+    }
 }

@@ -128,11 +128,15 @@ impl Session {
         }
     }
 
-    /// Takes out what was to go to this element, selected first, and to no other; the rest may choose again.
+    /// Takes out what was to go to this element, selected first, and to no other; the rest may choose again. What waits for
+    /// the session's first element, or goes where the one before goes, was to go there without a choice of its own.
     pub(super) fn refuse_failover(&mut self, element: PeId) -> Vec<Outgoing> {
         let (mut refused, mut kept) = (Vec::new(), VecDeque::new());
         for mut message in self.queue.drain(..) {
-            if message.options.contains(SendOptions::NO_FAILOVER) {
+            let was_selected = message.chosen == Some(element)
+                || !self.connected
+                || message.options.contains(SendOptions::TO_LAST);
+            if was_selected && message.options.contains(SendOptions::NO_FAILOVER) {
                 refused.push(message);
             } else {
                 if message.chosen == Some(element) {

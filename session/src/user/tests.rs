@@ -330,6 +330,23 @@ fn without_failover_the_message_comes_back() {
     assert_eq!(lab.events(), [unsent(number, "never", Reason::Unreachable { element })]);
 }
 
+/// RFC 5352 section 6.5.5 speaks of the element that was selected: who only waits behind another message has none.
+#[test]
+fn what_waits_for_another_messages_element_is_not_refused_with_it() {
+    let (mut lab, first, _) = Lab::established(None, &[A, B]);
+    lab.take();
+    let other = (0..2).find_map(|n| {
+        lab.send(&n.to_string(), SendOptions::FAILOVER);
+        lab.dials.pop()
+    });
+    let (other, _) = other.expect("the policy chooses the other one");
+    lab.take();
+    lab.send("waits", SendOptions::NO_FAILOVER);
+    lab.down(other, DownCause::Unreachable);
+    let sent = lab.wire();
+    assert!(sent.contains(&(first, "waits".to_owned())), "{sent:?}");
+}
+
 #[test]
 fn without_to_last_the_policy_chooses_for_each_message() {
     let (mut lab, _, _) = Lab::established(None, &[A, B]);

@@ -1,11 +1,15 @@
 //! What registrars put into their answers, policy by policy; the fine print of each selection is shown beside the
 //! handlespace.
 
+use super::Listed;
 use crate::lab::bytes::*;
 use crate::lab::registrars::Lab;
 
+/// A policy's number, a pool, and what its answers are to be.
+type Case<T> = (u32, &'static [Listed], T);
+
 /// Identifiers in the order of each of so many answers, of a pool with these elements and policy values.
-fn answers(number: u32, elements: &[(u32, &[u32])], count: usize) -> Vec<Vec<u32>> {
+fn answers(number: u32, elements: &[Listed], count: usize) -> Vec<Vec<u32>> {
     let mut lab = Lab::new(1);
     let who = lab.sctp(9, 1);
     for (id, values) in elements {
@@ -26,7 +30,7 @@ fn answers(number: u32, elements: &[(u32, &[u32])], count: usize) -> Vec<Vec<u32
 #[test]
 fn answers_come_in_the_order_of_the_policy() {
     const MAX: u32 = u32::MAX;
-    let table: [(u32, &[(u32, &[u32])], &[&[u32]]); 6] = [
+    let table: [Case<&[&[u32]]>; 6] = [
         // The head moves on by one.
         (0x1, &[(1, &[]), (2, &[]), (3, &[])], &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2], &[1, 2, 3]]),
         // As round robin, since nobody knows it.
@@ -55,7 +59,7 @@ fn answers_come_in_the_order_of_the_policy() {
 fn answers_name_elements_as_often_as_the_policy_wants() {
     const HALF: u32 = 1 << 31;
     // Weights, and the share of first places of each in 1,200 answers.
-    let table: [(u32, &[(u32, &[u32])], [usize; 3]); 4] = [
+    let table: [Case<[usize; 3]>; 4] = [
         (0x2, &[(1, &[1]), (2, &[2]), (3, &[3])], [200, 400, 600]),
         (0x3, &[(1, &[]), (2, &[]), (3, &[])], [400, 400, 400]),
         (0x4, &[(1, &[1]), (2, &[2]), (3, &[3])], [200, 400, 600]),
