@@ -212,8 +212,8 @@ impl Registrar {
         let ids: Vec<_> = subscribers.ids.iter().copied().collect();
         let mut answers: BTreeMap<usize, Result<Vec<u8>, CauseCode>> = BTreeMap::new();
         for id in ids {
-            let Some(wanted) =
-                self.assocs.get(&id).and_then(|assoc| assoc.subscriptions.get(handle)).copied()
+            let assoc = self.assocs.get(&id).filter(|assoc| !assoc.closing);
+            let Some(wanted) = assoc.and_then(|assoc| assoc.subscriptions.get(handle)).copied()
             else {
                 continue;
             };
