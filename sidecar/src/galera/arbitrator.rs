@@ -56,7 +56,8 @@ const LEAVE: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; may be repeated
+    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; or multicast, or
+    /// multicast:GROUP:PORT, to find those that announce themselves; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, required = true)]
     pub registrar: Vec<Registrar>,
     /// Pool of the database nodes

@@ -25,7 +25,8 @@ use crate::{cli::parse_sctp_registrar, run::routed_to};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; may be repeated
+    /// Registrar: ADDRESS or ADDRESS:PORT, PORT being that of SCTP over UDP, 9899 by default; or multicast, or
+    /// multicast:GROUP:PORT, to find those that announce themselves; may be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_sctp_registrar, env = "DIALTONE_REGISTRARS", value_delimiter = ',', required_unless_present = "data_dir")]
     pub registrar: Vec<Registrar>,
     /// Pool of the database nodes
