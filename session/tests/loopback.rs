@@ -95,11 +95,24 @@ async fn connected(session: &mut Session) -> PeId {
 /// A server that stops in order: its user goes on with the next one, which knows what the first one knew.
 #[tokio::test]
 async fn a_server_that_leaves_hands_its_users_over() {
-    let names = NameService::start(2).await;
+    handed_over(NameService::start(2).await).await;
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_hands_its_users_over_ipv6() {
+    let Some(names) = NameService::over_ipv6().await else { return };
+    handed_over(names).await;
+}
+
+async fn handed_over(names: NameService) {
     let mut servers =
         vec![Server::start(&names, 11, "echo").await, Server::start(&names, 12, "echo").await];
     let (agent, client, pools) = client(&names, 21).await;
     members(&pools, &pool("echo"), 2).await;
+    for member in pools.resolve(&pool("echo")).await.unwrap().members.iter() {
+        let address = names.net.address(member.pe_id.0 as u8);
+        assert_eq!(member.transport.socket_addr().map(|at| at.ip()), Some(address));
+    }
     let mut session = client.open(&pool("echo")).await.unwrap();
     let first = connected(&mut session).await;
     let at = usize::from(first == PeId(12));

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::net::{IpAddr, SocketAddr};
+pub(crate) mod example;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use dialtone_asap_client::{Agent, AgentConfig, parse_registrar};
@@ -24,9 +26,27 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// One loopback network of a test: 127.203.`net`.0/24.
+/// The addresses of a test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Net {
+    /// 127.203.n.0/24.
+    V4(u8),
+    /// There is one loopback address: everybody is there, at a port of its own.
+    V6,
+}
+
+impl Net {
+    pub(crate) fn address(self, host: u8) -> IpAddr {
+        match self {
+            Self::V4(net) => IpAddr::from([127, 203, net, host]),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+/// A registrar, and where those are that use it.
 pub(crate) struct NameService {
-    net: u8,
+    pub(crate) net: Net,
     /// As agents are told.
     pub(crate) registrar: String,
     shutdown: CancellationToken,
@@ -35,7 +55,20 @@ pub(crate) struct NameService {
 
 impl NameService {
     pub(crate) async fn start(net: u8) -> Self {
-        let ip = IpAddr::from([127, 203, net, 1]);
+        Self::start_in(Net::V4(net)).await
+    }
+
+    /// `None` where there is no IPv6.
+    pub(crate) async fn over_ipv6() -> Option<Self> {
+        if let Err(error) = UdpSocket::bind((Net::V6.address(1), 0)) {
+            println!("skipped: no IPv6 here: {error}");
+            return None;
+        }
+        Some(Self::start_in(Net::V6).await)
+    }
+
+    async fn start_in(net: Net) -> Self {
+        let ip = net.address(1);
         let config = EndpointConfig::registrar(SocketAddr::new(ip, 0), None);
         let (endpoint, events) = Endpoint::bind(config).await.unwrap();
         let registrar = format!("sctp:{}", endpoint.local_addr());
@@ -46,13 +79,9 @@ impl NameService {
         Self { net, registrar, shutdown, task: tokio::spawn(run) }
     }
 
-    pub(crate) fn address(&self, host: u8) -> IpAddr {
-        IpAddr::from([127, 203, self.net, host])
-    }
-
     fn config(&self, host: u8, sessions: SessionLimits) -> AgentConfig {
         let registrar = parse_registrar(&self.registrar).unwrap();
-        let mut config = AgentConfig::telephony(self.address(host), vec![registrar]);
+        let mut config = AgentConfig::telephony(self.net.address(host), vec![registrar]);
         config.endpoint.sessions = Some(sessions);
         config
     }
