@@ -1,8 +1,12 @@
-//! tshark, an independent decoder, reads everything that registrars, elements and users of the name service send.
+//! tshark, an independent decoder, reads everything that registrars, elements and users send each other: the name
+//! service, and the control channel of sessions.
 //!
-//! A scenario makes at least one of every message type that is ever sent; the capture must have each of them, nothing
-//! malformed, no wrong checksum, and nothing that is not understood but two parameters that tshark 4.0 does not know
-//! (see [`UNKNOWN_TO_TSHARK`]).
+//! A scenario makes at least one of every message type that ASAP and ENRP have; the capture must have each of them,
+//! nothing malformed, no wrong checksum, and nothing that is not understood but two parameters that tshark 4.0 does not
+//! know (see [`UNKNOWN_TO_TSHARK`]).
+
+#[path = "../session/tests/support/example.rs"]
+mod example;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +29,8 @@ use tokio::{
     net::TcpSocket,
 };
 
-/// What is sent over ASAP. BUSINESS_CARD, COOKIE and COOKIE_ECHO belong to sessions between users and elements, which
-/// speak SIP instead.
+/// What is sent over ASAP: everything that it has. BUSINESS_CARD, COOKIE and COOKIE_ECHO are the control channel of
+/// sessions (`docs/sessions.md`); elements of SIP pools have none.
 const ASAP: &[(u8, &str)] = &[
     (0x01, "REGISTRATION"),
     (0x02, "DEREGISTRATION"),
@@ -38,6 +42,9 @@ const ASAP: &[(u8, &str)] = &[
     (0x08, "ENDPOINT_KEEP_ALIVE_ACK"),
     (0x09, "ENDPOINT_UNREACHABLE"),
     (0x0a, "SERVER_ANNOUNCE"),
+    (0x0b, "COOKIE"),
+    (0x0c, "COOKIE_ECHO"),
+    (0x0d, "BUSINESS_CARD"),
     (0x0e, "ERROR"),
 ];
 
@@ -66,6 +73,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Who sends what registrars do not understand, to be told so. What it sends is not ours to answer for.
 const INTRUDER: u8 = 250;
+
+/// Where the elements of sessions are, and their user. They choose their ports themselves.
+const SESSION_HOSTS: [u8; 3] = [201, 202, 203];
+
+/// What the pool of the counter is called, and how far its user counts.
+const COUNTER: &str = "counter";
+const COUNTS: u64 = 3;
 
 /// dumpcap on the loopback interface.
 struct Capture {
@@ -138,6 +152,8 @@ struct Packet {
     protocols: Vec<String>,
     /// Messages that SCTP carries for the first time (tshark dissects none twice), and messages that it recognised.
     data_chunks: usize,
+    /// Those that are data of an application, by their payload protocol identifier.
+    application_chunks: usize,
     asap: Vec<u8>,
     enrp: Vec<u8>,
     /// Types and lengths of the messages that a segment of TCP carries, `None` if it is not made of whole ones.
@@ -149,7 +165,12 @@ struct Packet {
     expected_unknown: usize,
     unknown: usize,
     malformed: bool,
+    /// tshark's own judgement of anything in the packet.
+    expert_error: bool,
 }
+
+/// The gravest that tshark says of a packet (`PI_ERROR`).
+const EXPERT_ERROR: u32 = 0x0080_0000;
 
 const FIELDS: &[&str] = &[
     "frame.number",
@@ -157,6 +178,7 @@ const FIELDS: &[&str] = &[
     "frame.protocols",
     "sctp.chunk_type",
     "sctp.retransmission",
+    "sctp.data_payload_proto_id",
     "asap.message_type",
     "enrp.message_type",
     "tcp.payload",
@@ -167,19 +189,31 @@ const FIELDS: &[&str] = &[
     "asap.parameter_value",
     "enrp.parameter_value",
     "_ws.malformed",
+    "_ws.expert.severity",
 ];
 
 /// Has tshark read the capture.
 fn dissect(file: &Path) -> Vec<Packet> {
+    // Sessions are encapsulated at ports of which nobody knows.
+    let sessions = "udp && !(udp.port == 9899) && !(udp.port == 3863)";
+    let ports = fields(file, &["-Y", sessions], &["udp.srcport", "udp.dstport"]);
+    let ports: BTreeSet<&str> = ports.split_whitespace().collect();
+    let sessions: Vec<String> = ports.iter().map(|port| format!("udp.port=={port},sctp")).collect();
+    let mut options = vec!["-o", "sctp.checksum:crc-32c", "-d", "tcp.port==3863,asap"];
+    sessions.iter().for_each(|session| options.extend(["-d", session]));
+    fields(file, &options, FIELDS).lines().map(packet).collect()
+}
+
+/// These fields of every packet, as tshark has them with these options.
+fn fields(file: &Path, options: &[&str], fields: &[&str]) -> String {
     let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(file).args(["-o", "sctp.checksum:crc-32c"]);
-    tshark.args(["-d", "tcp.port==3863,asap", "-T", "fields"]);
-    FIELDS.iter().for_each(|field| {
+    tshark.arg("-r").arg(file).args(options).args(["-T", "fields"]);
+    fields.iter().for_each(|field| {
         tshark.args(["-e", field]);
     });
     let output = tshark.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().lines().map(packet).collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn packet(line: &str) -> Packet {
@@ -208,6 +242,10 @@ fn packet(line: &str) -> Packet {
         source: field("ip.src")[0].parse().unwrap(),
         protocols: field("frame.protocols")[0].split(':').map(str::to_owned).collect(),
         data_chunks: chunks - field("sctp.retransmission").len(),
+        application_chunks: numbers("sctp.data_payload_proto_id")
+            .into_iter()
+            .filter(|kind| *kind == 0)
+            .count(),
         asap: types("asap.message_type"),
         enrp: types("enrp.message_type"),
         tcp_messages: framed(&field("tcp.payload").concat()),
@@ -222,6 +260,7 @@ fn packet(line: &str) -> Packet {
         expected_unknown: expected_unknown.count(),
         unknown: field("asap.parameter_value").len() + field("enrp.parameter_value").len(),
         malformed: !field("_ws.malformed").is_empty(),
+        expert_error: numbers("_ws.expert.severity").contains(&EXPERT_ERROR),
     }
 }
 
@@ -244,8 +283,10 @@ impl Packet {
     fn fault(&self) -> Option<&'static str> {
         let messages = self.asap.len() + self.enrp.len();
         let over = |protocol: &str| self.protocols.iter().any(|name| name == protocol);
+        // Nobody but the application knows what its data mean.
+        let bytes = self.protocols.iter().filter(|name| *name == "data").count();
         let not_dissected = if over("sctp") {
-            messages != self.data_chunks
+            messages + bytes != self.data_chunks
         } else if over("tcp") {
             // tshark reads the first message of a segment, and takes those behind it for parameters of that one.
             let first = |all: &Vec<(u8, usize)>| all.first().map_or(0, |(_, length)| *length);
@@ -258,7 +299,8 @@ impl Packet {
         let checks = [
             (self.malformed, "malformed"),
             (self.bad_checksum, "a wrong checksum"),
-            (over("data"), "bytes of no protocol"),
+            (self.expert_error, "an error, says tshark"),
+            (bytes > self.application_chunks, "bytes of no protocol"),
             (not_dissected, "a message not dissected"),
             (self.unknown != self.expected_unknown + behind, "a parameter not dissected"),
         ];
@@ -294,7 +336,7 @@ fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Everything that the capture is to have.
-fn scenario(launcher: &mut Launcher) {
+fn scenario(launcher: &mut Launcher, counter: &Path) {
     let host = |launcher: &Launcher, n| launcher.slice().host(n);
     // A registrar alone, then two that have mentors: lists and tables.
     for n in 1..=3 {
@@ -325,6 +367,7 @@ fn scenario(launcher: &mut Launcher) {
     let intruder = host(launcher, INTRUDER);
     runtime.block_on(asap_nonsense(intruder, registrar));
     runtime.block_on(enrp_nonsense(intruder, registrar));
+    use_session(launcher, counter);
 
     launcher.stop("pe-rand").unwrap();
     // Two registrars agree who takes over from the third, which was home to somebody.
@@ -386,6 +429,75 @@ async fn use_pools(own: IpAddr, registrar: IpAddr, launcher: &mut Launcher) {
     }
 }
 
+/// A program that ends with this.
+struct Counter(Child);
+
+impl Counter {
+    fn start(program: &Path, arguments: &[&str]) -> Self {
+        // Also when the test itself is killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A session whose element is killed: the next one is shown the cookie.
+fn use_session(launcher: &mut Launcher, program: &Path) {
+    let [first, second, user] = SESSION_HOSTS.map(|n| launcher.slice().host(n).to_string());
+    let registrar = launcher.slice().host(1).to_string();
+    let keys = launcher.folder().join("counter-keys").display().to_string();
+    let mut elements = Vec::new();
+    for (id, address) in [("1", first), ("2", second)] {
+        elements.push(Counter::start(program, &["element", &registrar, &address, id, &keys]));
+        eventually("the counter is in its pool", || {
+            let known = launcher.pools("registrar-ns-1")?.elements(COUNTER).len();
+            (known == elements.len()).then_some(())
+        });
+    }
+    let mut user = Counter::start(program, &["user", &registrar, &user, &COUNTS.to_string()]);
+    let (sender, lines) = std::sync::mpsc::channel();
+    let output = BufReader::new(user.0.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    let (mut at, mut counts) = (Vec::new(), Vec::new());
+    while counts.len() < COUNTS as usize {
+        let line = lines.recv_timeout(4 * LIMIT).expect("the user counts on");
+        match line.strip_prefix("now at ") {
+            Some(element) => {
+                at.push(element.to_owned());
+                // Without its cookie it is sent away again and again.
+                assert!(at.len() <= 2, "{at:?}");
+            }
+            None => counts.push(line.parse::<u64>().unwrap()),
+        }
+        if counts == [1] && at.len() == 1 {
+            let serves = usize::from(at[0] != "0x00000001");
+            drop(elements.remove(serves));
+        }
+    }
+    assert_eq!(counts, (1..=COUNTS).collect::<Vec<_>>(), "the other one knows the count");
+    assert_eq!(at.len(), 2, "{at:?}");
+    assert!(user.0.wait().unwrap().success());
+    drop(elements);
+    for registrar in ["registrar-ns-1", "registrar-ns-2", "registrar-ns-3"] {
+        eventually("nobody counts any more", || {
+            launcher.pools(registrar)?.elements(COUNTER).is_empty().then_some(())
+        });
+    }
+}
+
 /// Message 0x7f, whose two upper bits ask for a report (RFC 5354 section 4).
 const NONSENSE: [u8; 4] = [0x7f, 0, 0, 4];
 
@@ -430,9 +542,15 @@ fn tshark_understands_every_message_type_that_is_sent() {
     let layout = Layout { announce: true, registrars: 3, ..Layout::default() };
     let mut launcher = Launcher::for_test(BINARY, layout).unwrap();
     let file = launcher.folder().join("capture.pcapng");
-    let filter = format!("net {} and (udp port 9899 or port 3863)", launcher.slice());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let counter = example::counter(&root.join("session/examples/counter.rs"));
+    let sessions = SESSION_HOSTS.map(|n| format!("host {}", launcher.slice().host(n))).join(" or ");
+    let filter = format!(
+        "net {} and (udp port 9899 or port 3863 or (udp and ({sessions})))",
+        launcher.slice()
+    );
     let Some(capture) = Capture::start(&filter, &file) else { return };
-    scenario(&mut launcher);
+    scenario(&mut launcher, &counter);
     let intruder = launcher.slice().host(INTRUDER);
     capture.stop(&file, intruder);
 
