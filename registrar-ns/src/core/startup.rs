@@ -217,7 +217,13 @@ impl Registrar {
         for server in servers {
             self.learn_server(now, server);
         }
-        self.ask_table(now, id);
+        match (self.table_session(now, id), &mut self.stage) {
+            (Some(over), Stage::Starting(starting)) => {
+                starting.step = Step::Looking;
+                self.timers.set(Timer::Startup, over);
+            }
+            _ => self.ask_table(now, id),
+        }
     }
 
     /// Who has a mentor that answers is not alone, however long its table takes.
@@ -228,13 +234,6 @@ impl Registrar {
     }
 
     fn ask_table(&mut self, now: Instant, mentor: AssocId) {
-        let anew = matches!(&self.stage, Stage::Starting(starting) if starting.step == (Step::List { mentor }));
-        if let Some(over) = self.table_session(now, mentor).filter(|_| anew) {
-            if let Stage::Starting(starting) = &mut self.stage {
-                starting.step = Step::Looking;
-            }
-            return self.timers.set(Timer::Startup, over);
-        }
         self.ask(
             now,
             Step::Table { mentor },
