@@ -120,8 +120,8 @@ fn without_another_registrar_the_element_waits_for_the_only_one() {
     world.run_until(ms(4200), |world| is_registered(world, 1));
 }
 
-#[test]
-fn by_the_values_of_the_rfc_it_reports_and_stops() {
+/// By the values of the RFC, with a registrar that did not answer long enough and does now.
+fn given_up() -> World<Elements> {
     let mut world =
         World::new(1, Elements::new(ElementsConfig { t2: ms(1000), ..ElementsConfig::rfc() }));
     world.run_until(ms(100), |world| world.home().is_some());
@@ -130,6 +130,12 @@ fn by_the_values_of_the_rfc_it_reports_and_stops() {
     world.run(ms(20_000));
     assert_eq!(last(&world), &State::GaveUp);
     world.thaw(1);
+    world
+}
+
+#[test]
+fn by_the_values_of_the_rfc_it_reports_and_stops() {
+    let mut world = given_up();
     let before = registrations(&world);
     world.run(ms(20_000));
     assert_eq!(registrations(&world), before);
@@ -396,14 +402,7 @@ fn a_known_element_that_is_registered_anew_says_when_that_is_granted() {
 /// that was before there was a home.
 #[test]
 fn who_gave_up_registers_when_something_changes() {
-    let mut world =
-        World::new(1, Elements::new(ElementsConfig { t2: ms(1000), ..ElementsConfig::rfc() }));
-    world.run_until(ms(100), |world| world.home().is_some());
-    world.registrar(1).life = Life::Frozen;
-    world.command(Command::Register(config(1)));
-    world.run(ms(20_000));
-    assert_eq!(last(&world), &State::GaveUp);
-    world.thaw(1);
+    let mut world = given_up();
     world.run_until(ms(60_000), |world| world.home().is_some());
     let before = registrations(&world);
     world.dial_and_probe(1, POOL, true);
